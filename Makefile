@@ -1,0 +1,35 @@
+# Everything runs from .venv, made here from pyproject.toml and the pinned constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?=
+EXTRAS ?= cpu,dev
+
+.PHONY: setup demo test test-slow test-gpu lint benchmarks clean
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $@
+
+demo: setup
+	$(BIN)/reid demo $(if $(DATA),--data "$(DATA)")
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build *.egg-info demo-out

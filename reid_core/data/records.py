@@ -1,0 +1,28 @@
+"""What travels between reading, training and evaluation: one picture's record, and a data set's three splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "query", "gallery"]
+SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
+
+DISTRACTOR = "0000"
+"""Market-1501's identity of gallery pictures that show nobody in `query`; kept in the gallery, a match for no query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One crop of one person.
+
+    `identity` and `camera` are labels, any text; `camera` is "" where the data set has none.
+    """
+
+    path: Path
+    identity: str
+    camera: str
+    captured_at: datetime | None = None
+    frame: int | None = None
