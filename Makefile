@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
+WEIGHTS ?=
 EXTRAS ?= cpu,dev
 
 .PHONY: setup demo test test-slow test-gpu lint benchmarks clean
@@ -14,7 +15,7 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/reid demo $(if $(DATA),--data "$(DATA)")
+	$(BIN)/reid demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 test: setup
 	$(BIN)/python -m pytest

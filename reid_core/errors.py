@@ -1,13 +1,13 @@
 """Errors that a user of the core can mend: each says what is wrong, with both values, and the way out.
 
-    CoreError
-    ├── SettingsError      a setting is unknown or out of range (carries JSON pointers)
-    ├── DatasetError       the pictures cannot be used as asked
-    ├── PictureError       a file is not a picture we can decode
-    ├── WeightsError       a weights file does not fit or cannot be had
-    ├── TrainingDiverged   a loss or gradient is not finite
-    ├── OutOfMemory        the device is too small for the batch
-    └── IndexCorrupt       a stored file fails its checksum or is truncated
+CoreError
+├── SettingsError      a setting is unknown or out of range (carries JSON pointers)
+├── DatasetError       the pictures cannot be used as asked
+├── PictureError       a file is not a picture we can decode
+├── WeightsError       a weights file does not fit or cannot be had
+├── TrainingDiverged   a loss or gradient is not finite
+├── OutOfMemory        the device is too small for the batch
+└── IndexCorrupt       a stored file fails its checksum or is truncated
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ class Fault:
     pointer: str
     code: str
     message: str
+
+
+class Stopped(Exception):
+    """Work was asked to stop and did; what it needs to go on is saved."""
 
 
 class SettingsError(CoreError):

@@ -1,10 +1,25 @@
-"""The contract that lets every part meet every paper: what a network returns, whatever its method."""
+"""The contract that lets every part meet every paper: what a network is trained on and what it returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B pictures with their labels.
+
+    Attributes:
+        images: (B, 3, H, W) float, normalised as the model's preprocessing says.
+        identities: (B,) int64 class codes, 0..num_classes-1.
+        cameras: (B,) int64 codes; -1 where unknown.
+    """
+
+    images: Tensor
+    identities: Tensor
+    cameras: Tensor
 
 
 @dataclass(frozen=True, slots=True)

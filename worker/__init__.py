@@ -1,0 +1,1 @@
+"""The hands: Celery workers that supervise jobs, and the processes that carry them out."""

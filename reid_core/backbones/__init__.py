@@ -1,0 +1,33 @@
+"""Backbones by name: each turns pictures into the feature maps of its stages.
+
+A backbone is an `nn.Module` with `channels`, the width of every stage, whose forward maps (B, 3, H, W) to a tuple of
+stage maps, shallow first. Parameter names are torchvision's, so that its weights fit without renaming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from reid_core.backbones.mobilenet import MobileNetV2
+from reid_core.backbones.resnet import ResNet
+
+Backbone = ResNet | MobileNetV2
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
+
+BACKBONES: dict[BackboneName, Callable[[int], Backbone]] = {
+    "resnet18": partial(ResNet, "resnet18"),
+    "resnet34": partial(ResNet, "resnet34"),
+    "resnet50": partial(ResNet, "resnet50"),
+    "resnet101": partial(ResNet, "resnet101"),
+    "mobilenet_v2": MobileNetV2,
+}
+
+DEPTHWISE: frozenset[BackboneName] = frozenset({"mobilenet_v2"})
+"""Backbones of depthwise convolutions, which bf16 autocast slows down on CPUs."""
+
+
+def build_backbone(name: BackboneName, *, last_stride: int) -> Backbone:
+    """A randomly initialised backbone; `last_stride` (1 or 2) is the stride of its last stage."""
+    return BACKBONES[name](last_stride)

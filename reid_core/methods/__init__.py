@@ -1,0 +1,23 @@
+"""Every training method by name."""
+
+from __future__ import annotations
+
+from reid_core.errors import CoreError
+from reid_core.methods import bnneck
+from reid_core.methods.method import Method
+
+METHODS: dict[str, Method] = {
+    "bnneck": bnneck.BNNECK,
+    "bnneck-camera": bnneck.BNNECK_CAMERA,
+}
+
+
+class UnknownMethod(CoreError):
+    slug = "unknown-method"
+
+
+def find_method(name: str) -> Method:
+    """The method of that name; `UnknownMethod` lists the known ones."""
+    if name not in METHODS:
+        raise UnknownMethod(f"There is no method {name!r}.", hint=f"Known methods: {', '.join(METHODS)}.")
+    return METHODS[name]

@@ -1,0 +1,36 @@
+"""MobileNetV2 (Sandler et al. 2018) as torchvision builds it, without the classifier, giving the map of every stage."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision import models
+
+_STAGE_ENDS = (4, 7, 14, 19)
+_LAST_STRIDED_BLOCK = 14
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2, width 1.0.
+
+    Shape: (B, 3, H, W) to four maps of 24, 32, 96 and 1280 channels, at strides 4, 8, 16 and 32 (16 with
+    `last_stride=1`).
+    """
+
+    channels = (24, 32, 96, 1280)
+
+    def __init__(self, last_stride: int) -> None:
+        super().__init__()
+        self.features = models.mobilenet_v2(weights=None).features
+        if last_stride == 1:
+            for convolution in self.features[_LAST_STRIDED_BLOCK].modules():
+                if isinstance(convolution, nn.Conv2d):
+                    convolution.stride = (1, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = []
+        start, current = 0, images
+        for end in _STAGE_ENDS:
+            current = self.features[start:end](current)
+            maps.append(current)
+            start = end
+        return tuple(maps)

@@ -1,0 +1,42 @@
+"""ResNet (He et al. 2016) as torchvision builds it, without the classifier, giving the map of every stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision import models
+
+
+class ResNet(nn.Module):
+    """ResNet-18/34/50/101.
+
+    The strong baseline's code has no ReLU after the first convolution; this is torchvision's, which has.
+
+    Shape: (B, 3, H, W) to four maps, at strides 4, 8, 16 and 32 (16 with `last_stride=1`).
+    """
+
+    def __init__(self, depth: Literal["resnet18", "resnet34", "resnet50", "resnet101"], last_stride: int) -> None:
+        super().__init__()
+        network = models.get_model(depth, weights=None)
+        if last_stride == 1:
+            _remove_stride(network.layer4[0])
+        self.conv1, self.bn1 = network.conv1, network.bn1
+        self.relu, self.maxpool = network.relu, network.maxpool
+        self.layer1, self.layer2 = network.layer1, network.layer2
+        self.layer3, self.layer4 = network.layer3, network.layer4
+        width = network.fc.in_features
+        self.channels = (width // 8, width // 4, width // 2, width)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        first = self.layer1(stem)
+        second = self.layer2(first)
+        third = self.layer3(second)
+        return first, second, third, self.layer4(third)
+
+
+def _remove_stride(block: nn.Module) -> None:
+    for convolution in block.modules():
+        if isinstance(convolution, nn.Conv2d):
+            convolution.stride = (1, 1)

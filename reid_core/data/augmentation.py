@@ -1,0 +1,48 @@
+"""Random changes to a training picture: flip, padded crop, erasing. Randomness comes from the generator passed in."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from reid_core.settings import Augmentation, Erasing
+
+_ERASING_ATTEMPTS = 100
+
+
+def augment(picture: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
+    """A changed copy of a normalised (3, H, W) picture."""
+    if generator.random() < augmentation.flip:
+        picture = picture.flip(2)
+    if augmentation.padding:
+        picture = _padded_crop(picture, augmentation.padding, generator)
+    if generator.random() < augmentation.erasing.probability:
+        picture = _erase(picture, augmentation.erasing, generator)
+    return picture
+
+
+def _padded_crop(picture: Tensor, padding: int, generator: np.random.Generator) -> Tensor:
+    # Zero is the mean colour here; the strong baseline pads with black before it normalises.
+    _, height, width = picture.shape
+    padded = functional.pad(picture, (padding, padding, padding, padding))
+    top, left = generator.integers(0, 2 * padding + 1, size=2)
+    return padded[:, top : top + height, left : left + width]
+
+
+def _erase(picture: Tensor, erasing: Erasing, generator: np.random.Generator) -> Tensor:
+    # The authors fill with 0.485, 0.456, 0.406 in normalised space, which is not the mean colour; zero is.
+    _, height, width = picture.shape
+    for _ in range(_ERASING_ATTEMPTS):
+        area = generator.uniform(*erasing.area) * height * width
+        aspect = generator.uniform(1 / erasing.aspect, erasing.aspect)
+        erased_height, erased_width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if erased_height < height and erased_width < width:
+            top = generator.integers(0, height - erased_height + 1)
+            left = generator.integers(0, width - erased_width + 1)
+            erased = picture.clone()
+            erased[:, top : top + erased_height, left : left + erased_width] = 0
+            return erased
+    return picture

@@ -1,0 +1,131 @@
+"""Training pictures as batches, the same whatever the number of loader processes and wherever a run is resumed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from reid_core.data.augmentation import augment
+from reid_core.data.preprocessing import Preprocessing, normalise, open_picture, resize
+from reid_core.data.records import Picture
+from reid_core.network import Batch
+from reid_core.settings import Augmentation
+
+_MAX_LOADER_PROCESSES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPictures:
+    """Pictures with their codes: classes 0..C-1 and cameras 0..n-1 (-1 where unknown), both in sorted label order."""
+
+    pictures: Sequence[Picture]
+    identities: np.ndarray
+    cameras: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.identities.max()) + 1 if len(self.identities) else 0
+
+
+def encode(pictures: Sequence[Picture]) -> TrainingPictures:
+    """Codes for the labels of the pictures; labels need not be numbers nor contiguous."""
+    classes = {label: code for code, label in enumerate(sorted({picture.identity for picture in pictures}))}
+    names = sorted({picture.camera for picture in pictures} - {""})
+    cameras = {"": -1} | {label: code for code, label in enumerate(names)}
+    return TrainingPictures(
+        pictures,
+        np.array([classes[picture.identity] for picture in pictures], dtype=np.int64),
+        np.array([cameras[picture.camera] for picture in pictures], dtype=np.int64),
+    )
+
+
+Draw = tuple[int, tuple[int, ...]]
+"""A picture's index and the seed of its augmentation."""
+
+
+class BatchLoader:
+    """Gives the batches of an epoch, from any step on.
+
+    A picture's augmentation is drawn from (seed, epoch, step, place in the batch), not from a shared random state, so
+    that neither loader processes nor a resumed run change it. Loader processes live as long as the loader.
+    """
+
+    def __init__(
+        self,
+        data: TrainingPictures,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._seed = seed
+        self._device = device
+        self._draws: list[list[Draw]] = []
+        processes = _num_loader_processes(device)
+        self._loader: DataLoader[tuple[Tensor, int, int]] = DataLoader(
+            _AugmentedPictures(data, preprocessing, augmentation),
+            batch_sampler=cast("Iterable[list[int]]", _Draws(self._draws)),
+            collate_fn=_collate,
+            num_workers=processes,
+            persistent_workers=processes > 0,
+            multiprocessing_context="spawn" if processes else None,
+            pin_memory=device.type == "cuda",
+            # Else every epoch's iterator takes a number from the global random state, and a resumed run differs.
+            generator=torch.Generator(),
+        )
+
+    def load(self, batches: Sequence[Sequence[int]], *, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Batches of the given picture indices, on the device, from `first_step` on."""
+        draws: list[list[Draw]] = [
+            [(index, (self._seed, epoch, step, place)) for place, index in enumerate(batch)]
+            for step, batch in enumerate(batches)
+        ]
+        self._draws[:] = draws[first_step:]
+        for images, identities, cameras in self._loader:
+            yield Batch(self._to_device(images), self._to_device(identities), self._to_device(cameras))
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        # The loops run fastest on channels-last pictures, CPU and CUDA alike.
+        layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+        return tensor.to(self._device, non_blocking=True, memory_format=layout)
+
+
+class _AugmentedPictures(Dataset[tuple[Tensor, int, int]]):
+    def __init__(self, data: TrainingPictures, preprocessing: Preprocessing, augmentation: Augmentation) -> None:
+        self._data, self._preprocessing, self._augmentation = data, preprocessing, augmentation
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int]:
+        index, seed = draw
+        picture = resize(open_picture(self._data.pictures[index].path), self._preprocessing)
+        normalised = normalise(picture, self._preprocessing)
+        augmented = augment(normalised, self._augmentation, np.random.default_rng(seed))
+        return augmented, int(self._data.identities[index]), int(self._data.cameras[index])
+
+
+class _Draws:
+    def __init__(self, draws: list[list[Draw]]) -> None:
+        self._draws = draws
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self._draws)
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+
+def _collate(samples: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    images, identities, cameras = zip(*samples, strict=True)
+    return torch.stack(images), torch.tensor(identities), torch.tensor(cameras)
+
+
+def _num_loader_processes(device: torch.device) -> int:
+    # On a CPU the network itself needs every core.
+    return min(_MAX_LOADER_PROCESSES, max(1, (os.cpu_count() or 1) - 1)) if device.type == "cuda" else 0

@@ -1,0 +1,83 @@
+"""How a picture becomes a network's input; part of every model's manifest and written nowhere else."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from reid_core.errors import PictureError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_PIXELS = 64_000_000
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+"""What is decoded. Not all that Pillow knows: an EPS file, say, would start an interpreter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Resize to height x width (bilinear), scale to [0, 1], subtract mean and divide by std per RGB channel."""
+
+    height: int
+    width: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bilinear"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"colour": "RGB", "range": [0, 1], "layout": "NCHW"}
+
+
+def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
+    """The preprocessing that a manifest holds."""
+    return Preprocessing(
+        height=value["height"],
+        width=value["width"],
+        mean=tuple(value["mean"]),
+        std=tuple(value["std"]),
+        interpolation=value["interpolation"],
+    )
+
+
+def open_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The decoded RGB picture, turned upright as its EXIF orientation says.
+
+    Raises:
+        PictureError: the file cannot be read, is no picture, is truncated or has more than `max_pixels`.
+    """
+    name = source.name if isinstance(source, Path) else "the upload"
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise PictureError(
+                    f"{name} has {image.width} x {image.height} pixels, more than {max_pixels}.",
+                    hint="Send a crop of one person, or raise REID_MAX_IMAGE_PIXELS.",
+                )
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name} is not a picture.", hint="JPEG, PNG, WebP, BMP and TIFF are read.") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name} is too large: {error}.", hint="Send a crop of one person.") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise PictureError(f"{name} cannot be decoded: {error}.", hint="Save it again as JPEG or PNG.") from error
+
+
+def resize(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """(3, H, W) uint8 RGB."""
+    method = Image.Resampling[preprocessing.interpolation.upper()]
+    resized = image.resize((preprocessing.width, preprocessing.height), method)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+def normalise(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """(..., 3, H, W) uint8 to float32: scaled to [0, 1], less the mean, over the standard deviation."""
+    mean = torch.tensor(preprocessing.mean, device=pictures.device).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=pictures.device).view(3, 1, 1)
+    return (pictures.float() / 255 - mean) / std

@@ -1,0 +1,192 @@
+"""What a data set is good for: every picture opened and counted, and whatever would spoil training or scores named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from reid_core.data.contents import Contents
+from reid_core.data.findings import Finding, find_all, unmatched_queries
+from reid_core.data.preprocessing import MAX_PIXELS, open_picture
+from reid_core.data.records import DISTRACTOR, SPLITS, Picture, Split
+from reid_core.errors import PictureError
+
+_CHUNK = 64
+"""Pictures between two reports of progress and two looks at `should_stop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """Distractors count as pictures, not as an identity; unknown cameras do not count."""
+
+    images: int
+    identities: int
+    cameras: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityCounts:
+    """Pictures per identity of one split, distractors left out; `counts` maps each identity to its pictures."""
+
+    min: int
+    median: float
+    max: int
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer to "can I train and evaluate on this?".
+
+    Attributes:
+        cameras: camera label -> split -> pictures; "" is the unknown camera.
+        evaluable_queries: queries with a gallery picture of the same identity that another camera took.
+        unevaluable_identities: the identities of all other queries, sorted.
+        findings: errors first, then warnings, then infos.
+        fingerprint: "sha256:..." over path, split, identity, camera and content of every readable picture.
+    """
+
+    format: str
+    confidence: float
+    variant: str
+    protocol: dict[str, str]
+    splits: dict[Split, SplitCounts]
+    cameras: dict[str, dict[Split, int]]
+    identities: dict[Split, IdentityCounts]
+    evaluable_queries: int
+    unevaluable_identities: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    fingerprint: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The report with what was learned on the way; `contents` has the readable pictures only.
+
+    `hashes` are hexadecimal SHA-256 of the files, `sizes` (width, height) in pixels with the picture upright.
+    """
+
+    report: Report
+    contents: Contents
+    hashes: dict[Path, str]
+    sizes: dict[Path, tuple[int, int]]
+
+
+def examine(
+    contents: Contents,
+    *,
+    images_per_identity: int = 4,
+    max_pixels: int = MAX_PIXELS,
+    threads: int = 2,
+    on_progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Examination | None:
+    """The report on a data set, or None where `should_stop` said so before the end.
+
+    `images_per_identity` is the K that training will want of every person. `on_progress` hears of pictures done and
+    in all. Pictures that cannot be decoded, or have more than `max_pixels`, are left out and reported, never fatal.
+    """
+    paths = list(dict.fromkeys(picture.path for split in SPLITS for picture in contents.pictures[split]))
+    opened: dict[Path, _Opened | str] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(paths), _CHUNK):
+            if should_stop():
+                return None
+            chunk = paths[start : start + _CHUNK]
+            opened |= zip(chunk, pool.map(partial(_open, max_pixels=max_pixels), chunk), strict=True)
+            if on_progress:
+                on_progress(len(opened), len(paths))
+    return _examination(contents, opened, images_per_identity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    sha256: str
+    size: tuple[int, int]
+
+
+def _open(path: Path, max_pixels: int) -> _Opened | str:
+    """The file's hash and size in pixels, or why it cannot be used."""
+    try:
+        if not path.is_file():  # a pipe would block for ever
+            return "no such file"
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return _Opened(digest, open_picture(path, max_pixels=max_pixels).size)
+    except PictureError as error:
+        return error.detail
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except Exception as error:  # noqa: BLE001 - a hostile file can make a decoder raise anything
+        return f"cannot be decoded: {error}"
+
+
+def _examination(contents: Contents, opened: Mapping[Path, _Opened | str], images_per_identity: int) -> Examination:
+    good = {path: outcome for path, outcome in opened.items() if isinstance(outcome, _Opened)}
+    bad = {path: outcome for path, outcome in opened.items() if isinstance(outcome, str)}
+    readable = {
+        split: tuple(picture for picture in pictures if picture.path in good)
+        for split, pictures in contents.pictures.items()
+    }
+    contents = replace(contents, pictures=readable)
+    hashes = {path: outcome.sha256 for path, outcome in good.items()}
+    findings = find_all(contents, bad, hashes, images_per_identity)
+    sizes = {path: outcome.size for path, outcome in good.items()}
+    return Examination(_report(contents, findings, hashes), contents, hashes, sizes)
+
+
+def _report(contents: Contents, findings: tuple[Finding, ...], hashes: Mapping[Path, str]) -> Report:
+    unmatched = [query for query, _ in unmatched_queries(contents)]
+    return Report(
+        format=contents.format,
+        confidence=contents.confidence,
+        variant=contents.variant,
+        protocol=dict(contents.protocol),
+        splits={split: _split_counts(contents.pictures[split]) for split in SPLITS},
+        cameras=_camera_counts(contents),
+        identities={split: _identity_counts(contents.pictures[split]) for split in SPLITS},
+        evaluable_queries=len(contents.pictures["query"]) - len(unmatched),
+        unevaluable_identities=tuple(sorted({query.identity for query in unmatched})),
+        findings=findings,
+        fingerprint=_fingerprint(contents, hashes),
+    )
+
+
+def _split_counts(pictures: tuple[Picture, ...]) -> SplitCounts:
+    return SplitCounts(
+        images=len(pictures),
+        identities=len({picture.identity for picture in pictures} - {DISTRACTOR}),
+        cameras=len({picture.camera for picture in pictures} - {""}),
+    )
+
+
+def _camera_counts(contents: Contents) -> dict[str, dict[Split, int]]:
+    counts = {split: Counter(picture.camera for picture in contents.pictures[split]) for split in SPLITS}
+    cameras = sorted(set().union(*counts.values()))
+    return {camera: {split: counts[split][camera] for split in SPLITS} for camera in cameras}
+
+
+def _identity_counts(pictures: tuple[Picture, ...]) -> IdentityCounts:
+    counts = Counter(picture.identity for picture in pictures if picture.identity != DISTRACTOR)
+    numbers = list(counts.values()) or [0]
+    return IdentityCounts(min(numbers), float(median(numbers)), max(numbers), dict(sorted(counts.items())))
+
+
+def _fingerprint(contents: Contents, hashes: Mapping[Path, str]) -> str:
+    rows = sorted(
+        json.dumps([contents.relative(picture.path), split, picture.identity, picture.camera, hashes[picture.path]])
+        for split in SPLITS
+        for picture in contents.pictures[split]
+    )
+    return "sha256:" + hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -1,0 +1,33 @@
+"""Center loss (Wen et al. 2016; paper 001, L_C): pulls features towards a learned center of their identity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class CenterLoss(nn.Module):
+    """Half the squared distance of each feature to its identity's center, mean over the batch, times `weight`.
+
+    The centers' own gradient is not scaled by `weight`, so that their learning rate means what it says. (The authors'
+    code gets there by dividing the centers' gradient by the weight between backward and step.)
+    # Paper: sum over the batch; authors' code: mean. Code followed, so that the weight does not depend on batch size.
+
+    Shape: features (B, width), identities (B,) in 0..num_classes-1; gives a scalar.
+    """
+
+    def __init__(self, num_classes: int, width: int, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.centers = nn.Parameter(torch.randn(num_classes, width))
+
+    def forward(self, features: Tensor, identities: Tensor) -> Tensor:
+        own = self.centers[identities]  # (B, width)
+        features = features.float()
+        to_features = _half_square(features - own.detach())
+        to_centers = _half_square(features.detach() - own)
+        return self.weight * to_features + (to_centers - to_centers.detach())
+
+
+def _half_square(difference: Tensor) -> Tensor:
+    return difference.square().sum(dim=1).mean() / 2

@@ -1,0 +1,60 @@
+"""What a training method is made of: plain functions and a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn, optim
+
+from reid_core.network import Batch, Output
+from reid_core.settings import TrainingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far a run is: optimiser steps and whole epochs since its start."""
+
+    step: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Named loss terms, already weighted, whose sum is minimised; and named measures, only recorded."""
+
+    terms: dict[str, Tensor]
+    measures: dict[str, Tensor] = field(default_factory=dict)
+
+
+Criterion = Callable[[Output, Batch, Moment], Losses]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One entry of `METHODS`.
+
+    Attributes:
+        recipe: every setting with the paper's value.
+        build_network: (settings, num_classes) -> module whose forward gives an `Output`.
+        build_criterion: (settings, num_classes, network) -> module called as (output, batch, moment) -> `Losses`.
+        build_optimizers: (settings, network, criterion) -> optimisers; a parameter group with `"scheduled": False`
+            keeps its learning rate, the others follow the schedule.
+        draw_batches: (settings, identity codes (N,), generator) -> one epoch's batches of picture indices.
+    """
+
+    name: str
+    title: str
+    paper: str
+    summary: str
+    recipe: TrainingSettings
+    build_network: Callable[[Any, int], nn.Module]
+    build_criterion: Callable[[Any, int, nn.Module], nn.Module]
+    build_optimizers: Callable[[Any, nn.Module, Any], list[optim.Optimizer]]
+    draw_batches: Callable[[Any, np.ndarray, np.random.Generator], list[list[int]]]
+
+    def settings_schema(self) -> dict[str, Any]:
+        """JSON Schema of the settings, the recipe's values as defaults."""
+        return type(self.recipe).model_json_schema()

@@ -1,0 +1,143 @@
+"""A trained model on disk: a folder with safetensors weights and a manifest that says how to use them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from reid_core.data.preprocessing import Preprocessing, preprocessing_from_json
+from reid_core.errors import WeightsError
+from reid_core.methods import find_method
+from reid_core.retrieval.encoder import Encoder
+from reid_core.settings import TrainingSettings
+from reid_core.training.precision import resolve_dtype
+
+WEIGHTS_NAME = "weights.safetensors"
+MANIFEST_NAME = "manifest.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a model is: which method and settings built it, what it takes and what it gives."""
+
+    method: str
+    settings: Mapping[str, Any]
+    num_classes: int
+    embedding_size: int
+    preprocessing: Preprocessing
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model, its network in evaluation mode on its device."""
+
+    manifest: Manifest
+    settings: TrainingSettings
+    network: nn.Module
+    device: torch.device
+
+    def encoder(self) -> Encoder:
+        """Pictures to this model's embeddings, in the precision that its settings and the device call for."""
+        # fp16 is for CUDA only; a model trained in it is served anywhere.
+        precision = "auto" if self.settings.precision == "fp16" else self.settings.precision
+        dtype = resolve_dtype(precision, self.device, self.settings.backbone)
+        return Encoder(self.network, self.manifest.preprocessing, self.device, dtype)
+
+
+def save_model(
+    folder: Path,
+    network: nn.Module,
+    *,
+    method: str,
+    settings: TrainingSettings,
+    num_classes: int,
+    preprocessing: Preprocessing,
+) -> Manifest:
+    """Writes weights and manifest into an existing folder."""
+    weights = folder / WEIGHTS_NAME
+    save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, weights)
+    manifest = Manifest(
+        method=method,
+        settings=settings.model_dump(mode="json"),
+        num_classes=num_classes,
+        embedding_size=int(network.embedding_size),  # type: ignore[arg-type]
+        preprocessing=preprocessing,
+        weights_sha256=_sha256(weights),
+    )
+    (folder / MANIFEST_NAME).write_text(json.dumps(_as_json(manifest), indent=2))
+    return manifest
+
+
+def load_model(folder: Path, device: torch.device) -> Model:
+    """The model in `folder`, ready to embed.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or does not fit the manifest.
+    """
+    manifest = read_manifest(folder)
+    method = find_method(manifest.method)
+    settings = type(method.recipe).model_validate(manifest.settings)
+    network = method.build_network(settings, manifest.num_classes)
+    try:
+        network.load_state_dict(load_model_weights(folder))
+    except RuntimeError as error:
+        raise WeightsError(f"The weights do not fit the manifest: {error}.", hint="Train the model again.") from error
+    network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return Model(manifest, settings, network, device)
+
+
+def load_model_weights(folder: Path) -> dict[str, Tensor]:
+    """The model's tensors by name, after their checksum was compared with the manifest's."""
+    path, manifest = folder / WEIGHTS_NAME, read_manifest(folder)
+    try:
+        if _sha256(path) != manifest.weights_sha256:
+            raise WeightsError("The model's weights do not match their checksum.", hint="Restore the file or retrain.")
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"The model's weights cannot be read: {error}.", hint="Restore the file or retrain."
+        ) from error
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in `folder`."""
+    try:
+        value = json.loads((folder / MANIFEST_NAME).read_text())
+        return Manifest(
+            method=value["method"],
+            settings=value["settings"],
+            num_classes=value["num_classes"],
+            embedding_size=value["embedding_size"],
+            preprocessing=preprocessing_from_json(value["preprocessing"]),
+            weights_sha256=value["weights_sha256"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"The model's manifest cannot be read: {error}.", hint="Restore it or retrain.") from error
+
+
+def _as_json(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "version": _VERSION,
+        "method": manifest.method,
+        "settings": manifest.settings,
+        "num_classes": manifest.num_classes,
+        "embedding_size": manifest.embedding_size,
+        "preprocessing": manifest.preprocessing.as_json(),
+        "weights_sha256": manifest.weights_sha256,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,82 @@
+"""Pictures to embeddings, as search and evaluation compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reid_core.data.preprocessing import Preprocessing, normalise, open_picture, resize
+
+BATCH_SIZE = 32
+_DECODERS = 4
+
+
+class Encoder:
+    """A network in evaluation mode with its preprocessing. Its embeddings are (N, D) float32 on the CPU, unit length.
+
+    `network` is switched to evaluation mode while it embeds and back afterwards.
+    """
+
+    def __init__(
+        self, network: nn.Module, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._network = network
+        self._preprocessing = preprocessing
+        self._device = device
+        self._dtype = dtype
+
+    def embed(self, images: Sequence[Image.Image]) -> Tensor:
+        """Embeddings of decoded pictures."""
+        return self.embed_prepared(torch.stack([self.prepare(image) for image in images]))
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """(3, H, W) uint8: a decoded picture in the network's size, for `embed_prepared`. Threads may share this."""
+        return resize(image, self._preprocessing)
+
+    def embed_files(
+        self,
+        paths: Sequence[Path],
+        *,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Tensor:
+        """Embeddings of the files, in their order; an undecodable one raises `PictureError`."""
+        batches = []
+        for pictures in self._read(paths, batch_size):
+            batches.append(self.embed_prepared(pictures))
+            on_progress(min(len(paths), len(batches) * batch_size), len(paths))
+        return torch.cat(batches) if batches else torch.empty(0, 0)
+
+    def embed_prepared(self, pictures: Tensor) -> Tensor:
+        """Embeddings of N pictures from `prepare`, stacked to (N, 3, H, W)."""
+        inputs = normalise(pictures.to(self._device), self._preprocessing).contiguous(memory_format=torch.channels_last)
+        training = self._network.training
+        self._network.eval()
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32),
+            ):
+                embedding = self._network(inputs).embedding
+        finally:
+            self._network.train(training)
+        return functional.normalize(embedding.float(), dim=1).cpu()
+
+    def _read(self, paths: Sequence[Path], batch_size: int) -> Iterator[Tensor]:
+        def load(path: Path) -> Tensor:
+            return self.prepare(open_picture(path))
+
+        chunks = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+        with ThreadPoolExecutor(_DECODERS) as pool:
+            ahead = [pool.submit(load, path) for path in chunks[0]] if chunks else []
+            for place in range(len(chunks)):
+                current = ahead
+                # The next batch is decoded while the network works on this one.
+                ahead = [pool.submit(load, path) for path in chunks[place + 1]] if place + 1 < len(chunks) else []
+                yield torch.stack([future.result() for future in current])

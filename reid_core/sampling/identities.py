@@ -1,0 +1,56 @@
+"""PK sampling (Hermans et al. 2017): batches of P identities with K pictures each."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reid_core.errors import Fault, SettingsError
+
+
+def draw_identity_batches(
+    identities: np.ndarray, num_identities: int, images_per_identity: int, generator: np.random.Generator
+) -> list[list[int]]:
+    """One epoch of batches of picture indices; within a batch an identity's pictures are neighbours.
+
+    Each identity's pictures are shuffled and cut into groups of K; what is left of a cut is dropped for this epoch,
+    and an identity with fewer than K pictures repeats some of them. Batches take the identities with the most groups
+    left (ties at random), so that few groups are left over when fewer than P identities have any.
+
+    Args:
+        identities: (N,) int64 codes, one per picture.
+
+    Raises:
+        SettingsError: fewer identities than a batch needs.
+    """
+    groups = {
+        int(code): _cut(np.flatnonzero(identities == code), images_per_identity, generator)
+        for code in np.unique(identities)
+    }
+    if len(groups) < num_identities:
+        raise too_few_identities(num_identities, len(groups))
+    batches: list[list[int]] = []
+    while len(available := [code for code, cut in groups.items() if cut]) >= num_identities:
+        left = np.array([len(groups[code]) for code in available])
+        most_left_first = np.lexsort((generator.random(len(available)), -left))
+        chosen = [available[place] for place in most_left_first[:num_identities]]
+        batches.append([index for code in chosen for index in groups[code].pop()])
+    return [batches[place] for place in generator.permutation(len(batches))]
+
+
+def too_few_identities(needed: int, found: int) -> SettingsError:
+    """The error for a batch that asks for more identities than the data set has."""
+    message = f"a batch needs {needed} identities, the training pictures show {found}"
+    return SettingsError(
+        f"{message[0].upper()}{message[1:]}.",
+        faults=[Fault("/batch/identities", "too-few-identities", message)],
+        hint=f"Lower settings.batch.identities to {found} or less.",
+    )
+
+
+def _cut(pictures: np.ndarray, size: int, generator: np.random.Generator) -> list[list[int]]:
+    shuffled = generator.permutation(pictures)
+    if len(shuffled) < size:
+        extra = generator.choice(pictures, size - len(pictures))
+        return [[*shuffled.tolist(), *extra.tolist()]]
+    whole = len(shuffled) // size
+    return [group.tolist() for group in shuffled[: whole * size].reshape(whole, size)]

@@ -1,0 +1,129 @@
+"""Settings of a training run: typed, frozen, checked where text comes in.
+
+Every method's settings derive from `TrainingSettings`. The numbers of a paper are the defaults in that paper's own
+file; nothing here has a default that a paper chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reid_core.backbones import BackboneName
+from reid_core.errors import Fault, SettingsError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class Part(BaseModel):
+    """A group of settings: unknown names are refused, values are checked and then fixed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ImageSize(Part):
+    """Height and width in pixels that every picture is resized to."""
+
+    height: int = Field(ge=32, le=1024)
+    width: int = Field(ge=16, le=1024)
+
+
+class IdentityBatch(Part):
+    """A batch of P identities with K pictures each."""
+
+    identities: int = Field(ge=2, le=512)
+    images_per_identity: int = Field(ge=1, le=64)
+
+
+class Schedule(Part):
+    """Learning rate over time. Points in time are fractions of the run, so that a shorter run keeps its shape."""
+
+    epochs: int = Field(ge=0, le=10_000, description="0 saves the network as initialised")
+    base_lr: float = Field(gt=0, le=100)
+    warmup: Fraction = Field(description="fraction of the run over which the rate rises linearly to base_lr")
+    warmup_start: Fraction = Field(description="the rate at the very start, as a fraction of base_lr")
+    decay_at: tuple[Fraction, ...] = Field(description="fractions of the run at which the rate is decayed, rising")
+    decay_factor: float = Field(gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _decays_rise(self) -> Schedule:
+        if list(self.decay_at) != sorted(self.decay_at):
+            raise ValueError(f"decay_at must rise, got {list(self.decay_at)}")
+        return self
+
+
+class Erasing(Part):
+    """Random erasing (Zhong et al. 2020): a rectangle of the picture is replaced by the mean colour."""
+
+    probability: Fraction
+    area: tuple[Fraction, Fraction] = Field(description="smallest and largest share of the picture's area")
+    aspect: float = Field(ge=1, description="height / width is drawn from 1 / aspect to aspect")
+
+
+class Augmentation(Part):
+    flip: Fraction = Field(description="probability of a horizontal flip")
+    padding: int = Field(ge=0, le=256, description="pixels added on every side before a random crop to size")
+    erasing: Erasing
+
+
+class Validation(Part):
+    """Training identities held out to draw rank-1 and mAP curves while training; 0 trains on all of them."""
+
+    fraction: float = Field(default=0.0, ge=0, le=0.5)
+    every_epochs: int = Field(default=5, ge=1)
+
+
+class TrainingSettings(Part):
+    """What every method takes, beside its own."""
+
+    backbone: BackboneName
+    last_stride: Literal[1, 2]
+    image: ImageSize
+    schedule: Schedule
+    augmentation: Augmentation
+    gradient_clip: float | None = Field(default=None, gt=0, description="largest gradient norm; null clips nothing")
+    precision: Precision = Field(default="auto", description="auto takes bf16 where the device is faster with it")
+    validation: Validation = Validation()
+
+
+S = TypeVar("S", bound=TrainingSettings)
+
+
+def override(recipe: S, overrides: Mapping[str, Any]) -> S:
+    """The recipe with just the named values replaced; partial objects may be given at any depth.
+
+    Raises:
+        SettingsError: an unknown name (the known ones are listed) or an impossible value, with JSON pointers.
+    """
+    known = recipe.model_dump(mode="json")
+    merged = _merge(known, overrides)
+    try:
+        return type(recipe).model_validate(merged)
+    except ValidationError as error:
+        faults = [_fault(problem, known) for problem in error.errors(include_url=False)]
+        raise SettingsError(
+            f"{len(faults)} setting{'s are' if len(faults) > 1 else ' is'} wrong: {faults[0].message}.",
+            faults=faults,
+            hint="GET /methods lists every setting with its range.",
+        ) from error
+
+
+def _merge(base: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in overrides.items():
+        nested = isinstance(value, Mapping) and isinstance(base.get(name), dict)
+        merged[name] = _merge(base[name], value) if nested else value
+    return merged
+
+
+def _fault(problem: Any, known: Any) -> Fault:
+    path = [str(part) for part in problem["loc"]]
+    pointer = "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in path)
+    if problem["type"] == "extra_forbidden":
+        for name in path[:-1]:
+            known = known[name]
+        return Fault(pointer, "unknown-setting", f"unknown setting {'.'.join(path)!r}; known here: {', '.join(known)}")
+    return Fault(pointer, problem["type"].replace("_", "-"), f"{'.'.join(path)}: {problem['msg']}")

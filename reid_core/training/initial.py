@@ -1,0 +1,53 @@
+"""Where a network's first weights come from: torchvision's ImageNet weights, a file, or another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from reid_core.backbones import BackboneName
+from reid_core.backbones.weights import (
+    Transfer,
+    copy_matching,
+    download_imagenet_weights,
+    load_backbone_weights,
+    load_weights_file,
+)
+from reid_core.errors import WeightsError
+from reid_core.model import load_model_weights
+
+Initialise = Callable[[nn.Module], Transfer]
+
+
+def from_imagenet(backbone: BackboneName) -> Initialise:
+    """torchvision's ImageNet weights into the network's backbone."""
+    return lambda network: load_backbone_weights(
+        network.get_submodule("backbone"), download_imagenet_weights(backbone), source="torchvision's ImageNet weights"
+    )
+
+
+def from_file(path: Path) -> Initialise:
+    """Backbone weights from a safetensors file with torchvision's parameter names."""
+    return lambda network: load_backbone_weights(
+        network.get_submodule("backbone"), load_weights_file(path), source=repr(path.name)
+    )
+
+
+def from_model(folder: Path) -> Initialise:
+    """Everything of another model that has the same name and shape; a classifier of another size is made anew.
+
+    Raises (when called):
+        WeightsError: nothing of the model fits.
+    """
+
+    def initialise(network: nn.Module) -> Transfer:
+        transfer = copy_matching(network, load_model_weights(folder))
+        if not transfer.taken:
+            raise WeightsError(
+                "Nothing of the given model fits this network.", hint="Start from a model of the same backbone."
+            )
+        return transfer
+
+    return initialise

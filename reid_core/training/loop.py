@@ -1,0 +1,186 @@
+"""The training loop, whole: every method of `METHODS` is trained by `fit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from reid_core.backbones.weights import Transfer
+from reid_core.data.loading import BatchLoader, encode
+from reid_core.data.preprocessing import Preprocessing
+from reid_core.data.records import Picture
+from reid_core.errors import DatasetError, OutOfMemory, Stopped, TrainingDiverged
+from reid_core.methods.method import Losses, Method, Moment
+from reid_core.network import Batch
+from reid_core.settings import TrainingSettings
+from reid_core.training.checkpoint import History, Run, load_checkpoint, save_checkpoint
+from reid_core.training.precision import resolve_dtype
+from reid_core.training.progress import Progress, Stopwatch
+from reid_core.training.schedule import rate_factor, set_rates
+from reid_core.training.validation import hold_out, validate
+
+CHECKPOINT_NAME = "checkpoint.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be trained. `initialise` fills the fresh network with given weights; None leaves it random."""
+
+    method: Method
+    settings: TrainingSettings
+    pictures: Sequence[Picture]
+    seed: int
+    device: torch.device
+    initialise: Callable[[nn.Module], Transfer] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """How a run talks to whoever started it; every part may be left out.
+
+    Attributes:
+        on_transfer: what the network took from given weights, once, before the first step of a new run.
+        on_resume: the step a checkpoint goes on from, with the curves until there.
+        on_progress: after every step.
+        should_stop: asked after every step; True saves a checkpoint and raises `Stopped`.
+    """
+
+    on_transfer: Callable[[Transfer], None] = lambda transfer: None
+    on_resume: Callable[[int, History], None] = lambda step, history: None
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    network: nn.Module
+    num_classes: int
+    preprocessing: Preprocessing
+    history: History
+
+
+def fit(plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoint_seconds: float = 20.0) -> Result:
+    """Trains, from the checkpoint in `folder` if there is one; a resumed run ends as an unbroken one would.
+
+    On a CPU in fp32 the same plan gives the same weights, bit for bit, however often it was interrupted.
+
+    Raises:
+        Stopped: `should_stop` said so.
+        TrainingDiverged: a loss is not finite.
+        OutOfMemory: the batch does not fit the device.
+        SettingsError, DatasetError, WeightsError: the plan cannot be carried out.
+    """
+    observer = observer or Observer()
+    settings, epochs, checkpoint = plan.settings, plan.settings.schedule.epochs, folder / CHECKPOINT_NAME
+    pictures, held_out = hold_out(plan.pictures, settings.validation.fraction, plan.seed)
+    if not pictures:
+        raise DatasetError("There are no training pictures.", hint="Register a data set with a train split.")
+    data = encode(pictures)
+    preprocessing = Preprocessing(height=settings.image.height, width=settings.image.width)
+    dtype = resolve_dtype(settings.precision, plan.device, settings.backbone)
+    loader = BatchLoader(data, preprocessing, settings.augmentation, seed=plan.seed, device=plan.device)
+    run = _start(plan, data.num_classes, dtype, checkpoint, observer)
+    watch = Stopwatch(epochs, checkpoint_seconds)
+
+    position = run.position
+    while position.epoch < epochs:
+        if not position.batches:
+            generator = np.random.default_rng((plan.seed, position.epoch))
+            position.batches = plan.method.draw_batches(settings, data.identities, generator)
+        run.network.train()
+        for batch in loader.load(position.batches, epoch=position.epoch, first_step=position.step_in_epoch):
+            set_rates(run.optimizers, rate_factor(settings.schedule, position.fraction(epochs)))
+            losses = _train_step(run, batch, dtype, settings.gradient_clip)
+            position.step += 1
+            position.step_in_epoch += 1
+            values = _record(run, losses)
+            observer.on_progress(watch.progress("train", position, len(batch.images), values))
+            stop = observer.should_stop()
+            if stop or watch.checkpoint_due():
+                save_checkpoint(run, checkpoint)
+            if stop:
+                raise Stopped
+        position.finish_epoch()
+        if held_out and (position.epoch % settings.validation.every_epochs == 0 or position.epoch == epochs):
+            values = validate(run.network, held_out, preprocessing, plan.device, dtype)
+            run.add_to_history(values)
+            observer.on_progress(watch.progress("validate", position, 0, values))
+    save_checkpoint(run, checkpoint)
+    return Result(run.network, data.num_classes, preprocessing, run.history)
+
+
+def _train_step(run: Run, batch: Batch, dtype: torch.dtype, gradient_clip: float | None) -> Losses:
+    device = batch.images.device
+    moment = Moment(step=run.position.step, epoch=run.position.epoch)
+    for optimizer in run.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    try:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            output = run.network(batch.images)
+        losses: Losses = run.criterion(output, batch, moment)
+        _check_finite(losses, run)
+        run.scaler.scale(torch.stack([*losses.terms.values()]).sum()).backward()
+    except RuntimeError as error:
+        raise _explain_memory(error, batch) from error
+    for optimizer in run.optimizers:
+        run.scaler.unscale_(optimizer)
+    if gradient_clip is not None:
+        nn.utils.clip_grad_norm_(run.network.parameters(), gradient_clip)
+    for optimizer in run.optimizers:
+        run.scaler.step(optimizer)
+    run.scaler.update()
+    return losses
+
+
+def _start(plan: Plan, num_classes: int, dtype: torch.dtype, checkpoint: Path, observer: Observer) -> Run:
+    torch.manual_seed(plan.seed)
+    network = plan.method.build_network(plan.settings, num_classes)
+    criterion = plan.method.build_criterion(plan.settings, num_classes, network)
+    if plan.initialise and not checkpoint.exists():
+        observer.on_transfer(plan.initialise(network))
+    network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    criterion.to(plan.device)
+    run = Run(
+        network=network,
+        criterion=criterion,
+        optimizers=plan.method.build_optimizers(plan.settings, network, criterion),
+        scaler=torch.amp.GradScaler(plan.device.type, enabled=dtype == torch.float16),
+    )
+    if load_checkpoint(run, checkpoint):
+        observer.on_resume(run.position.step, run.history)
+    return run
+
+
+def _record(run: Run, losses: Losses) -> dict[str, float]:
+    terms = {name: float(value.detach()) for name, value in losses.terms.items()}
+    measures = {name: float(value) for name, value in losses.measures.items()}
+    rate = run.optimizers[0].param_groups[0]["lr"]
+    values = {"loss": sum(terms.values()), **terms, **measures, "learning_rate": rate}
+    run.add_to_history(values)
+    return values
+
+
+def _check_finite(losses: Losses, run: Run) -> None:
+    for name, value in losses.terms.items():
+        if not math.isfinite(float(value.detach())):
+            rate = run.optimizers[0].param_groups[0]["lr"]
+            raise TrainingDiverged(
+                f"{name} is {float(value.detach())} at step {run.position.step + 1}, learning rate {rate:.3g}.",
+                hint="Lower settings.schedule.base_lr, set settings.gradient_clip or use precision fp32.",
+            )
+
+
+def _explain_memory(error: RuntimeError, batch: Batch) -> Exception:
+    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        return error
+    count, height, width = len(batch.images), *batch.images.shape[2:]
+    return OutOfMemory(
+        f"{batch.images.device} has too little memory for {count} pictures of {height} x {width}.",
+        hint=f"Try a batch of {count // 2} pictures: halve settings.batch.identities, or use smaller pictures.",
+    )

@@ -1,0 +1,57 @@
+"""Which arithmetic a network runs in on a device."""
+
+from __future__ import annotations
+
+import torch
+
+from reid_core.backbones import DEPTHWISE, BackboneName
+from reid_core.errors import Fault, SettingsError
+from reid_core.settings import Precision
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one.
+
+    Raises:
+        SettingsError: no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("only cpu and cuda are served")
+        if device.type == "cuda":
+            torch.cuda.get_device_properties(device)
+    except (RuntimeError, AssertionError) as error:
+        message = f"device {name!r} cannot be used here: {str(error).splitlines()[0]}"
+        raise SettingsError(
+            f"{message[0].upper()}{message[1:]}.",
+            faults=[Fault("/device", "no-such-device", message)],
+            hint=f"Use auto, cpu or one of {torch.cuda.device_count()} cuda devices.",
+        ) from error
+    return device
+
+
+def resolve_dtype(precision: Precision, device: torch.device, backbone: BackboneName) -> torch.dtype:
+    """The dtype of the forward pass: float32, or what autocast uses.
+
+    "auto" takes bf16 on CUDA (fp16 on cards without it) and on CPUs with AMX or AVX512-BF16; there depthwise
+    backbones stay in fp32, which is faster.
+    """
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision == "fp16" and device.type != "cuda":
+        message = "precision fp16 needs a CUDA device"
+        raise SettingsError(
+            f"{message.capitalize()}.", faults=[Fault("/precision", "needs-cuda", message)], hint="Use auto or fp32."
+        )
+    if precision != "auto":
+        return named[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if has_bf16_units() and backbone not in DEPTHWISE else torch.float32
+
+
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware (AMX or AVX512-BF16)."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -1,0 +1,76 @@
+"""How far a training is and how fast it goes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from reid_core.training.checkpoint import Position
+
+_WINDOW_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One finished piece of work.
+
+    Attributes:
+        fraction: 0 to 1 of the whole run.
+        epoch: the epoch this step belongs to, from 1.
+        step, steps: within the epoch, from 1.
+        total_step: optimiser steps since the start of the run: where `values` lie on the curves.
+        eta_seconds: time left at the present speed.
+        values: what was added to the curves.
+    """
+
+    phase: str
+    fraction: float
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    total_step: int
+    images_per_second: float
+    eta_seconds: float
+    values: dict[str, float]
+
+
+class Stopwatch:
+    """Measures speed over the last seconds and says when a checkpoint is due."""
+
+    def __init__(self, epochs: int, checkpoint_seconds: float) -> None:
+        self._epochs = epochs
+        self._checkpoint_seconds = checkpoint_seconds
+        self._last_checkpoint = time.monotonic()
+        self._marks: list[tuple[float, int, float]] = []
+        self._images = 0
+
+    def progress(self, phase: str, position: Position, images: int, values: dict[str, float]) -> Progress:
+        """What to tell of the step that just ended, which took `images` pictures."""
+        now, fraction = time.monotonic(), position.fraction(self._epochs)
+        self._images += images
+        self._marks = [mark for mark in self._marks if now - mark[0] < _WINDOW_SECONDS][-1000:]
+        self._marks.append((now, self._images, fraction))
+        since, images_before, fraction_before = self._marks[0]
+        elapsed = max(now - since, 1e-9)
+        pace = (fraction - fraction_before) / elapsed
+        return Progress(
+            phase=phase,
+            fraction=fraction,
+            epoch=min(self._epochs, position.epoch + 1) if phase == "train" else position.epoch,
+            epochs=self._epochs,
+            step=position.step_in_epoch,
+            steps=len(position.batches),
+            total_step=position.step,
+            images_per_second=(self._images - images_before) / elapsed if len(self._marks) > 1 else 0.0,
+            eta_seconds=(1 - fraction) / pace if pace > 0 else 0.0,
+            values=values,
+        )
+
+    def checkpoint_due(self) -> bool:
+        """Whether the given seconds went by since this last said so."""
+        now = time.monotonic()
+        if now - self._last_checkpoint < self._checkpoint_seconds:
+            return False
+        self._last_checkpoint = now
+        return True

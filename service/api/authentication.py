@@ -1,0 +1,44 @@
+"""Who is asking: finds the caller of a request before its body is read."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.auth import EVERYONE, Caller, sent_key, unauthenticated
+from service.keys import recognise
+from service.settings import is_loopback
+
+
+class Authentication:
+    """ASGI middleware that sets `request.state.caller`, None without a valid key; `require` judges it per route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope.setdefault("state", {})["caller"] = await _find_caller(scope)
+        await self.app(scope, receive, send)
+
+
+async def _find_caller(scope: Scope) -> Caller | None:
+    state, headers = scope["app"].state, Headers(scope=scope)
+    if state.settings.auth == "off":
+        _refuse_strangers(headers)
+        return EVERYONE
+    key = sent_key(headers)
+    return await run_in_threadpool(recognise, state.database, key) if key else None
+
+
+def _refuse_strangers(headers: Headers) -> None:
+    """Without keys, a page from elsewhere in the user's browser could call us; browsers say where a call comes from."""
+    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    if not is_loopback(host) or headers.get("sec-fetch-site") == "cross-site":
+        raise unauthenticated(
+            f"REID_AUTH=off serves this machine only, as localhost or 127.0.0.1 and not from pages of other sites; "
+            f"the request was for {host!r}"
+        )

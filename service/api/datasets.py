@@ -1,0 +1,200 @@
+"""Data sets over the API: register a folder or upload one, look at it, delete it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from service.api.archive_form import ARCHIVE, receive_archive
+from service.api.contents import check, is_json, read_json
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
+from service.api.links import prefix_of
+from service.api.pagination import list_page
+from service.auth import Caller
+from service.datasets import catalog, uploads
+from service.datasets.bodies import FolderBody, UploadBody
+from service.datasets.views import dataset_as_json, image_as_json, report_as_json
+from service.db import audit
+from service.db.ids import new_id
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Dataset, DatasetImage
+from service.errors import Problem, not_found
+from service.jobs import enqueue
+from service.pictures import media_type, picture_path
+from service.settings import Settings
+from service.storage import delete_file, ensure_free_space
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+Reader = Annotated[Caller, require("read")]
+Writer = Annotated[Caller, require("write")]
+Split = Literal["train", "query", "gallery"]
+Label = Annotated[str | None, Query(max_length=1000)]
+
+_FORM_SCHEMA = UploadBody.model_json_schema()
+_FORM_SCHEMA["properties"][ARCHIVE] = {"type": "string", "format": "binary", "description": "a zip, tar or tar.gz"}
+_FORM_SCHEMA["required"] += [ARCHIVE]
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": FolderBody.model_json_schema()},
+        "multipart/form-data": {"schema": _FORM_SCHEMA},
+    },
+}
+
+
+@router.post("", status_code=202, openapi_extra={"requestBody": _BODY})
+async def create_dataset(request: Request, database: DatabaseDep, settings: SettingsDep, caller: Writer) -> Response:
+    """Register a folder where it lies (JSON), or upload one as an archive (form). A job then reads it."""
+    if is_json(request):
+        body = check(FolderBody, await read_json(request))
+        shown = await run_in_threadpool(_register_folder, request, database, settings, caller, body)
+    else:
+        shown = await _receive_upload(request, database, settings, caller)
+    await run_in_threadpool(request.app.state.send, shown["job"], "register")
+    return JSONResponse(shown, status_code=202, headers={"Location": shown["links"]["self"], "Retry-After": "1"})
+
+
+@router.get("")
+def list_datasets(
+    request: Request, database: DatabaseDep, page: PageDep, _caller: Reader, state: catalog.State | None = None
+) -> dict[str, Any]:
+    """Data sets, newest first."""
+    query = select(Dataset)
+    if state:
+        query = query.where(catalog.in_state(state))
+    with database.read() as session:
+        return list_page(
+            session,
+            query,
+            Dataset.id,
+            page,
+            as_json=lambda dataset: dataset_as_json(session, dataset, prefix_of(request)),
+            newest_first=True,
+        )
+
+
+@router.get("/{dataset_id}")
+def read_dataset(dataset_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
+    """One data set by id or name: state, counts per split, and what was found in short."""
+    with database.read() as session:
+        return dataset_as_json(session, find(session, Dataset, dataset_id), prefix_of(request))
+
+
+@router.delete("/{dataset_id}", status_code=204)
+def delete_dataset(dataset_id: str, database: DatabaseDep, settings: SettingsDep, caller: Writer) -> None:
+    """Forget a data set. An uploaded one is removed from disk, a folder read in place is left as it is."""
+    catalog.delete_dataset(database, settings, dataset_id, key_id=caller.key_id)
+
+
+@router.get("/{dataset_id}/report")
+def read_report(dataset_id: str, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
+    """What the data set is good for: counts, and every finding with what follows from it and what to do."""
+    with database.read() as session:
+        return report_as_json(session, find(session, Dataset, dataset_id))
+
+
+@router.get("/{dataset_id}/images")
+def list_dataset_images(
+    dataset_id: str,
+    request: Request,
+    database: DatabaseDep,
+    page: PageDep,
+    _caller: Reader,
+    split: Split | None = None,
+    identity: Label = None,
+    camera: Label = None,
+) -> dict[str, Any]:
+    """The pictures split by split, in the order of their paths; an empty `camera` asks for those without one."""
+    with database.read() as session:
+        dataset = find(session, Dataset, dataset_id)
+        if catalog.standing(session, dataset)[0] == "pending":
+            raise Problem(
+                "wrong-state", f"data set {dataset.name!r} is still being read", hint="wait until it is ready"
+            )
+        query = select(DatasetImage).where(DatasetImage.dataset_id == dataset.id)
+        wanted = ((DatasetImage.split, split), (DatasetImage.identity, identity), (DatasetImage.camera, camera))
+        for column, value in wanted:
+            if value is not None:
+                query = query.where(column == value)
+        prefix = prefix_of(request)
+        return list_page(session, query, DatasetImage.id, page, as_json=lambda image: image_as_json(image, prefix))
+
+
+@router.get("/{dataset_id}/images/{image_id}")
+def read_dataset_image(
+    dataset_id: str, image_id: str, request: Request, database: DatabaseDep, _caller: Reader
+) -> dict[str, Any]:
+    """What is known of one picture."""
+    with database.read() as session:
+        return image_as_json(_find_image(session, dataset_id, image_id), prefix_of(request))
+
+
+@router.get(
+    "/{dataset_id}/images/{image_id}/content",
+    response_class=FileResponse,
+    responses={200: {"content": {"image/*": {}}}, 304: {"description": "The picture has not changed."}},
+)
+def read_dataset_image_content(
+    dataset_id: str, image_id: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
+) -> Response:
+    """The picture's file as it lies there."""
+    with database.read() as session:
+        path = picture_path(session, settings, _find_image(session, dataset_id, image_id))
+    headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+    response = FileResponse(path, media_type=media_type(path), headers=headers, stat_result=path.stat())
+    if response.headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers | {"ETag": response.headers["etag"]})
+    return response
+
+
+async def _receive_upload(request: Request, database: Database, settings: Settings, caller: Caller) -> dict[str, Any]:
+    """The new data set as JSON; on any error its archive is gone."""
+    dataset_id = new_id("ds")
+    archive, folder = uploads.archive_path(settings, dataset_id), uploads.folder_path(settings, dataset_id)
+    fields = await receive_archive(request, archive, settings)
+    try:
+        body = check(UploadBody, fields)
+        await run_in_threadpool(uploads.check_archive, archive)
+        return await run_in_threadpool(_add, request, database, caller, body, folder, dataset_id)
+    except BaseException:
+        delete_file(archive)
+        raise
+
+
+def _register_folder(
+    request: Request, database: Database, settings: Settings, caller: Caller, body: FolderBody
+) -> dict[str, Any]:
+    folder = catalog.find_folder(settings, body.path)
+    ensure_free_space(settings.home, needed_bytes=0, min_free_bytes=settings.min_free_bytes)
+    return _add(request, database, caller, body, folder)
+
+
+def _add(
+    request: Request, database: Database, caller: Caller, body: UploadBody, folder: Path, dataset_id: str | None = None
+) -> dict[str, Any]:
+    """The new data set and the job that reads it, in one transaction."""
+    with database.write() as session:
+        dataset = catalog.add_dataset(session, body, folder, dataset_id)
+        spec = {"dataset": dataset.id, "name": body.name, "path": dataset.path, "format": body.format}
+        dataset.job_id = enqueue(session, "register", spec, datasets=[dataset.id]).id
+        audit.record(
+            session, key_id=caller.key_id, action="dataset.register", target=dataset.id, uploaded=dataset.uploaded
+        )
+        session.flush()
+        return dataset_as_json(session, dataset, prefix_of(request))
+
+
+def _find_image(session: Session, dataset_key: str, image_id: str) -> DatasetImage:
+    dataset = find(session, Dataset, dataset_key)
+    image = session.get(DatasetImage, image_id)
+    if image is None or image.dataset_id != dataset.id:
+        raise not_found(f"picture of data set {dataset.name!r} with the id", image_id)
+    return image

@@ -1,0 +1,69 @@
+"""What routes ask for by type: the database, the settings, a caller with a scope, a page."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Request, Security, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
+
+from reid_core.errors import Fault
+from service.api.pagination import Page
+from service.auth import Caller, Scope, demand
+from service.db.session import Database
+from service.errors import Problem
+from service.settings import Settings
+
+# They only describe the two ways of sending a key to OpenAPI; `Authentication` has read them already.
+_BEARER = HTTPBearer(scheme_name="bearer", auto_error=False, description="An API key as bearer token.")
+_HEADER = APIKeyHeader(name="X-API-Key", scheme_name="header", auto_error=False, description="An API key.")
+
+
+def require(scope: Scope) -> Any:
+    """The dependency that lets only callers with `scope` in, and tells OpenAPI so; its value is the Caller.
+
+    `Annotated[Caller, require("write")]` as a parameter, or `dependencies=[require("read")]` on the route.
+    """
+    return Security(_authorise, scopes=[scope])
+
+
+async def refuse_unknown_query(request: Request) -> None:
+    """A dependency of every route: a misspelt `?dryrun=true` or filter must not be ignored."""
+    fields = get_flat_params(request.scope["route"].dependant)
+    # The fields of a model that takes the whole query are not of type Query themselves.
+    elsewhere = (params.Path, params.Header, params.Cookie)
+    known = sorted(field.alias for field in fields if not isinstance(field.field_info, elsewhere))
+    faults = [
+        Fault(f"/query/{name}", "unknown", f"unknown parameter; known are: {', '.join(known) or 'none'}")
+        for name in dict.fromkeys(request.query_params)
+        if name not in known
+    ]
+    if faults:
+        detail = f"{faults[0].pointer}: {faults[0].message}"
+        raise Problem("invalid-request", detail, errors=faults)
+
+
+async def _authorise(
+    request: Request,
+    needed: SecurityScopes,
+    _bearer: Annotated[Any, Security(_BEARER)],
+    _header: Annotated[Any, Security(_HEADER)],
+) -> Caller:
+    (scope,) = needed.scopes
+    return demand(request.state.caller, cast("Scope", scope))
+
+
+async def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+DatabaseDep = Annotated[Database, Depends(_database)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
+PageDep = Annotated[Page, Depends()]

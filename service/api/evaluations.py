@@ -1,0 +1,58 @@
+"""Evaluations over the API, one by one and as a table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from reid_core.errors import Fault
+from service.api.dependencies import DatabaseDep, PageDep, require
+from service.api.links import prefix_of
+from service.api.pagination import list_page
+from service.db.lookup import Named, find
+from service.db.tables import Dataset, Evaluation, Model
+from service.errors import Problem
+from service.evaluations import evaluation_as_json, read_matrix
+
+router = APIRouter(prefix="/evaluations", tags=["evaluations"], dependencies=[require("read")])
+
+Key = Annotated[str | None, Query(max_length=200)]
+
+
+@router.get("")
+def list_evaluations(
+    request: Request, database: DatabaseDep, page: PageDep, model: Key = None, dataset: Key = None
+) -> dict[str, Any]:
+    """Evaluations, newest first; `model` and `dataset`, by id or name, narrow them down."""
+    wanted, prefix = select(Evaluation), prefix_of(request)
+    with database.read() as session:
+        if model is not None:
+            wanted = wanted.where(Evaluation.model_id == _filter(session, Model, model, "model"))
+        if dataset is not None:
+            wanted = wanted.where(Evaluation.dataset_id == _filter(session, Dataset, dataset, "dataset"))
+
+        def as_json(evaluation: Evaluation) -> dict[str, Any]:
+            return evaluation_as_json(evaluation, prefix)
+
+        return list_page(session, wanted, Evaluation.id, page, as_json=as_json, newest_first=True)
+
+
+@router.get("/matrix")
+def read_evaluation_matrix(request: Request, database: DatabaseDep) -> dict[str, Any]:
+    """Models x data sets, the newest evaluation of each pair."""
+    with database.read() as session:
+        return read_matrix(session, prefix_of(request))
+
+
+def _filter(session: Session, table: type[Named], key: str, name: str) -> str:
+    """The id that `key` stands for; a data set that is gone is still known by its id. Raises 422 for an unknown one."""
+    try:
+        return find(session, table, key).id
+    except Problem as problem:
+        if session.scalar(select(Evaluation.id).where(Evaluation.dataset_id == key).limit(1)) is not None:
+            return key
+        fault = Fault(f"/query/{name}", "unknown", problem.detail)
+        raise Problem("invalid-request", problem.detail, errors=[fault]) from problem

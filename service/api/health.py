@@ -1,0 +1,88 @@
+"""Whether the service lives, and whether it can take work: each part it needs by name."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy import select
+
+from service.api.error_handlers import ProblemResponse
+from service.clock import utc_now
+from service.db.schema import current_version, latest_version
+from service.db.session import Database
+from service.db.tables import Worker
+from service.errors import Problem
+from service.settings import Settings
+
+router = APIRouter(prefix="/healthz", tags=["service"])
+
+_RETRY_SECONDS = "5"
+
+
+@router.get("/live")
+async def read_liveness() -> dict[str, Any]:
+    """200 as long as the process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/ready", response_model=None)
+def read_readiness(request: Request) -> JSONResponse:
+    """200 when work can be taken; else 503, with the reason for each part that is not well in `checks`."""
+    checks = {name: _run(check) for name, check in _checks(request.app).items()}
+    failed = [name for name, check in checks.items() if not check["ok"]]
+    if not failed:
+        return JSONResponse({"status": "ok", "checks": checks})
+    problem = Problem("unavailable", f"not ready: {', '.join(failed)}", hint="`checks` says why, part by part")
+    content = problem.as_json(instance=request.url.path, request_id=request.state.request_id)
+    return ProblemResponse({**content, "checks": checks}, problem.status, {"Retry-After": _RETRY_SECONDS})
+
+
+def _checks(app: FastAPI) -> dict[str, Callable[[], str]]:
+    database, settings = app.state.database, app.state.settings
+    return {
+        "database": lambda: _check_database(database),
+        "broker": lambda: _check_broker(app.state.ping_broker),
+        "worker": lambda: _check_worker(database, settings),
+        "disk": lambda: _check_disk(settings),
+    }
+
+
+def _run(check: Callable[[], str]) -> dict[str, Any]:
+    try:
+        return {"ok": True, "detail": check()}
+    except Exception as error:  # noqa: BLE001  whatever a part fails with is what the answer reports
+        return {"ok": False, "detail": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+
+
+def _check_database(database: Database) -> str:
+    with database.engine.connect() as connection:
+        found, needed = current_version(connection), latest_version()
+    if found != needed:
+        raise RuntimeError(f"the schema is at version {found}, this software needs {needed}; run `reid migrate`")
+    return f"{database.dialect}, schema {found}"
+
+
+def _check_broker(ping: Callable[[], None]) -> str:
+    ping()
+    return "answers"
+
+
+def _check_worker(database: Database, settings: Settings) -> str:
+    alive_since = utc_now() - timedelta(seconds=settings.lease_seconds)
+    with database.read() as session:
+        names = session.scalars(select(Worker.name).where(Worker.heartbeat_at > alive_since)).all()
+    if not names:
+        raise RuntimeError(f"no worker has given a sign of life for {settings.lease_seconds:g} s; start one")
+    return f"{len(names)} alive"
+
+
+def _check_disk(settings: Settings) -> str:
+    free = shutil.disk_usage(settings.home).free
+    if free < settings.min_free_bytes:
+        raise RuntimeError(f"{free:,} bytes are free, REID_MIN_FREE_BYTES asks for {settings.min_free_bytes:,}")
+    return f"{free:,} bytes free"

@@ -1,0 +1,208 @@
+"""Jobs over the API: start, watch, cancel, resume."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+
+from reid_core.errors import Fault
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
+from service.api.links import prefix_of
+from service.api.pagination import list_page
+from service.auth import Caller
+from service.db import audit
+from service.db.session import Database
+from service.db.tables import Gallery, Job
+from service.errors import Problem
+from service.jobs import enqueue, lifecycle
+from service.jobs.bodies import JobBody
+from service.jobs.estimate import estimate
+from service.jobs.specs import resolve
+from service.jobs.views import event_as_json, job_as_json, read_curves, read_events
+from service.storage import ensure_free_space
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+Reader = Annotated[Caller, require("read")]
+Writer = Annotated[Caller, require("write")]
+State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
+Kind = Literal["train", "evaluate", "index", "register"]
+
+_POLL_SECONDS = 0.5
+_HEARTBEAT_SECONDS = 10.0
+
+
+@router.post("", status_code=202, responses={200: {"description": "With dry_run: the spec and an estimate."}})
+def create_job(
+    body: JobBody,
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    caller: Writer,
+    dry_run: Annotated[bool, Query(description="Check and estimate, start nothing.")] = False,
+) -> JSONResponse:
+    """Start a job, or with `dry_run` see what it would be: every setting, memory and time."""
+    with database.read() as session:
+        resolved = resolve(session, settings, body)
+        if dry_run:
+            shown = {"dry_run": True, "kind": resolved.kind, "spec": resolved.spec}
+            return JSONResponse(shown | {"estimate": estimate(session, settings, resolved)})
+    ensure_free_space(settings.home, needed_bytes=0, min_free_bytes=settings.min_free_bytes)
+    with database.write() as session:
+        # Checked again under the write lock: of two requests for one model name, one gets it.
+        resolved = resolve(session, settings, body)
+        job = enqueue(session, resolved.kind, resolved.spec, datasets=resolved.datasets)
+        if resolved.kind == "index":
+            session.get_one(Gallery, resolved.spec["gallery"]).job_id = job.id
+        audit.record(session, key_id=caller.key_id, action="job.create", target=job.id, kind=job.kind)
+    return _accepted(request, job)
+
+
+@router.get("")
+def list_jobs(
+    request: Request,
+    database: DatabaseDep,
+    page: PageDep,
+    _caller: Reader,
+    state: State | None = None,
+    kind: Kind | None = None,
+) -> dict[str, Any]:
+    """Jobs, newest first."""
+    query = select(Job)
+    if state:
+        query = query.where(Job.state == state)
+    if kind:
+        query = query.where(Job.kind == kind)
+    prefix = prefix_of(request)
+    with database.read() as session:
+        return list_page(session, query, Job.id, page, as_json=lambda job: job_as_json(job, prefix), newest_first=True)
+
+
+@router.get("/{job_id}")
+def read_job(job_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
+    """One job: its state, progress, latest metrics, result or error."""
+    with database.read() as session:
+        return job_as_json(lifecycle.find_job(session, job_id), prefix_of(request))
+
+
+@router.post("/{job_id}/cancel", status_code=202)
+def cancel_job(job_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
+    """End a job. It is `cancelled` once no process of it is left."""
+    with database.write() as session:
+        job = lifecycle.request_cancel(session, job_id)
+        audit.record(session, key_id=caller.key_id, action="job.cancel", target=job.id)
+    return _answer(request, job)
+
+
+@router.post("/{job_id}/resume", status_code=202)
+def resume_job(job_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
+    """Go on with a cancelled, failed or interrupted job from its last checkpoint, under the same id."""
+    with database.write() as session:
+        job = lifecycle.resume(session, job_id)
+        audit.record(session, key_id=caller.key_id, action="job.resume", target=job.id)
+    return _accepted(request, job)
+
+
+@router.post("/{job_id}/retry", status_code=202)
+def retry_job(job_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
+    """Start over: a new job with the spec of one that is over."""
+    with database.write() as session:
+        job = lifecycle.retry(session, job_id)
+        audit.record(session, key_id=caller.key_id, action="job.retry", target=job.id)
+    return _accepted(request, job)
+
+
+@router.get("/{job_id}/metrics")
+def read_metrics(job_id: str, database: DatabaseDep, _caller: Reader) -> dict[str, list[list[float]]]:
+    """The job's curves: `{name: [[step, value], ...]}`."""
+    with database.read() as session:
+        lifecycle.find_job(session, job_id)
+        return read_curves(session, job_id)
+
+
+@router.get("/{job_id}/logs", response_class=PlainTextResponse)
+def read_logs(job_id: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader) -> Response:
+    """What the job's processes wrote, all attempts."""
+    with database.read() as session:
+        lifecycle.find_job(session, job_id)
+    log = settings.jobs_dir / job_id / "log.txt"
+    return FileResponse(log, media_type="text/plain") if log.is_file() else PlainTextResponse("")
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}, "application/json": {}}}},
+)
+async def follow_events(
+    job_id: str,
+    request: Request,
+    database: DatabaseDep,
+    _caller: Reader,
+    last_event_id: Annotated[str | None, Header()] = None,
+    accept: Annotated[str, Header()] = "*/*",
+) -> Response:
+    """What happened, as server-sent events until the job's end; a JSON list for `Accept: application/json`."""
+    after = _event_id(last_event_id)
+    await run_in_threadpool(_events_after, database, job_id, after)
+    if "application/json" in accept:
+        events, _ = await run_in_threadpool(_events_after, database, job_id, after)
+        return JSONResponse({"items": events, "next_cursor": None})
+    return StreamingResponse(
+        _stream(request, database, job_id, after),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _stream(request: Request, database: Database, job_id: str, after: int) -> AsyncIterator[bytes]:
+    silent = 0.0
+    while not await request.is_disconnected():
+        events, over = await run_in_threadpool(_events_after, database, job_id, after)
+        for event in events:
+            after, silent = event["id"], 0.0
+            yield format_sse_event(data_str=json.dumps(event), event=event["event"], id=str(event["id"]))
+        if over and not events:
+            yield format_sse_event(data_str="{}", event="end")
+            return
+        if silent >= _HEARTBEAT_SECONDS:
+            silent = 0.0
+            yield KEEPALIVE_COMMENT
+        await asyncio.sleep(_POLL_SECONDS)
+        silent += _POLL_SECONDS
+
+
+def _events_after(database: Database, job_id: str, after: int) -> tuple[list[dict[str, Any]], bool]:
+    with database.read() as session:
+        job = lifecycle.find_job(session, job_id)
+        return [event_as_json(event) for event in read_events(session, job_id, after=after)], (
+            job.state in lifecycle.FINISHED
+        )
+
+
+def _event_id(text: str | None) -> int:
+    if not text:
+        return 0
+    if not text.isdecimal() or len(text) > 18:
+        fault = Fault("/header/Last-Event-ID", "not-an-id", f"{text!r} is not the id of an event")
+        raise Problem("malformed-request", f"{text!r} is not the id of an event.", errors=[fault])
+    return int(text)
+
+
+def _accepted(request: Request, job: Job) -> JSONResponse:
+    """Sends the job to its queue, after the commit, and answers 202."""
+    request.app.state.send(job.id, job.kind)
+    return _answer(request, job)
+
+
+def _answer(request: Request, job: Job) -> JSONResponse:
+    shown = job_as_json(job, prefix_of(request))
+    return JSONResponse(shown, status_code=202, headers={"Location": shown["links"]["self"], "Retry-After": "1"})

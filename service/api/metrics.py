@@ -1,0 +1,89 @@
+"""`GET /metrics`: figures for Prometheus. Not in the OpenAPI schema, since it is no JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy import func, select
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.db.session import Database
+from service.db.tables import Job
+
+router = APIRouter(include_in_schema=False)
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The figures of one app: what its middleware counts, and the jobs in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self.requests = Counter("reid_http_requests", "Requests answered.", labels, registry=self.registry)
+        self.seconds = Histogram(
+            "reid_http_request_seconds",
+            "Time until the answer was complete.",
+            labels[:2],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.registry.register(JobCounts(database))
+
+
+class JobCounts(Collector):
+    """Jobs by kind and state, counted when somebody asks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily("reid_jobs", "Jobs by kind and state.", labels=("kind", "state"))
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        gauge = GaugeMetricFamily("reid_jobs", "Jobs by kind and state.", labels=("kind", "state"))
+        with self._database.read() as session:
+            counts = session.execute(select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)).all()
+        for kind, state, count in counts:
+            gauge.add_metric((kind, state), count)
+        yield gauge
+
+
+class RequestMetrics:
+    """ASGI middleware that counts and times requests by route template, so that no id becomes a label."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        finally:
+            metrics: Metrics = scope["app"].state.metrics
+            where = (scope["method"], getattr(scope.get("route"), "path", "unmatched"))
+            metrics.requests.labels(*where, status).inc()
+            metrics.seconds.labels(*where).observe(time.perf_counter() - started)
+
+
+@router.get("/metrics")
+def read_metrics(request: Request) -> Response:
+    """The figures in Prometheus' text format."""
+    return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

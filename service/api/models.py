@@ -1,0 +1,96 @@
+"""Models over the API: look, rename, download, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
+from service.api.links import prefix_of
+from service.api.pagination import list_page
+from service.auth import Caller
+from service.bodies import Body, Name
+from service.db import audit
+from service.db.lookup import find
+from service.db.tables import Model
+from service.evaluations import evaluation_as_json, evaluations_of
+from service.jobs.specs import check_name_is_free
+from service.models import delete_model, model_as_json, model_file, rename_model
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+Reader = Annotated[Caller, require("read")]
+Writer = Annotated[Caller, require("write")]
+
+
+class ModelChange(Body):
+    name: Name
+
+
+@router.get("")
+def list_models(
+    request: Request, database: DatabaseDep, page: PageDep, _caller: Reader, method: str | None = None
+) -> dict[str, Any]:
+    """Models, newest first."""
+    wanted = select(Model) if method is None else select(Model).where(Model.method == method)
+    prefix = prefix_of(request)
+    with database.read() as session:
+
+        def as_json(model: Model) -> dict[str, Any]:
+            return _shown(session, model, prefix)
+
+        return list_page(session, wanted, Model.id, page, as_json=as_json, newest_first=True)
+
+
+@router.get("/{model_id}")
+def read_model(model_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
+    """One model, by id or name: what it was made from and what it reached."""
+    with database.read() as session:
+        return _shown(session, find(session, Model, model_id), prefix_of(request))
+
+
+@router.patch("/{model_id}")
+def change_model(
+    model_id: str, body: ModelChange, request: Request, database: DatabaseDep, caller: Writer
+) -> dict[str, Any]:
+    """Give a model another name."""
+    with database.write() as session:
+        model = find(session, Model, model_id)
+        if body.name != model.name:
+            check_name_is_free(session, body.name)
+            rename_model(session, model.id, body.name)
+            audit.record(session, key_id=caller.key_id, action="model.rename", target=model.id)
+        return _shown(session, model, prefix_of(request))
+
+
+@router.delete("/{model_id}", status_code=204)
+def remove_model(model_id: str, database: DatabaseDep, settings: SettingsDep, caller: Writer) -> None:
+    """Delete a model with its files and evaluations; refused while a gallery or a job uses it."""
+    delete_model(database, settings, model_id, key_id=caller.key_id)
+
+
+@router.get(
+    "/{model_id}/files/{name}",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"application/octet-stream": {}}},
+        206: {"description": "The part that `Range` asks for."},
+    },
+)
+def read_model_file(
+    model_id: str, name: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader
+) -> Response:
+    """One of the model's files, whole or in parts."""
+    with database.read() as session:
+        path, sha256 = model_file(session, settings, model_id, name)
+    kind = "application/json" if path.suffix == ".json" else "application/octet-stream"
+    return FileResponse(path, media_type=kind, filename=name, headers={"ETag": f'"{sha256}"'})
+
+
+def _shown(session: Session, model: Model, prefix: str) -> dict[str, Any]:
+    evaluations = [evaluation_as_json(row, prefix) for row in evaluations_of(session, model.id)]
+    return model_as_json(model, prefix=prefix, evaluations=evaluations)

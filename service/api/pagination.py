@@ -1,0 +1,75 @@
+"""Lists in pages: `?limit=&cursor=` in, `{items, next_cursor}` out, in the order of a unique column."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Query
+from sqlalchemy import Select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from service.errors import Problem
+
+Row = TypeVar("Row")
+
+MAX_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list is asked for; a FastAPI dependency: `page: PageDep`."""
+
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items in the answer.")] = 50
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the answer before.")] = None
+
+
+def list_page(
+    session: Session,
+    statement: Select[Row],
+    column: InstrumentedAttribute[Any],
+    page: Page,
+    *,
+    as_json: Callable[[Row], dict[str, Any]],
+    newest_first: bool = False,
+) -> dict[str, Any]:
+    """`{items, next_cursor}` of the rows that `statement` selects, in the order of the unique `column`.
+
+    Rows that come or go meanwhile move nothing: a page starts after the last row of the page before, not at a number.
+    Raises the 400 problem `invalid-cursor`.
+    """
+    if page.cursor is not None:
+        after = _decode(page.cursor, column)
+        statement = statement.where(column < after if newest_first else column > after)
+    statement = statement.order_by(column.desc() if newest_first else column.asc()).limit(page.limit + 1)
+    rows = session.scalars(statement).all()
+    shown = rows[: page.limit]
+    next_cursor = _encode(shown, column) if len(rows) > page.limit else None
+    return {"items": [as_json(row) for row in shown], "next_cursor": next_cursor}
+
+
+def _encode(shown: Sequence[Any], column: InstrumentedAttribute[Any]) -> str:
+    text = f"{column}:{getattr(shown[-1], column.key)}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str, column: InstrumentedAttribute[Any]) -> Any:
+    """The value after which the page starts; the cursor names the column, so that no other list takes it."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        name, _, value = text.partition(":")
+        if name != str(column) or not value.isascii() or not value.isprintable():
+            raise ValueError(f"not a cursor of {column}")
+        after = column.type.python_type(value)
+        if isinstance(after, int) and after.bit_length() > 63:
+            raise ValueError("no row has such a number")
+        return after
+    except (ValueError, binascii.Error) as error:
+        raise Problem(
+            "invalid-cursor",
+            f"{cursor!r} is not a cursor of this list",
+            hint="send `next_cursor` of the answer before as it is, or leave it out to start over",
+        ) from error

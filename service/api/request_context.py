@@ -1,0 +1,66 @@
+"""What surrounds every request: an id, a line in the log, and an answer even to an error that nobody foresaw."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.error_handlers import answer
+
+log = structlog.get_logger(__name__)
+
+HEADER = "X-Request-ID"
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestContext:
+    """ASGI middleware, the outermost but for metrics; a sent `X-Request-ID` is taken over if it is harmless."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._serve(scope, receive, send, request_id)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[HEADER] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            if status:  # half an answer is out; only breaking the connection tells the client
+                raise
+            await answer(error, scope)(scope, receive, send_with_id)
+        finally:
+            milliseconds = round(1000 * (time.perf_counter() - started), 1)
+            # Without the query: it may hold an identity.
+            log.info("request", method=scope["method"], path=_template(scope), status=status, milliseconds=milliseconds)
+
+
+def _request_id(scope: Scope) -> str:
+    sent = Headers(scope=scope).get(HEADER, "")
+    return sent if _ACCEPTED_ID.fullmatch(sent) else uuid.uuid4().hex
+
+
+def _template(scope: Scope) -> str:
+    """The route's path with its names in braces: a path itself may hold an identity, which no log may keep."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))

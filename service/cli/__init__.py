@@ -1,0 +1,62 @@
+"""The command `reid`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Person re-identification as a service.", no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default REID_HOST or 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default REID_PORT or 8000.")] = None,
+) -> None:
+    """Start everything on this machine: API, workers and, unless REID_BROKER_URL is set, a broker."""
+    from service.cli.up import run
+
+    raise typer.Exit(run(host, port))
+
+
+@app.command()
+def api() -> None:
+    """Start the API alone, as one container of several does."""
+    from service.cli.up import run_api
+
+    run_api()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version and make the first admin key."""
+    from service.cli.up import run_migrate
+
+    run_migrate()
+
+
+@app.command("sample-data")
+def sample_data(
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    identities: Annotated[int, typer.Option(min=2, help="Made-up people, half of them for training.")] = 60,
+    cameras: Annotated[int, typer.Option(min=1, help="Views that each of them is seen from.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures; another seed, another world.")] = 0,
+) -> None:
+    """Draw a data set of made-up pedestrians in Market-1501 layout."""
+    from service.cli.demo import draw_sample_data
+
+    draw_sample_data(out, identities=identities, cameras=cameras, seed=seed)
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="A data set in any known format; default: drawn people.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="MobileNetV2 weights (safetensors) to start from.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("demo-out"),
+) -> None:
+    """The whole way once: register, train, evaluate before and after, build a gallery, search."""
+    from service.cli.demo import run
+
+    raise typer.Exit(run(data, weights, out))

@@ -1,0 +1,70 @@
+"""Talking to a running service, as any client would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+_POLL_SECONDS = 0.5
+OVER = ("succeeded", "failed", "cancelled")
+
+
+class Refused(Exception):
+    """The service answered with a problem; the text is its detail and hint."""
+
+
+class Client:
+    """Requests with a key; answers are decoded, problems raised as `Refused`."""
+
+    def __init__(self, address: str, key: str) -> None:
+        self._http = httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=120)
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        return _decode(self._http.get(path, params=parameters))
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        return _decode(self._http.post(path, json=body))
+
+    def content(self, path: str) -> bytes:
+        """The bytes at `path`."""
+        answer = self._http.get(path)
+        if answer.is_error:
+            _decode(answer)
+        return answer.content
+
+    def wait_until_ready(self, alive: Callable[[], bool], seconds: float = 90.0) -> None:
+        """Returns once the service can take work; raises `Refused` with its reasons when it cannot in time."""
+        deadline, reason = time.monotonic() + seconds, "it does not answer"
+        while time.monotonic() < deadline and alive():
+            try:
+                answer = self._http.get("/healthz/ready")
+                if answer.status_code == httpx.codes.OK:
+                    return
+                reason = answer.text
+            except httpx.TransportError as error:
+                reason = str(error)
+            time.sleep(_POLL_SECONDS)
+        raise Refused(f"The service did not become ready: {reason}")
+
+    def wait_for_job(self, job_id: str, on_progress: Callable[[dict[str, Any]], None]) -> Any:
+        """The job once it is over; `on_progress` sees it meanwhile. Raises `Refused` unless it succeeded."""
+        while True:
+            job = self.get(f"/jobs/{job_id}")
+            on_progress(job)
+            if job["state"] in OVER:
+                break
+            time.sleep(_POLL_SECONDS)
+        if job["state"] != "succeeded":
+            error = job["error"] or {"detail": f"The job was {job['state']}.", "hint": ""}
+            raise Refused(f"{error['detail']} {error['hint']}")
+        return job
+
+
+def _decode(answer: httpx.Response) -> Any:
+    if answer.is_error:
+        problem = answer.json()
+        raise Refused(f"{problem['title']}: {problem['detail']} {problem['hint']}")
+    return answer.json()

@@ -1,0 +1,201 @@
+"""`reid demo`: the main job once, against a service of its own that is gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from reid_core.data.sample import write_sample_data
+from service.cli.client import Client, Refused
+from service.cli.sheet import Cell, write_contact_sheet
+
+console = Console()
+
+SETTINGS: dict[str, Any] = {
+    "backbone": "resnet18",
+    "image": {"height": 128, "width": 64},
+    "batch": {"identities": 8},
+    "augmentation": {"padding": 5},
+    "schedule": {"epochs": 12, "base_lr": 1e-3, "warmup": 0.1, "decay_at": [0.6, 0.85]},
+}
+"""The recipe, made small enough for two processor cores and a few minutes."""
+
+_QUERIES_SHOWN = 6
+_RESULTS_SHOWN = 10
+
+
+def draw_sample_data(out: Path, *, identities: int, cameras: int, seed: int) -> None:
+    """Draws the data set with a progress bar."""
+    with _bar() as bar:
+        task = bar.add_task(f"drawing {identities} people on {cameras} cameras", note="")
+        write_sample_data(
+            out,
+            identities=identities,
+            cameras=cameras,
+            seed=seed,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    console.print(f"A data set in Market-1501 layout is in {out}")
+
+
+def run(data: Path | None, weights: Path | None, out: Path) -> int:
+    """The exit status: 0 when everything worked."""
+    home = Path(tempfile.mkdtemp(prefix="reid-demo-"))
+    began = time.monotonic()
+    try:
+        if data is None:
+            data = home / "datasets" / "sample"
+            draw_sample_data(data, identities=60, cameras=4, seed=0)
+        with _service(home, data, weights) as client:
+            _main_job(client, data, weights, out)
+    except Refused as error:
+        console.print(f"[red]{error}[/red]")
+        return 1
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    console.print(f"Done in {time.monotonic() - began:.0f} s; the service and its files are gone again.")
+    return 0
+
+
+def _main_job(client: Client, data: Path, weights: Path | None, out: Path) -> None:
+    dataset = _register(client, data)
+    start = {"init_from": {"weights": weights.name} if weights else None}
+    untrained = {**SETTINGS, "schedule": {**SETTINGS["schedule"], "epochs": 0}}
+    before = _train_and_evaluate(client, dataset, "untrained", {"settings": untrained, **start})
+    after = _train_and_evaluate(client, dataset, "trained", {"settings": SETTINGS, **start})
+    _print_scores(before, after)
+    gallery = client.post(
+        "/galleries", {"name": "demo", "model": "trained", "dataset": {"id": dataset["id"], "split": "gallery"}}
+    )
+    _follow(client, gallery["job"], "indexing the gallery")
+    rows = _search(client, dataset, gallery["id"])
+    sheet = out / "contact-sheet.png"
+    write_contact_sheet(rows, sheet)
+    console.print(f"Queries and their best {_RESULTS_SHOWN} (green: the same person, red: another) are in {sheet}")
+
+
+def _register(client: Client, data: Path) -> Any:
+    made = client.post("/datasets", {"name": "demo", "path": str(data.resolve())})
+    _follow(client, made["job"], "reading the data set")
+    dataset = client.get(f"/datasets/{made['id']}")
+    counts = ", ".join(f"{name}: {split['images']}" for name, split in dataset["splits"].items())
+    console.print(f"{data.name} is a {dataset['format']} data set; pictures in {counts}")
+    for finding in client.get(f"/datasets/{made['id']}/report")["findings"]:
+        console.print(f"  {finding['severity']}: {finding['code']} ({finding['count']}): {finding['fix']}")
+    return dataset
+
+
+def _train_and_evaluate(client: Client, dataset: Any, name: str, changes: dict[str, Any]) -> Any:
+    body = {"kind": "train", "method": "bnneck", "dataset": dataset["id"], "model_name": name, **changes}
+    job = client.post("/jobs", body)
+    _follow(client, job["id"], f"training bnneck ({name})" if name == "trained" else "saving the untrained network")
+    job = client.post("/jobs", {"kind": "evaluate", "model": name, "dataset": dataset["id"]})
+    return _follow(client, job["id"], f"evaluating the {name} network")["result"]
+
+
+def _print_scores(before: Any, after: Any) -> None:
+    table = Table(title=f"{after['valid_queries']} queries in {after['gallery']} pictures of unseen people")
+    for column in ("", "rank-1", "mAP", "mINP"):
+        table.add_column(column)
+    for name, result in (("before training", before), ("after training", after)):
+        table.add_row(name, *(f"{value:.3f}" for value in (result["cmc"]["1"], result["mAP"], result["mINP"])))
+    console.print(table)
+
+
+def _search(client: Client, dataset: Any, gallery: str) -> list[list[Cell]]:
+    """Asks for the same person on other cameras; prints the first answer whole, gives back all for the sheet."""
+    queries = client.get(f"/datasets/{dataset['id']}/images", split="query", limit=200)["items"]
+    rows = []
+    for number, query in enumerate(queries[:: max(1, len(queries) // _QUERIES_SHOWN)][:_QUERIES_SHOWN]):
+        answer = client.get(
+            "/search", gallery=gallery, image_id=query["id"], top_k=_RESULTS_SHOWN, exclude_camera=query["camera"]
+        )
+        if number == 0:
+            _print_answer(query, answer)
+        picture = client.content(f"/datasets/{dataset['id']}/images/{query['id']}/content")
+        row = [Cell(picture, f"{query['identity']} cam {query['camera']}", None)]
+        for result in answer["results"]:
+            shown = client.content(result["links"]["image"])
+            caption = f"{result['score']:.2f} cam {result['camera']}"
+            row.append(Cell(shown, caption, result["identity"] == query["identity"]))
+        rows.append(row)
+    return rows
+
+
+def _print_answer(query: Any, answer: Any) -> None:
+    table = Table(title=f"GET /search: person {query['identity']} of camera {query['camera']}, on other cameras")
+    for column in ("rank", "score", "identity", "camera"):
+        table.add_column(column)
+    for result in answer["results"]:
+        style = "green" if result["identity"] == query["identity"] else "red"
+        cells = (str(result["rank"]), f"{result['score']:.3f}", result["identity"], result["camera"])
+        table.add_row(*cells, style=style)
+    console.print(table)
+    console.print(f"answered in {answer['timings_ms']['total']:.1f} ms")
+
+
+def _follow(client: Client, job_id: str, title: str) -> Any:
+    with _bar() as bar:
+        task = bar.add_task(title, total=1.0, note="")
+
+        def show(job: Any) -> None:
+            note = " ".join(f"{name} {value:.3f}" for name, value in job["metrics"].items() if name in ("loss", "mAP"))
+            fraction = 1.0 if job["state"] == "succeeded" else job["progress"]["fraction"]
+            bar.update(task, completed=fraction, note=note)
+
+        return client.wait_for_job(job_id, show)
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=console)
+
+
+@contextmanager
+def _service(home: Path, data: Path, weights: Path | None) -> Iterator[Client]:
+    """`reid up` on a free port of this machine, stopped at the end."""
+    port = _free_port()
+    environment = os.environ | {
+        "REID_HOME": str(home),
+        "REID_DATA_ROOTS": str(data.resolve().parent),
+        "REID_LOG_LEVEL": "warning",
+    }
+    if weights is not None:
+        environment["REID_WEIGHTS_DIR"] = str(weights.resolve().parent)
+    command = [sys.executable, "-P", "-m", "service.cli", "up", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        yield _connect(process, home, port)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _connect(process: subprocess.Popen[bytes], home: Path, port: int) -> Client:
+    key = home / "admin.key"
+    while process.poll() is None and not key.exists():
+        time.sleep(0.1)
+    if process.poll() is not None:
+        raise Refused("The service did not start; its messages are above.")
+    client = Client(f"http://127.0.0.1:{port}", key.read_text().strip())
+    client.wait_until_ready(lambda: process.poll() is None)
+    return client
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,149 @@
+"""The rows of data sets: adding, listing, withdrawing; and what a data set's state is, seen from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from reid_core.errors import Fault
+from service.datasets import uploads
+from service.datasets.bodies import UploadBody
+from service.db import audit
+from service.db.ids import new_id
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset
+from service.errors import Problem, not_found
+from service.settings import Settings
+from service.storage import resolve_data_path
+
+State = Literal["pending", "ready", "invalid"]
+
+_UNFINISHED = ("queued", "running", "cancelling", "interrupted")
+
+
+def find_folder(settings: Settings, path: str) -> Path:
+    """The folder to register; raises 422 for one outside the data roots, a missing one and a file."""
+    folder = resolve_data_path(path, settings.data_roots)
+    if not folder.is_dir():
+        message = f"{path!r} is a file, not a folder"
+        raise Problem(
+            "invalid-dataset",
+            message,
+            hint="register the folder that holds it; an archive is sent as multipart/form-data",
+            errors=[Fault("/path", "not-a-folder", message)],
+        )
+    return folder
+
+
+def add_dataset(session: Session, body: UploadBody, folder: Path, dataset_id: str | None = None) -> Dataset:
+    """The new, pending row; with `dataset_id`, of an upload. Raises 409 `name-taken`."""
+    dataset = Dataset(
+        id=dataset_id or new_id("ds"),
+        name=body.name,
+        path=str(folder),
+        format=body.format,
+        state="pending",
+        uploaded=dataset_id is not None,
+    )
+    session.add(dataset)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise _name_taken(body.name) from error
+    return dataset
+
+
+def standing(session: Session, dataset: Dataset) -> tuple[State, dict[str, Any] | None]:
+    """State and error as clients see them: pending only while a job is there that will change it."""
+    if dataset.state == "ready":
+        return "ready", None
+    if dataset.state == "invalid":
+        return "invalid", dataset.error
+    query = select(Job).join(JobDataset).where(JobDataset.dataset_id == dataset.id, Job.kind == "register")
+    job = session.scalars(query.order_by(Job.id.desc()).limit(1)).first()
+    if job is not None and job.state in _UNFINISHED:
+        return "pending", None
+    return "invalid", (job.error if job else None) or _given_up(dataset, job)
+
+
+def in_state(state: State) -> ColumnElement[bool]:
+    """The condition on rows that `standing` has in this state."""
+    query = select(JobDataset.job_id).join(Job).where(JobDataset.dataset_id == Dataset.id, Job.kind == "register")
+    is_coming = exists(query.where(Job.state.in_(_UNFINISHED)))
+    if state == "pending":
+        return and_(Dataset.state == "pending", is_coming)
+    if state == "invalid":
+        return or_(Dataset.state == "invalid", and_(Dataset.state == "pending", ~is_coming))
+    return Dataset.state == state
+
+
+def delete_dataset(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
+    """Removes the data set and, if it was uploaded, its files; a folder read in place stays as it is.
+
+    Raises 404, or 409 `in-use` while an unfinished job or a gallery needs it. A failure on the way leaves the data set
+    there as invalid, and deleting it again goes on.
+    """
+    with database.write() as session:
+        dataset = _withdraw(session, key)
+    if dataset.uploaded:
+        uploads.remove(settings, dataset.id)
+    with database.write() as session:
+        session.execute(delete(Dataset).where(Dataset.id == dataset.id))
+        audit.record(session, key_id=key_id, action="dataset.delete", target=dataset.id)
+    database.scrub()
+
+
+def _withdraw(session: Session, key: str) -> Dataset:
+    """Marks the data set as no longer usable, so that nothing starts to use it while its files are removed."""
+    # The lock keeps jobs from being added for it meanwhile; their rows refer to this one.
+    locked = select(Dataset).where(Dataset.id == find(session, Dataset, key).id).with_for_update()
+    dataset = session.scalars(locked).one_or_none()
+    if dataset is None:
+        raise not_found("data set", key)
+    if job := session.scalars(_jobs_in_need_of(dataset).limit(1)).first():
+        raise Problem(
+            "in-use",
+            f"data set {dataset.name!r} is needed by {job.kind} job {job.id}, which is {job.state}",
+            hint=f"wait for its end, or POST /jobs/{job.id}/cancel",
+        )
+    if gallery := session.scalars(_galleries_with(dataset).limit(1)).first():
+        raise Problem(
+            "in-use",
+            f"gallery {gallery.name!r} ({gallery.id}) shows pictures of data set {dataset.name!r}",
+            hint=f"DELETE /galleries/{gallery.id} first",
+        )
+    dataset.state = "invalid"
+    dataset.error = Problem("wrong-state", "the data set is being deleted", hint="delete it again").as_json()
+    return dataset
+
+
+def _jobs_in_need_of(dataset: Dataset) -> Any:
+    query = select(Job).join(JobDataset).where(JobDataset.dataset_id == dataset.id, Job.state.in_(_UNFINISHED))
+    # A registration that has written its outcome needs nothing more, though its process ends a moment later.
+    return query if dataset.state == "pending" else query.where(Job.kind != "register")
+
+
+def _galleries_with(dataset: Dataset) -> Any:
+    origin = select(DatasetImage.id).where(DatasetImage.dataset_id == dataset.id)
+    images = select(GalleryImage.gallery_id).where(GalleryImage.dataset_image_id.in_(origin))
+    return select(Gallery).where(Gallery.id.in_(images))
+
+
+def _given_up(dataset: Dataset, job: Job | None) -> dict[str, Any]:
+    hint = f"POST /jobs/{job.id}/resume goes on with it; " if job else ""
+    problem = Problem("invalid-dataset", "its registration was cancelled", hint=f"{hint}DELETE removes the data set")
+    return problem.as_json(instance=f"/datasets/{dataset.id}")
+
+
+def _name_taken(name: str) -> Problem:
+    return Problem(
+        "name-taken",
+        f"there is a data set called {name!r} already",
+        hint="choose another name, or delete that data set",
+        errors=[Fault("/name", "taken", "the name is taken")],
+    )

@@ -1,0 +1,96 @@
+"""Uploaded archives on disk: where they lie, whether they are archives at all, unpacking and removing them."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from reid_core.data.archive import extract
+from reid_core.errors import DatasetError
+from service.errors import Problem
+from service.settings import Settings
+from service.storage import delete_file, delete_tree, ensure_free_space
+
+
+def archive_path(settings: Settings, dataset_id: str) -> Path:
+    """Where the archive lies until it is unpacked."""
+    return settings.uploads_dir / f"{dataset_id}.part"
+
+
+def folder_path(settings: Settings, dataset_id: str) -> Path:
+    """Where an uploaded data set lies once unpacked."""
+    return settings.uploads_dir / dataset_id
+
+
+def check_archive(path: Path) -> None:
+    """Raises 415 unless the file begins like a zip, tar or tar.gz; what is in it shows when it is unpacked."""
+    if not (_is_zip(path) or _is_tar(path)):
+        raise Problem(
+            "unsupported-media",
+            "the upload is neither a zip nor a tar nor a tar.gz, or it is damaged",
+            hint="pack the folder of pictures, e.g. with `zip -r pictures.zip pictures`",
+        )
+
+
+def unpack(settings: Settings, dataset_id: str) -> None:
+    """The uploaded archive becomes a folder, whole or not at all; the archive is removed. Done once, it does nothing.
+
+    Raises:
+        DatasetError: what is in the archive cannot be accepted; the archive is removed.
+        Problem: `disk-full`; the archive stays, for another attempt.
+    """
+    archive, folder = archive_path(settings, dataset_id), folder_path(settings, dataset_id)
+    if not folder.exists():
+        _remove_unfinished(settings, dataset_id)
+        _extract(settings, archive, folder)
+    delete_file(archive)
+
+
+def remove(settings: Settings, dataset_id: str) -> None:
+    """Removes all that the upload left on disk."""
+    delete_file(archive_path(settings, dataset_id))
+    _remove_unfinished(settings, dataset_id)
+    delete_tree(folder_path(settings, dataset_id))
+
+
+def _extract(settings: Settings, archive: Path, folder: Path) -> None:
+    if not archive.exists():
+        raise DatasetError("The uploaded archive is gone.", hint="Delete the data set and upload it again.")
+    # Pictures are compressed already, so they take as much room as their archive.
+    needed = archive.stat().st_size
+    ensure_free_space(archive.parent, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
+    try:
+        extract(archive, folder, max_bytes=settings.max_archive_bytes, max_files=settings.max_archive_files)
+    except DatasetError:
+        delete_file(archive)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Problem("disk-full", "the disk is full, the archive could not be unpacked", hint="free some") from error
+
+
+def _remove_unfinished(settings: Settings, dataset_id: str) -> None:
+    for folder in settings.uploads_dir.glob(f".{dataset_id}-*"):
+        delete_tree(folder)
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK" and zipfile.is_zipfile(path)
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether the first header is a tar's; `tarfile.open` would go on to read whatever that header claims."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    try:
+        with gzip.open(path) if start == b"\x1f\x8b" else path.open("rb") as file:
+            tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape")
+    except (tarfile.TarError, EOFError, OSError, zlib.error):
+        return False
+    return True

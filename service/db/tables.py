@@ -1,0 +1,283 @@
+"""The tables: one class each, columns only. A change here needs a migration; a test compares the two."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from service.clock import utc_now
+from service.db.types import Counter, Json, UtcDateTime
+
+JsonObject = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {datetime: UtcDateTime, JsonObject: Json, list[str]: Json}
+
+
+class Dataset(Base):
+    """Pictures of persons in splits. `state`: pending, ready, invalid; `format` was asked, `detected_format` found."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    path: Mapped[str]
+    format: Mapped[str]
+    detected_format: Mapped[str | None]
+    variant: Mapped[str | None]
+    state: Mapped[str]
+    splits: Mapped[JsonObject | None]
+    fingerprint: Mapped[str | None]
+    report: Mapped[JsonObject | None]
+    error: Mapped[JsonObject | None]
+    uploaded: Mapped[bool]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class DatasetImage(Base):
+    """One picture of a data set; `path` is relative to the data set's, `position` counts within the split."""
+
+    __tablename__ = "dataset_images"
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "split", "position"),
+        Index(None, "dataset_id", "identity"),
+        Index(None, "dataset_id", "camera"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
+    split: Mapped[str]
+    position: Mapped[int]
+    path: Mapped[str]
+    identity: Mapped[str]
+    camera: Mapped[str]
+    captured_at: Mapped[datetime | None]
+    frame: Mapped[int | None]
+    sha256: Mapped[str | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+
+
+class Job(Base):
+    """A piece of work. `attempt` is the fence: a process that runs attempt 1 may not write once it is 2."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "state", "queued_at"), Index(None, "kind"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    state: Mapped[str]
+    spec: Mapped[JsonObject]
+    attempt: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)
+    lease_until: Mapped[datetime | None]
+    worker: Mapped[str | None]
+    progress: Mapped[JsonObject | None]
+    metrics: Mapped[JsonObject | None]
+    result: Mapped[JsonObject | None]
+    error: Mapped[JsonObject | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    queued_at: Mapped[datetime] = mapped_column(default=utc_now)
+    sent_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class JobDataset(Base):
+    """Which data sets a job reads, so that none is deleted under it."""
+
+    __tablename__ = "job_datasets"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class JobEvent(Base):
+    """What happened to a job, in order; `id` is the id of the server-sent event and never comes twice."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (Index(None, "job_id", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(Counter, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    at: Mapped[datetime] = mapped_column(default=utc_now)
+    kind: Mapped[str]
+    data: Mapped[JsonObject]
+
+
+class JobMetric(Base):
+    """One point of one curve."""
+
+    __tablename__ = "job_metrics"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(Counter, primary_key=True, autoincrement=False)
+    value: Mapped[float] = mapped_column(Float(53))
+
+
+class Model(Base):
+    """A trained network; `files` is `{name: {bytes, sha256}}` under the model's folder."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    method: Mapped[str]
+    settings: Mapped[JsonObject]
+    lineage: Mapped[JsonObject]
+    embedding_size: Mapped[int]
+    preprocessing: Mapped[JsonObject]
+    files: Mapped[JsonObject]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Evaluation(Base):
+    """What a model reached on a data set, with the protocol; the data set may be gone since."""
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), index=True)
+    dataset_id: Mapped[str] = mapped_column(index=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    rerank: Mapped[str]
+    reranker_id: Mapped[str | None]
+    metrics: Mapped[JsonObject]
+    protocol: Mapped[JsonObject]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Gallery(Base):
+    """Pictures to search in. `revision` counts changes, `generation` re-embeddings, `images` what is searchable."""
+
+    __tablename__ = "galleries"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
+    reranker_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
+    index_kind: Mapped[str]
+    index: Mapped[JsonObject | None]
+    keep_images: Mapped[bool]
+    retention_days: Mapped[int | None]
+    revision: Mapped[int] = mapped_column(default=0)
+    generation: Mapped[int] = mapped_column(default=0)
+    next_position: Mapped[int] = mapped_column(default=0)
+    images: Mapped[int] = mapped_column(default=0)
+    deletions: Mapped[int] = mapped_column(default=0)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class GalleryImage(Base):
+    """One picture of a gallery; `position` is its number in the index, `file` the stored picture if one is kept.
+
+    `rebuilt_position` is its number in the generation that is being built, once its new vector lies there.
+    """
+
+    __tablename__ = "gallery_images"
+    __table_args__ = (
+        UniqueConstraint("gallery_id", "position"),
+        UniqueConstraint("gallery_id", "dataset_image_id"),
+        Index(None, "gallery_id", "identity"),
+        Index(None, "gallery_id", "camera"),
+        Index(None, "gallery_id", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    gallery_id: Mapped[str] = mapped_column(ForeignKey("galleries.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    rebuilt_position: Mapped[int | None]
+    identity: Mapped[str | None]
+    camera: Mapped[str | None]
+    captured_at: Mapped[datetime | None]
+    external_id: Mapped[str | None]
+    filename: Mapped[str]
+    sha256: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+    dataset_image_id: Mapped[str | None]
+    file: Mapped[str | None]
+    added_revision: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ErasedImage(Base):
+    """That a picture was here, and nothing else of it: asking for it again is answered with 410."""
+
+    __tablename__ = "erased_images"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    gallery_id: Mapped[str] = mapped_column(ForeignKey("galleries.id", ondelete="CASCADE"), index=True)
+    erased_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ApiKey(Base):
+    """A key by its hash; `prefix` is the key's beginning, for people to tell keys apart."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    prefix: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class AuditEntry(Base):
+    """Who did what to what, and when. `key_id` outlives the key; None while authentication is off."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "at"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(Counter, primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=utc_now)
+    key_id: Mapped[str | None]
+    action: Mapped[str]
+    target: Mapped[str | None]
+    detail: Mapped[JsonObject]
+
+
+class RememberedAnswer(Base):
+    """The first answer to a POST with an Idempotency-Key; `status` is None while the request is still running."""
+
+    __tablename__ = "idempotency"
+    __table_args__ = (Index(None, "created_at"),)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    api_key_id: Mapped[str] = mapped_column(primary_key=True)
+    method: Mapped[str] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    body_hash: Mapped[str]
+    status: Mapped[int | None]
+    headers: Mapped[JsonObject | None]
+    body: Mapped[bytes | None] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Worker(Base):
+    """The last sign of life of a worker process."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    queues: Mapped[list[str]]
+    heartbeat_at: Mapped[datetime]

@@ -1,0 +1,52 @@
+"""What the gallery routes take."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from reid_core.data.records import Split
+from service.bodies import Body, Instant, Name, Reference
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""An identity, a camera or a key of the caller's own: any text without control characters."""
+
+
+class DatasetSplit(Body):
+    """One split of a data set, by its id or name."""
+
+    id: Reference
+    split: Split
+
+
+class GalleryBody(Body):
+    """A new gallery. With `dataset` a job adds that split's pictures to it."""
+
+    name: Name
+    model: Reference
+    reranker: Reference | None = None
+    index: Literal["auto", "flat", "hnsw", "ivfpq"] = Field(
+        default="auto", description="auto: exact for as long as that is quick"
+    )
+    dataset: DatasetSplit | None = None
+    retention_days: int | None = Field(default=None, ge=1, le=36_500, description="pictures older than this are erased")
+    keep_images: bool = Field(
+        default=True, description="keep uploaded pictures, to show them and to embed them again when rebuilding"
+    )
+
+
+class SplitBody(Body):
+    """A whole split to be added by a job."""
+
+    dataset: Reference
+    split: Split
+
+
+class PictureDetails(Body):
+    """What is known of an uploaded picture."""
+
+    camera: Label | None = None
+    captured_at: Instant | None = None
+    identity: Label | None = None
+    external_id: Label | None = None

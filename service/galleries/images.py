@@ -1,0 +1,85 @@
+"""The pictures of a gallery one by one, and the one transaction by which they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.clock import rfc3339
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Gallery, GalleryImage
+from service.galleries.lifecycle import embedding_size, lock_gallery
+from service.pictures import missing_picture
+from service.settings import Settings
+from service.vectors import generation_folder, open_or_create_store
+
+
+def find_image(session: Session, gallery_key: str, image_id: str) -> GalleryImage:
+    """The picture in that gallery; raises 404, or 410 for one that was erased."""
+    gallery = find(session, Gallery, gallery_key)
+    image = session.get(GalleryImage, image_id)
+    if image is None or image.gallery_id != gallery.id:
+        raise missing_picture(session, image_id)
+    return image
+
+
+def append(
+    database: Database,
+    settings: Settings,
+    gallery_id: str,
+    images: Sequence[GalleryImage],
+    embeddings: NDArray[np.float32],
+) -> int:
+    """Adds rows with their unit vectors (N, D) at the gallery's next positions; the revision that shows them.
+
+    All or nothing: what a crash leaves in the store lies beyond the committed positions and is overwritten.
+    """
+    with database.write() as session:
+        gallery = lock_gallery(session, gallery_id)
+        start = gallery.next_position
+        folder = generation_folder(settings, gallery.id, gallery.generation)
+        store = open_or_create_store(folder, embedding_size(session, gallery), count=start)
+        store.write(start, embeddings)
+        gallery.revision += 1
+        gallery.next_position += len(images)
+        gallery.images += len(images)
+        for position, image in enumerate(images, start):
+            image.gallery_id = gallery.id
+            image.position = position
+            image.added_revision = gallery.revision
+        session.add_all(images)
+        return gallery.revision
+
+
+def count_rebuilt(session: Session, gallery_id: str) -> int:
+    """How many positions are taken in the generation that is being built; 0 while none is."""
+    last = session.scalar(select(func.max(GalleryImage.rebuilt_position)).where(GalleryImage.gallery_id == gallery_id))
+    return 0 if last is None else last + 1
+
+
+def image_as_json(image: GalleryImage, prefix: str = "") -> dict[str, Any]:
+    """The picture as clients see it; `content` is null in `links` where no file is kept."""
+    here = f"{prefix}/galleries/{image.gallery_id}/images/{image.id}"
+    has_file = image.file is not None or image.dataset_image_id is not None
+    return {
+        "id": image.id,
+        "gallery": image.gallery_id,
+        "identity": image.identity,
+        "camera": image.camera,
+        "captured_at": rfc3339(image.captured_at) if image.captured_at else None,
+        "external_id": image.external_id,
+        "filename": image.filename,
+        "sha256": image.sha256,
+        "width": image.width,
+        "height": image.height,
+        "dataset_image": image.dataset_image_id,
+        "added_revision": image.added_revision,
+        "created_at": rfc3339(image.created_at),
+        "links": {"self": here, "content": f"{here}/content" if has_file else None},
+    }

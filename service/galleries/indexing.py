@@ -1,0 +1,76 @@
+"""What an index job does: adds a split to a gallery, or embeds the gallery anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reid_core.errors import Stopped
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Gallery
+from service.galleries.building import index_in_place
+from service.galleries.encoding import EncoderFor
+from service.galleries.rebuilding import rebuild
+from service.galleries.splits import add_split
+from service.galleries.upkeep import index_lock, remove_leftovers_of
+from service.settings import Settings
+from service.vectors import gallery_folder
+
+_WAIT_SECONDS = 0.5
+
+
+def index_gallery(
+    database: Database,
+    settings: Settings,
+    gallery_id: str,
+    *,
+    add: Mapping[str, str] | None,
+    encoder_for: EncoderFor,
+    on_progress: Callable[[int, int], None],
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Adds the split `add` ({dataset, split}), or without it rebuilds the gallery; then its index covers all pictures.
+
+    Safe to be run again after it ended anywhere. Jobs of the same gallery wait for each other.
+
+    Returns:
+        images, revision and index kind of the gallery, and counts: `added` and `unreadable`, or `embedded` and `kept`.
+
+    Raises:
+        Problem: 404 once the gallery or the data set is gone.
+        Stopped: `should_stop` said so; the pictures done so far need not be done again.
+    """
+    with database.read() as session:
+        gallery = find(session, Gallery, gallery_id)
+    with _turn(gallery_folder(settings, gallery.id), should_stop):
+        remove_leftovers_of(database, settings, gallery.id)
+        encoder = encoder_for(gallery.model_id)
+        if add is not None:
+            counts = add_split(
+                database, settings, gallery.id, add, encoder, on_progress=on_progress, should_stop=should_stop
+            )
+            index_in_place(database, settings, gallery.id)
+        else:
+            counts = rebuild(database, settings, gallery.id, encoder, on_progress=on_progress, should_stop=should_stop)
+    with database.read() as session:
+        gallery = find(session, Gallery, gallery.id)
+    kind = gallery.index["kind"] if gallery.index else "flat"
+    return {"images": gallery.images, "revision": gallery.revision, "index": kind, **counts}
+
+
+@contextmanager
+def _turn(folder: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Waits until no other job indexes the gallery in `folder`, and keeps others waiting until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        with index_lock(folder) as free:
+            if free:
+                yield
+                return
+        if should_stop():
+            raise Stopped
+        time.sleep(_WAIT_SECONDS)

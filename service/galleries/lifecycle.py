@@ -1,0 +1,138 @@
+"""Making, finding and deleting galleries, and the lock under which one changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from reid_core.errors import Fault
+from reid_core.methods import METHODS
+from service.clock import rfc3339
+from service.db import audit
+from service.db.ids import new_id
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Dataset, DatasetImage, Gallery, Job, Model
+from service.errors import Problem, not_found
+from service.galleries.bodies import GalleryBody
+from service.settings import Settings
+from service.storage import delete_tree
+from service.vectors import gallery_folder
+
+
+def create_gallery(session: Session, body: GalleryBody) -> Gallery:
+    """The new row, without pictures; raises 404 for an unknown model, 409 `name-taken`, 422 for a wrong re-ranker."""
+    model = find(session, Model, body.model)
+    reranker = find_reranker(session, body.reranker) if body.reranker is not None else None
+    gallery = Gallery(
+        id=new_id("gal"),
+        name=body.name,
+        model_id=model.id,
+        reranker_id=reranker.id if reranker else None,
+        index_kind=body.index,
+        keep_images=body.keep_images,
+        retention_days=body.retention_days,
+        # Set here and not by the column, so that the row can be shown before it is read back.
+        revision=0,
+        generation=0,
+        next_position=0,
+        images=0,
+        deletions=0,
+    )
+    session.add(gallery)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise Problem("name-taken", f"there is a gallery called {body.name!r} already") from error
+    return gallery
+
+
+def find_reranker(session: Session, key: str) -> Model:
+    """The model called `key`, if its method compares pictures pair by pair; raises 404 or 422."""
+    model = find(session, Model, key)
+    if getattr(METHODS.get(model.method), "score_pairs", None) is None:
+        able = [name for name, method in METHODS.items() if getattr(method, "score_pairs", None) is not None]
+        message = f"method {model.method!r} cannot score pairs of pictures"
+        raise Problem(
+            "invalid-request",
+            f"model {model.name!r} cannot re-rank: its {message}",
+            hint=f"use a model of {' or '.join(able)}" if able else "leave reranker out; no method of this version can",
+            errors=[Fault("/reranker", "cannot-rerank", message)],
+        )
+    return model
+
+
+def find_split(session: Session, dataset_key: str, split: str) -> Dataset:
+    """The data set, once it is ready and has pictures in `split`; raises 404, 409 or 422."""
+    dataset = find(session, Dataset, dataset_key)
+    if dataset.state == "pending":
+        raise Problem("wrong-state", f"data set {dataset.name!r} is still being read", hint="wait until it is ready")
+    of_split = select(DatasetImage.id).where(DatasetImage.dataset_id == dataset.id, DatasetImage.split == split)
+    if dataset.state != "ready" or session.scalar(of_split.limit(1)) is None:
+        raise Problem(
+            "invalid-dataset",
+            f"data set {dataset.name!r} ({dataset.state}) has no pictures in split {split!r}",
+            hint=f"GET /datasets/{dataset.id} shows its splits",
+        )
+    return dataset
+
+
+def lock_gallery(session: Session, gallery_id: str) -> Gallery:
+    """The gallery's row, which no other transaction changes until this one ends; raises 404 once it is deleted."""
+    gallery = session.scalars(select(Gallery).where(Gallery.id == gallery_id).with_for_update()).one_or_none()
+    if gallery is None:
+        raise not_found("gallery", gallery_id)
+    return gallery
+
+
+def embedding_size(session: Session, gallery: Gallery) -> int:
+    """How many numbers each of the gallery's vectors has."""
+    return session.get_one(Model, gallery.model_id).embedding_size
+
+
+def delete_gallery(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
+    """Removes the gallery with its rows, vectors and stored pictures; raises 404."""
+    with database.write() as session:
+        gallery = find(session, Gallery, key)
+        audit.record(session, key_id=key_id, action="gallery.delete", target=gallery.id, images=gallery.images)
+        session.delete(gallery)
+    delete_tree(gallery_folder(settings, gallery.id))
+    database.scrub()
+
+
+def gallery_as_json(session: Session, gallery: Gallery, prefix: str = "") -> dict[str, Any]:
+    """The gallery as clients see it; `prefix` is put before links."""
+    here = f"{prefix}/galleries/{gallery.id}"
+    links = {"self": here, "images": f"{here}/images", "model": f"{prefix}/models/{gallery.model_id}"}
+    if gallery.job_id:
+        links["job"] = f"{prefix}/jobs/{gallery.job_id}"
+    return {
+        "id": gallery.id,
+        "name": gallery.name,
+        "state": _state(session, gallery),
+        "images": gallery.images,
+        "revision": gallery.revision,
+        "model": gallery.model_id,
+        "reranker": gallery.reranker_id,
+        "index": _index_as_json(gallery),
+        "keep_images": gallery.keep_images,
+        "retention_days": gallery.retention_days,
+        "created_at": rfc3339(gallery.created_at),
+        "job": gallery.job_id,
+        "links": links,
+    }
+
+
+def _state(session: Session, gallery: Gallery) -> str:
+    job = session.get(Job, gallery.job_id) if gallery.job_id else None
+    if job is not None and job.finished_at is None:
+        return "building"
+    return "ready" if gallery.images else "empty"
+
+
+def _index_as_json(gallery: Gallery) -> dict[str, Any]:
+    built = gallery.index or {"kind": "flat", "images": 0}
+    return {"requested": gallery.index_kind, "kind": built["kind"], "built_images": built["images"]}

@@ -1,0 +1,152 @@
+"""Rebuilding a gallery: every picture embedded anew into the next generation, which takes over in one transaction.
+
+Searches go on in the old generation meanwhile. Which pictures have been done stands in their rows
+(`rebuilt_position`), so that a job that was interrupted goes on, and an erasure finds the new vectors too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from reid_core.errors import Stopped
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Gallery, GalleryImage
+from service.errors import Problem
+from service.galleries.building import build_and_switch
+from service.galleries.encoding import PictureEncoder, embed_all, read_pictures
+from service.galleries.erasure import sweep_files
+from service.galleries.images import count_rebuilt
+from service.galleries.lifecycle import embedding_size, lock_gallery
+from service.pictures import picture_path
+from service.settings import Settings
+from service.vectors import generation_folder, open_or_create_store, open_store
+
+PAGE_SIZE = 128
+
+
+def rebuild(
+    database: Database,
+    settings: Settings,
+    gallery_id: str,
+    encoder: PictureEncoder,
+    *,
+    on_progress: Callable[[int, int], None],
+    should_stop: Callable[[], bool],
+) -> dict[str, int]:
+    """Embeds all pictures again, numbers them without gaps in their old order and builds the index.
+
+    A picture whose file is not kept or cannot be read keeps its vector: how many were embedded and kept. Raises
+    `Stopped` between pages, when `should_stop` says so; IndexCorrupt where a vector must be kept but is lost.
+    """
+    embedded = kept = 0
+    while page := _read_page(database, gallery_id):
+        if should_stop():
+            raise Stopped
+        vectors = _embed(database, settings, page, encoder)
+        with database.write() as session:
+            gallery = lock_gallery(session, gallery_id)
+            # What has been erased since the page was read must not come in again.
+            still_there = select(GalleryImage).where(GalleryImage.id.in_([image.id for image in page]))
+            images = session.scalars(still_there.order_by(GalleryImage.position)).all()
+            _write(session, settings, gallery, images, vectors)
+        embedded += len(vectors)
+        kept += len(page) - len(vectors)
+        on_progress(*_progress(database, gallery_id))
+    _switch_over(database, settings, gallery_id)
+    return {"embedded": embedded, "kept": kept}
+
+
+def _read_page(database: Database, gallery_id: str) -> Sequence[GalleryImage]:
+    """The next pictures that are not in the new generation yet."""
+    undone = select(GalleryImage).where(GalleryImage.gallery_id == gallery_id, GalleryImage.rebuilt_position.is_(None))
+    with database.read() as session:
+        return session.scalars(undone.order_by(GalleryImage.position).limit(PAGE_SIZE)).all()
+
+
+def _embed(
+    database: Database, settings: Settings, page: Sequence[GalleryImage], encoder: PictureEncoder
+) -> dict[str, NDArray[np.float32]]:
+    """Vectors by picture id, of those whose file can be read."""
+
+    def path(image: GalleryImage) -> Path | None:
+        try:
+            return picture_path(session, settings, image)
+        except Problem:
+            return None
+
+    with database.read() as session:
+        paths = [path(image) for image in page]
+    read = read_pictures(paths, encoder, settings)
+    found = {image.id: picture.prepared for image, picture in zip(page, read, strict=True) if picture is not None}
+    return dict(zip(found, embed_all(encoder, list(found.values())), strict=True)) if found else {}
+
+
+def _write(
+    session: Session,
+    settings: Settings,
+    gallery: Gallery,
+    images: Sequence[GalleryImage],
+    vectors: dict[str, NDArray[np.float32]],
+) -> None:
+    """Puts `images` into the new generation: `vectors` by picture id, the others' as they are in the old one."""
+    if not images:
+        return
+    size, start = embedding_size(session, gallery), count_rebuilt(session, gallery.id)
+    kept = [image for image in images if image.id not in vectors]
+    if kept:
+        old = open_store(_folder(settings, gallery, 0), size, count=gallery.next_position)
+        copies = old.read([image.position for image in kept])
+        vectors = vectors | {image.id: copy for image, copy in zip(kept, copies, strict=True)}
+    new = open_or_create_store(_folder(settings, gallery, 1), size, count=start)
+    new.write(start, np.stack([vectors[image.id] for image in images]))
+    for position, image in enumerate(images, start):
+        image.rebuilt_position = position
+
+
+def _switch_over(database: Database, settings: Settings, gallery_id: str) -> None:
+    with database.read() as session:
+        gallery, count = find(session, Gallery, gallery_id), count_rebuilt(session, gallery_id)
+    new = _folder(settings, gallery, 1)
+
+    def switch(session: Session, gallery: Gallery, entry: dict[str, Any] | None) -> None:
+        late = select(GalleryImage).where(
+            GalleryImage.gallery_id == gallery_id, GalleryImage.rebuilt_position.is_(None)
+        )
+        _write(session, settings, gallery, session.scalars(late.order_by(GalleryImage.position)).all(), {})
+        session.flush()
+        gallery.next_position = count_rebuilt(session, gallery_id)
+        _renumber(session, gallery_id)
+        gallery.generation += 1
+        gallery.revision += 1
+        gallery.index = entry
+
+    build_and_switch(database, gallery_id, new, count, GalleryImage.rebuilt_position, switch)
+    sweep_files(database, settings, gallery_id)
+
+
+def _renumber(session: Session, gallery_id: str) -> None:
+    of_gallery = update(GalleryImage).where(GalleryImage.gallery_id == gallery_id)
+    # By way of negative numbers, so that no two pictures have the same position in between.
+    for position in (-1 - GalleryImage.rebuilt_position, -1 - GalleryImage.position):
+        session.execute(of_gallery.values(position=position).execution_options(synchronize_session=False))
+    session.execute(of_gallery.values(rebuilt_position=None).execution_options(synchronize_session=False))
+
+
+def _progress(database: Database, gallery_id: str) -> tuple[int, int]:
+    of_gallery = select(func.count()).where(GalleryImage.gallery_id == gallery_id)
+    with database.read() as session:
+        done = session.scalar(of_gallery.where(GalleryImage.rebuilt_position.is_not(None))) or 0
+        return done, session.scalar(of_gallery) or 0
+
+
+def _folder(settings: Settings, gallery: Gallery, ahead: int) -> Path:
+    """Of the generation in use, or with `ahead` 1 of the one that is being built."""
+    return generation_folder(settings, gallery.id, gallery.generation + ahead)

@@ -1,0 +1,154 @@
+"""Pictures that come with a request: decoded, embedded, stored, and searchable when the request is answered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from reid_core.errors import CoreError, Fault
+from service.db.ids import new_ids
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Gallery, GalleryImage
+from service.errors import Problem, problem_from_core
+from service.galleries.bodies import PictureDetails
+from service.galleries.encoding import BATCH_SIZE, EncoderFor, PictureEncoder
+from service.galleries.images import append
+from service.pictures import decode_upload, pictures_folder
+from service.settings import Settings
+from service.storage import delete_file, ensure_free_space, write_file
+
+_MAX_FILENAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file of a request, with the name that the client gave it and what it told of it."""
+
+    filename: str
+    file: BinaryIO
+    details: PictureDetails
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What became of the files of a request: (picture id, file name) of those added, (file name, why) of the others."""
+
+    gallery_id: str
+    added: list[tuple[str, str]]
+    rejected: list[tuple[str, Problem]]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    image: GalleryImage
+    content: bytes
+    suffix: str
+    prepared: Tensor
+
+
+def add_uploads(
+    database: Database, settings: Settings, gallery_key: str, uploads: Sequence[Upload], encoder_for: EncoderFor
+) -> Addition:
+    """Adds every file that is a picture; they are found by the next search.
+
+    Raises:
+        Problem: 404 for an unknown gallery, 507 without disk space; where not one file is accepted, the first one's
+            problem, with all of them under `errors`.
+    """
+    with database.read() as session:
+        gallery = find(session, Gallery, gallery_key)
+    ensure_free_space(
+        settings.galleries_dir, needed_bytes=_total_bytes(uploads), min_free_bytes=settings.min_free_bytes
+    )
+    encoder, folder = encoder_for(gallery.model_id), pictures_folder(settings, gallery.id)
+    rejected: list[tuple[str, Problem]] = []
+    images: list[GalleryImage] = []
+    embeddings: list[Tensor] = []
+    try:
+        for batch in _accepted_batches(uploads, settings, encoder, rejected):
+            images += [accepted.image for accepted in batch]
+            if gallery.keep_images:
+                _store_pictures(folder, batch)
+            embeddings.append(encoder.embed_prepared(torch.stack([accepted.prepared for accepted in batch])))
+        if not images:
+            raise _nothing_accepted(uploads, rejected)
+        revision = append(database, settings, gallery.id, images, torch.cat(embeddings).numpy())
+    except BaseException:
+        _forget_pictures(folder, images)
+        raise
+    return Addition(gallery.id, [(image.id, image.filename) for image in images], rejected, revision)
+
+
+def _accepted_batches(
+    uploads: Sequence[Upload], settings: Settings, encoder: PictureEncoder, rejected: list[tuple[str, Problem]]
+) -> Iterator[list[_Accepted]]:
+    """Batches of the files that are pictures; the others are noted in `rejected`."""
+    batch: list[_Accepted] = []
+    for image_id, upload in zip(new_ids("img", len(uploads)), uploads, strict=True):
+        name = _readable(upload.filename)
+        try:
+            batch.append(_accept(image_id, name, upload, settings, encoder))
+        except Problem as problem:
+            rejected.append((name, problem))
+        except CoreError as error:
+            rejected.append((name, problem_from_core(error)))
+        if len(batch) == BATCH_SIZE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _accept(image_id: str, name: str, upload: Upload, settings: Settings, encoder: PictureEncoder) -> _Accepted:
+    content = upload.file.read(settings.max_picture_bytes + 1)
+    picture, suffix = decode_upload(content, name, settings)
+    image = GalleryImage(
+        id=image_id,
+        filename=name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        width=picture.width,
+        height=picture.height,
+        **dict(upload.details),
+    )
+    return _Accepted(image, content, suffix, encoder.prepare(picture))
+
+
+def _store_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:
+    for accepted in batch:
+        name = f"{accepted.image.id}{accepted.suffix}"
+        write_file(folder / name, accepted.content)
+        accepted.image.file = name
+
+
+def _forget_pictures(folder: Path, images: Sequence[GalleryImage]) -> None:
+    for image in images:
+        if image.file is not None:
+            delete_file(folder / image.file)
+
+
+def _readable(filename: str) -> str:
+    """The file's name without folders and characters that cannot be shown, not too long."""
+    shown = "".join(character for character in filename if character.isprintable())
+    return shown.replace("\\", "/").rpartition("/")[2][-_MAX_FILENAME:] or "picture"
+
+
+def _total_bytes(uploads: Sequence[Upload]) -> int:
+    return sum(upload.file.seek(0, 2) - upload.file.seek(0) for upload in uploads)
+
+
+def _nothing_accepted(uploads: Sequence[Upload], rejected: Sequence[tuple[str, Problem]]) -> Problem:
+    first = rejected[0][1]
+    return Problem(
+        first.slug,
+        f"none of the {len(uploads)} files was accepted; the first: {first.detail}",
+        hint=first.hint,
+        errors=[Fault(f"/files/{place}", problem.slug, problem.detail) for place, (_, problem) in enumerate(rejected)],
+    )

@@ -1,0 +1,53 @@
+"""What POST /jobs takes: one body for every kind of job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from service.bodies import Body, Name, Reference
+
+Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
+class WeightsFile(Body):
+    """A safetensors file in REID_WEIGHTS_DIR, by its plain file name."""
+
+    weights: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\\\x00]+$")]
+
+
+class TrainBody(Body):
+    """Train a network. Several data sets are joined, identities and cameras kept apart."""
+
+    kind: Literal["train"]
+    method: str
+    dataset: Reference | Annotated[list[Reference], Field(min_length=1, max_length=50)]
+    model_name: Name | None = Field(default=None, description="unique; made from the method when left out")
+    settings: dict[str, Any] = Field(default_factory=dict, description="only what differs from the method's recipe")
+    init_from: WeightsFile | Reference | None = Field(
+        default=None, description='"imagenet", a model, {"weights": file name}, or null: random weights'
+    )
+    teacher: Reference | None = Field(default=None, description="for distillation methods")
+    device: Device | None = Field(default=None, description="null: REID_DEVICE of the worker")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+class EvaluateBody(Body):
+    """Measure a model on the query and gallery splits of a data set."""
+
+    kind: Literal["evaluate"]
+    model: Reference
+    dataset: Reference
+    reranker: Reference | None = None
+    rerank: Literal["none", "qaconv", "k_reciprocal"] = "none"
+
+
+class IndexBody(Body):
+    """Embed a gallery's pictures anew and rebuild its index."""
+
+    kind: Literal["index"]
+    gallery: Reference
+
+
+JobBody = Annotated[TrainBody | EvaluateBody | IndexBody, Field(discriminator="kind")]

@@ -1,0 +1,32 @@
+"""Writing down how a job gets on, always under its fence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from service.db.tables import JobMetric
+
+Points = Sequence[tuple[str, int, float]]
+"""(curve, step, value)."""
+
+
+def add_points(session: Session, job_id: str, points: Points) -> None:
+    """Adds points to the job's curves."""
+    if points:
+        rows = [{"job_id": job_id, "name": name, "step": step, "value": value} for name, step, value in points]
+        session.execute(JobMetric.__table__.insert(), rows)  # type: ignore[attr-defined]
+
+
+def replace_curves(session: Session, job_id: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """Makes the given curves the job's only ones, as when it goes on from a checkpoint."""
+    session.execute(delete(JobMetric).where(JobMetric.job_id == job_id))
+    add_points(session, job_id, [(name, step, value) for name, points in curves.items() for step, value in points])
+
+
+def progress_as_json(fraction: float, phase: str, **more: Any) -> dict[str, Any]:
+    """The progress object of api.md."""
+    return {"fraction": round(fraction, 6), "phase": phase, **more}

@@ -1,0 +1,126 @@
+"""The API as an ASGI app: `uvicorn --factory service.main:create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from service import keys
+from service.api import (
+    audit,
+    datasets,
+    evaluations,
+    galleries,
+    health,
+    jobs,
+    methods,
+    metrics,
+    models,
+    problems,
+    search,
+)
+from service.api import keys as keys_routes
+from service.api import version as version_routes
+from service.api.authentication import Authentication
+from service.api.body_limit import BodyLimit
+from service.api.dependencies import refuse_unknown_query
+from service.api.error_handlers import install_error_handlers
+from service.api.idempotency import Idempotency
+from service.api.metrics import Metrics, RequestMetrics
+from service.api.openapi import PROBLEM_RESPONSES, complete_openapi, operation_id
+from service.api.request_context import RequestContext
+from service.db.schema import upgrade
+from service.db.session import open_database
+from service.jobs.dispatch import dispatch
+from service.logs import configure_logging
+from service.queue.tasks import make_celery, ping
+from service.search.engine import Engine
+from service.settings import Settings, get_settings
+
+ROUTERS: tuple[APIRouter, ...] = (
+    datasets.router,
+    jobs.router,
+    methods.router,
+    models.router,
+    galleries.router,
+    search.router,
+    evaluations.router,
+    keys_routes.router,
+    audit.router,
+    problems.router,
+    health.router,
+    version_routes.router,
+    metrics.router,
+)
+"""Served at the root and once more under /v1; the schema shows them once."""
+
+MIDDLEWARE = (RequestMetrics, RequestContext, Authentication, BodyLimit, Idempotency)
+"""From the outside in: each relies on those before it."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The app; without `settings` it reads them from the environment and sets up logging, as a process of its own."""
+    if settings is None:
+        settings = get_settings()
+        configure_logging(settings.log_level)
+    app = FastAPI(
+        title="Re-ID Search",
+        summary="Train published person re-identification methods, search by picture, see why it matched.",
+        version=version("reid-search"),
+        lifespan=_lifespan,
+        generate_unique_id_function=operation_id,
+        redirect_slashes=False,  # a redirect would lose the body and, in some clients, the key
+        form_limits={"max_files": settings.max_images_per_request, "max_part_size": settings.max_json_bytes},
+    )
+    app.state.settings = settings
+    for middleware in reversed(MIDDLEWARE):  # the one added last is the outermost
+        app.add_middleware(middleware)
+    for router in ROUTERS:
+        for prefix in ("", "/v1"):
+            app.include_router(
+                router,
+                prefix=prefix,
+                include_in_schema=not prefix,
+                dependencies=[Depends(refuse_unknown_query)],
+                responses=PROBLEM_RESPONSES,
+            )
+    install_error_handlers(app)
+    complete_openapi(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if settings.migrate_at_start:
+        await run_in_threadpool(upgrade, settings.database_url)
+    app.state.database = database = open_database(settings.database_url)
+    app.state.metrics = Metrics(database)
+    app.state.engine = engine = Engine(database, settings)
+    _connect_broker(app, settings)
+    try:
+        await run_in_threadpool(keys.ensure_admin_key, database, settings)
+        yield
+    finally:
+        await run_in_threadpool(engine.close)
+        database.close()
+
+
+def _connect_broker(app: FastAPI, settings: Settings) -> None:
+    if settings.broker_url is None:
+        # Jobs are accepted and wait for a worker's sweep; readiness says what is missing.
+        app.state.ping_broker, app.state.send = _no_broker, lambda job_id, kind: None
+        return
+    celery = make_celery(settings.broker_url)
+    app.state.ping_broker = partial(ping, celery)
+    app.state.send = partial(dispatch, celery, app.state.database)
+
+
+def _no_broker() -> None:
+    raise RuntimeError("no broker is configured; set REID_BROKER_URL or start with `reid up`")

@@ -1,0 +1,91 @@
+"""Trained models as the service shows them: their rows and the files in their folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.clock import rfc3339
+from service.db import audit
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Gallery, Job, Model
+from service.errors import Problem, not_found
+from service.settings import Settings
+from service.storage import delete_tree
+
+
+def model_as_json(model: Model, *, prefix: str = "", evaluations: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The model as clients see it, with what it reached; `prefix` is put before links."""
+    here = f"{prefix}/models/{model.id}"
+    links = {"self": here}
+    if model.job_id:
+        links["job"] = f"{prefix}/jobs/{model.job_id}"
+    return {
+        "id": model.id,
+        "name": model.name,
+        "method": model.method,
+        "settings": model.settings,
+        "lineage": model.lineage,
+        "embedding_size": model.embedding_size,
+        "preprocessing": model.preprocessing,
+        "evaluations": list(evaluations),
+        "files": [
+            {"name": name, **facts, "links": {"content": f"{here}/files/{name}"}} for name, facts in model.files.items()
+        ],
+        "created_at": rfc3339(model.created_at),
+        "job": model.job_id,
+        "links": links,
+    }
+
+
+def rename_model(session: Session, key: str, name: str) -> Model:
+    """The model under its new name; raises 404, or 409 where the name is taken."""
+    model = find(session, Model, key)
+    model.name = name
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise Problem("name-taken", f"there is a model called {name!r} already") from error
+    return model
+
+
+def delete_model(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
+    """Removes the model, its evaluations and its files; raises 404, or 409 while a gallery or a job needs it."""
+    with database.write() as session:
+        model = find(session, Model, key)
+        if users := [*_galleries(session, model), *_jobs(session, model)]:
+            raise Problem(
+                "in-use", f"model {model.name!r} is used by {', '.join(users)}", hint="delete or cancel those first"
+            )
+        audit.record(session, key_id=key_id, action="model.delete", target=model.id)
+        session.delete(model)
+    delete_tree(settings.models_dir / model.id)
+
+
+def model_file(session: Session, settings: Settings, key: str, name: str) -> tuple[Path, str]:
+    """The path of one of the model's files and its SHA-256; raises 404 for any name that its row does not list."""
+    model = find(session, Model, key)
+    if name not in model.files:
+        raise not_found("file of this model", name, known=list(model.files))
+    path = settings.models_dir / model.id / name
+    if not path.is_file():
+        raise Problem("not-found", f"file {name!r} of model {model.name!r} is gone from its folder")
+    return path, model.files[name]["sha256"]
+
+
+def _galleries(session: Session, model: Model) -> list[str]:
+    users = select(Gallery.name).where(or_(Gallery.model_id == model.id, Gallery.reranker_id == model.id))
+    return [f"gallery {name!r}" for name in session.scalars(users.limit(5))]
+
+
+def _jobs(session: Session, model: Model) -> list[str]:
+    """Unfinished jobs whose spec names the model: to evaluate it, to start from it, to learn from it."""
+    unfinished = session.scalars(select(Job).where(Job.finished_at.is_(None)))
+    return [f"job {job.id}" for job in unfinished if f'"{model.id}"' in json.dumps(job.spec)]

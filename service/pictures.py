@@ -1,0 +1,115 @@
+"""Pictures by id, whether they lie in a gallery or in a data set, and what of an upload is accepted."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from reid_core.data.preprocessing import open_picture
+from service.db.tables import Dataset, DatasetImage, ErasedImage, GalleryImage
+from service.errors import Problem, not_found
+from service.settings import Settings
+from service.storage import resolve_inside
+from service.vectors import gallery_folder
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
+_MEDIA_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+}
+
+
+def pictures_folder(settings: Settings, gallery_id: str) -> Path:
+    """Where a gallery keeps the pictures that were uploaded to it."""
+    return gallery_folder(settings, gallery_id) / "pictures"
+
+
+def find_picture(session: Session, image_id: str) -> GalleryImage | DatasetImage:
+    """The picture of any gallery or data set; raises 404, or 410 for one that was erased."""
+    found = session.get(GalleryImage, image_id) or session.get(DatasetImage, image_id)
+    if found is None:
+        raise missing_picture(session, image_id)
+    return found
+
+
+def missing_picture(session: Session, image_id: str) -> Problem:
+    """The problem of a picture that is not there: 410 where it was erased, else 404."""
+    if session.get(ErasedImage, image_id) is not None:
+        return Problem("erased", f"picture {image_id!r} has been erased")
+    return not_found("picture", image_id)
+
+
+def picture_path(session: Session, settings: Settings, picture: GalleryImage | DatasetImage) -> Path:
+    """The picture's file; raises 404 where none is kept, or where its data set or the file itself is gone."""
+    path = _path(session, settings, picture)
+    if not path.is_file():
+        raise Problem("not-found", f"the file of picture {picture.id!r} is gone from where it lay")
+    return path
+
+
+def media_type(path: Path) -> str:
+    """`image/jpeg` and the like, by the file's name."""
+    return _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+
+
+def decode_upload(content: bytes, name: str, settings: Settings) -> tuple[Image.Image, str]:
+    """The upright RGB picture and the suffix of its format; `name` stands in messages.
+
+    Raises:
+        Problem: `too-large` for too many bytes or pixels.
+        PictureError: it is no picture that we read, or is damaged.
+    """
+    if len(content) > settings.max_picture_bytes:
+        raise Problem(
+            "too-large",
+            f"{name} has more than {settings.max_picture_bytes:,} bytes",
+            hint="send a crop of one person, or raise REID_MAX_PICTURE_BYTES",
+        )
+    suffix = _probe(content, name, settings.max_image_pixels)
+    return open_picture(content, max_pixels=settings.max_image_pixels), suffix
+
+
+def _probe(content: bytes, name: str, max_pixels: int) -> str:
+    """The suffix for the picture's format, read from its first bytes."""
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as header:
+            width, height, suffix = header.width, header.height, _SUFFIXES[header.format or ""]
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(str(error), max_pixels) from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Problem(
+            "invalid-picture", f"{name} is not a picture that we read", hint="send JPEG, PNG, WebP, BMP or TIFF"
+        ) from error
+    if width * height > max_pixels:
+        raise _too_many_pixels(f"{name} has {width} x {height} pixels", max_pixels)
+    return suffix
+
+
+def _too_many_pixels(detail: str, max_pixels: int) -> Problem:
+    return Problem(
+        "too-large",
+        f"{detail}; at most {max_pixels:,} pixels are decoded",
+        hint="send a crop of one person, or raise REID_MAX_IMAGE_PIXELS",
+    )
+
+
+def _path(session: Session, settings: Settings, picture: GalleryImage | DatasetImage) -> Path:
+    if isinstance(picture, GalleryImage):
+        if picture.file is not None:
+            return pictures_folder(settings, picture.gallery_id) / picture.file
+        origin = session.get(DatasetImage, picture.dataset_image_id) if picture.dataset_image_id else None
+        if origin is None:
+            reason = "its data set was deleted" if picture.dataset_image_id else "its gallery keeps no pictures"
+            raise Problem("not-found", f"there is no file of picture {picture.id!r}: {reason}")
+        picture = origin
+    dataset = session.get_one(Dataset, picture.dataset_id)
+    return resolve_inside(Path(dataset.path), picture.path)

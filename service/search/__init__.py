@@ -1,0 +1,1 @@
+"""Search: the engine in the API process, from a query to an answer."""

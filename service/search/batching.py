@@ -1,0 +1,97 @@
+"""Pictures of requests that come at the same time, embedded together."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from reid_core.retrieval.encoder import Encoder
+from service.errors import Problem
+
+MAX_PICTURES = 32
+WAIT_SECONDS = 0.002
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    encoder: Encoder
+    pictures: Tensor
+    embeddings: Future[Tensor] = field(default_factory=Future)
+
+
+class Batcher:
+    """One thread that runs the networks: a busy one takes what has gathered meanwhile, an idle one waits 2 ms.
+
+    Any number of threads may call it; none of their batches is larger than `MAX_PICTURES` and one request more.
+    """
+
+    def __init__(self) -> None:
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
+        self._thread.start()
+
+    def embed(self, encoder: Encoder, pictures: Tensor) -> Tensor:
+        """What `encoder.embed_prepared` gives for `pictures`."""
+        if not self._thread.is_alive():
+            raise Problem("unavailable", "the service is stopping", headers={"Retry-After": "5"})
+        request = _Request(encoder, pictures)
+        self._requests.put(request)
+        return request.embeddings.result()
+
+    def close(self) -> None:
+        """Answers what has been asked so far and ends the thread."""
+        self._requests.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (first := self._requests.get()) is not None:
+            for together in _by_encoder(self._gather(first)):
+                _answer(together)
+
+    def _gather(self, first: _Request) -> list[_Request]:
+        gathered, num_pictures = [first], len(first.pictures)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while num_pictures < MAX_PICTURES:
+            try:
+                request = self._requests.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if request is None:
+                self._requests.put(None)  # closing comes after this batch
+                break
+            gathered.append(request)
+            num_pictures += len(request.pictures)
+        return gathered
+
+
+def _by_encoder(requests: Sequence[_Request]) -> Iterator[list[_Request]]:
+    for encoder in dict.fromkeys(request.encoder for request in requests):
+        yield [request for request in requests if request.encoder is encoder]
+
+
+def _answer(requests: Sequence[_Request]) -> None:
+    """Embeds the pictures of requests for the same encoder, and hands each its own or the error."""
+    try:
+        embeddings = requests[0].encoder.embed_prepared(torch.cat([request.pictures for request in requests]))
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        problem = Problem("unavailable", "the device has too little free memory", headers={"Retry-After": "5"})
+        _fail(requests, problem)
+    except Exception as error:  # noqa: BLE001 - raised again by whoever asked; this thread has to go on
+        _fail(requests, error)
+    else:
+        parts = embeddings.split([len(request.pictures) for request in requests])
+        for request, part in zip(requests, parts, strict=True):
+            request.embeddings.set_result(part)
+
+
+def _fail(requests: Sequence[_Request], error: Exception) -> None:
+    for request in requests:
+        request.embeddings.set_exception(error)

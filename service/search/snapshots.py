@@ -1,0 +1,146 @@
+"""The snapshot of each gallery that searches run on, brought up to the gallery's revision when it has changed."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from reid_core.errors import IndexCorrupt
+from reid_core.retrieval.snapshot import Snapshot
+from service.db.session import Database
+from service.db.tables import Gallery, GalleryImage, Model
+from service.errors import not_found
+from service.settings import Settings
+from service.vectors import generation_folder, load_index_file, open_store
+
+KEPT_GALLERIES = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A gallery as it was at `revision`; `built` is how many pictures its built index covers."""
+
+    revision: int
+    generation: int
+    deletions: int
+    built: int
+    snapshot: Snapshot
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    loaded: Loaded | None = None
+
+
+class Snapshots:
+    """The newest snapshot of every gallery that was searched lately. Threads share it; a search keeps what it got."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._places: OrderedDict[str, _Place] = OrderedDict()
+
+    def current(self, gallery_id: str) -> Loaded:
+        """The gallery as of now or later; raises 404 once it is deleted, IndexCorrupt where its files are damaged."""
+        place = self._place(gallery_id)
+        with self._database.read() as session:
+            revision = session.scalar(select(Gallery.revision).where(Gallery.id == gallery_id))
+        loaded = place.loaded
+        if loaded is not None and loaded.revision == revision:
+            return loaded
+        with place.lock:
+            place.loaded = self._refreshed(gallery_id, place.loaded)
+            return place.loaded
+
+    def _place(self, gallery_id: str) -> _Place:
+        with self._lock:
+            place = self._places.setdefault(gallery_id, _Place())
+            self._places.move_to_end(gallery_id)
+            if len(self._places) > KEPT_GALLERIES:
+                self._places.popitem(last=False)
+            return place
+
+    def _refreshed(self, gallery_id: str, before: Loaded | None) -> Loaded:
+        while True:
+            with self._database.read() as session:
+                gallery = _find(session, gallery_id)
+                try:
+                    return _load(session, self._settings, gallery, before)
+                except (IndexCorrupt, FileNotFoundError):
+                    if not self._moved_on(gallery):
+                        raise
+
+    def _moved_on(self, seen: Gallery) -> bool:
+        """Whether other files count by now than those that `seen` names, which are deleted then."""
+        with self._database.read() as session:
+            gallery = _find(session, seen.id)
+            return (gallery.generation, gallery.index) != (seen.generation, seen.index)
+
+
+def _find(session: Session, gallery_id: str) -> Gallery:
+    gallery = session.get(Gallery, gallery_id)
+    if gallery is None:
+        raise not_found("gallery", gallery_id)
+    return gallery
+
+
+def _load(session: Session, settings: Settings, gallery: Gallery, before: Loaded | None) -> Loaded:
+    """The gallery as the session sees it; what `before` holds of the same files is used again."""
+    if before is not None and before.generation == gallery.generation and _built(gallery) <= before.built:
+        # An erasure replaces the built index, but what it removed is hidden in this snapshot's already.
+        snapshot = _extended(session, gallery, before)
+    else:
+        snapshot = _opened(session, settings, gallery)
+    return Loaded(gallery.revision, gallery.generation, gallery.deletions, _built(gallery), snapshot)
+
+
+def _built(gallery: Gallery) -> int:
+    return gallery.index["images"] if gallery.index else 0
+
+
+def _opened(session: Session, settings: Settings, gallery: Gallery) -> Snapshot:
+    folder = generation_folder(settings, gallery.id, gallery.generation)
+    size = session.get_one(Model, gallery.model_id).embedding_size
+    store = open_store(folder, size, count=gallery.next_position)
+    store.rows(0, gallery.next_position)  # maps the file now: a rebuild may delete it while this snapshot is searched
+    cameras, times, empty = _columns(session, gallery.id, 0, gallery.next_position)
+    index = load_index_file(folder, gallery.index) if gallery.index else None
+    return Snapshot.open(store, cameras, times, index).without(empty)
+
+
+def _extended(session: Session, gallery: Gallery, before: Loaded) -> Snapshot:
+    snapshot, start = before.snapshot, len(before.snapshot)
+    if gallery.deletions != before.deletions:
+        below = select(GalleryImage.position).where(GalleryImage.gallery_id == gallery.id)
+        taken = session.scalars(below.where(GalleryImage.position < start)).all()
+        snapshot = snapshot.without(np.setdiff1d(np.arange(start), np.array(taken, np.int64)))
+    if gallery.next_position > start:
+        cameras, times, empty = _columns(session, gallery.id, start, gallery.next_position)
+        snapshot = snapshot.with_added(cameras, times).without(empty)
+    return snapshot
+
+
+def _columns(
+    session: Session, gallery_id: str, start: int, stop: int
+) -> tuple[list[str], list[datetime | None], NDArray[np.int64]]:
+    """Camera and time of the pictures at positions `start` up to `stop`, and those positions that hold none."""
+    cameras = [""] * (stop - start)
+    times: list[datetime | None] = [None] * (stop - start)
+    taken = np.zeros(stop - start, np.bool_)
+    columns = select(GalleryImage.position, GalleryImage.camera, GalleryImage.captured_at).where(
+        GalleryImage.gallery_id == gallery_id, GalleryImage.position >= start, GalleryImage.position < stop
+    )
+    for position, camera, captured_at in session.execute(columns):
+        cameras[position - start] = camera or ""
+        times[position - start] = captured_at
+        taken[position - start] = True
+    return cameras, times, start + np.flatnonzero(~taken).astype(np.int64)

@@ -1,0 +1,166 @@
+"""Settings: everything an operator can choose, read from `REID_*` environment variables (docs/settings.md)."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+GIB = 1024**3
+
+SAMPLE_PASSWORDS = frozenset(
+    {"admin", "change-me", "change_me", "changeme", "changethis", "example", "password", "postgres", "redis", "reid"}
+    | {"root", "sample", "secret", "test", "123456", "12345678"}
+)
+"""Passwords that stand in tutorials; one of them in a URL means that nobody has chosen one."""
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()  # keeps symlinks: an operator may point `home` at another disk
+
+
+def _split_paths(value: Any) -> Any:
+    return [part for part in value.split(":") if part] if isinstance(value, str) else value
+
+
+def _refuse_sample_password(url: str | None) -> str | None:
+    if url and (urlsplit(url).password or "").lower() in SAMPLE_PASSWORDS:
+        raise ValueError("the password in this URL is a sample; choose your own, e.g. with `openssl rand -hex 24`")
+    return url
+
+
+Folder = Annotated[Path, AfterValidator(_absolute)]
+Folders = Annotated[tuple[Folder, ...], NoDecode, BeforeValidator(_split_paths)]
+SecretUrl = Annotated[str, AfterValidator(_refuse_sample_password)]
+
+
+class Settings(BaseSettings):
+    """One value per choice; derived folders are properties. A wrong value raises pydantic's ValidationError."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="REID_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True, validate_default=True
+    )
+
+    home: Folder = Field(
+        default=Path("reid-data"), description="Folder of database, models, galleries, uploads and admin key."
+    )
+    data_roots: Folders = Field(
+        default_factory=lambda data: (data["home"] / "datasets",),
+        description="Folders, separated by `:`, from which a data set may be registered by path.",
+        min_length=1,
+    )
+    weights_dir: Folder = Field(
+        default_factory=lambda data: data["home"] / "weights",
+        description='Folder in which `init_from: {"weights": "<file name>"}` looks.',
+    )
+    database_url: SecretUrl = Field(
+        default_factory=lambda data: f"sqlite:///{data['home']}/reid.db",
+        description="Where rows live: `sqlite:///<file>` or `postgresql://user:password@host/name`.",
+        repr=False,
+    )
+    migrate: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Bring the database to this version at start: `auto` does so on SQLite only."
+    )
+    broker_url: SecretUrl | None = Field(
+        default=None, description="Queue of jobs, e.g. `redis://host:6379/0`; unset: the embedded broker.", repr=False
+    )
+
+    auth: Literal["on", "off"] = Field(
+        default="on", description="API keys are demanded; `off` is accepted only while `host` is a loopback address."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe message logged."
+    )
+
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where networks run: `auto`, `cpu`, `cuda`, `cuda:1`.",
+    )
+    threads: int = Field(default=0, ge=0, description="Threads for tensor work in each process; 0: one per CPU core.")
+
+    lease_seconds: float = Field(default=20, gt=0, description="A running job silent for longer counts as interrupted.")
+    cancel_grace_seconds: float = Field(
+        default=5, ge=0, description="Time a cancelled job has to end before it is killed."
+    )
+    checkpoint_seconds: float = Field(
+        default=20, ge=0, description="Pause between checkpoints of a training: what a crash can cost at most."
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, description="How often a job is started again after its process was lost."
+    )
+
+    max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest picture decoded, width x height.")
+    max_picture_bytes: int = Field(default=64 * 1024**2, gt=0, description="Largest file of one uploaded picture.")
+    max_upload_bytes: int = Field(default=8 * GIB, gt=0, description="Largest request that carries files.")
+    max_json_bytes: int = Field(default=4 * 1024**2, gt=0, description="Largest request body without files.")
+    max_images_per_request: int = Field(
+        default=1000, gt=0, description="Most pictures added to a gallery in one request."
+    )
+    max_query_images: int = Field(default=16, gt=0, description="Most pictures of one person in one search.")
+    max_top_k: int = Field(default=1000, gt=0, le=10_000, description="Most results, and candidates, of one search.")
+    max_archive_files: int = Field(default=500_000, gt=0, description="Most files in an uploaded archive.")
+    max_archive_bytes: int = Field(default=64 * GIB, gt=0, description="Largest uploaded archive once unpacked.")
+    min_free_bytes: int = Field(
+        default=GIB, ge=0, description="Free disk space below which uploads and jobs are refused (507)."
+    )
+    idempotency_seconds: float = Field(
+        default=86_400, gt=0, description="How long an answer is kept for its Idempotency-Key."
+    )
+
+    @model_validator(mode="after")
+    def _open_only_on_loopback(self) -> Settings:
+        if self.auth == "off" and not is_loopback(self.host):
+            raise ValueError(
+                f"REID_AUTH=off is accepted only while bound to loopback, but the host is {self.host!r}; "
+                "leave REID_AUTH on, or bind to 127.0.0.1"
+            )
+        return self
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def galleries_dir(self) -> Path:
+        return self.home / "galleries"
+
+    @property
+    def uploads_dir(self) -> Path:
+        """Where uploaded data sets are kept, one folder each."""
+        return self.home / "uploads"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Logs and checkpoints, one folder per job."""
+        return self.home / "jobs"
+
+    @property
+    def admin_key_path(self) -> Path:
+        return self.home / "admin.key"
+
+    @property
+    def migrate_at_start(self) -> bool:
+        """True when opening the database may change its schema."""
+        return self.migrate == "on" or (self.migrate == "auto" and self.database_url.startswith("sqlite"))
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read from the environment once."""
+    return Settings()
+
+
+def is_loopback(host: str) -> bool:
+    """True for `localhost` and addresses that only this machine can reach."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,167 @@
+"""The artifacts folder: files appear whole or not at all, folders are switched by one rename, paths stay inside.
+
+All that touches `$REID_HOME` on disk goes through here, so that another store can take its place.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from service.errors import Problem
+
+
+@contextmanager
+def open_for_publishing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes `path` at the end, on disk and complete; on an error nothing changes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, mode)
+            yield file
+            file.flush()
+            os.fsync(handle)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    with open_for_publishing(path, mode=mode) as file:
+        file.write(content)
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Rename a finished folder to its name, having flushed its files; `final` must not exist (FileExistsError).
+
+    Both must lie on the same disk.
+    """
+    if final.exists():
+        raise FileExistsError(f"{final} exists already; a published folder is never replaced")
+    for folder, _, names in os.walk(temporary):
+        for name in names:
+            _sync_file(Path(folder) / name)
+        _sync_folder(Path(folder))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary.rename(final)
+    _sync_folder(final.parent)
+
+
+def delete_tree(folder: Path) -> None:
+    """Remove the folder and all in it; nothing happens if it is not there. Links inside are removed, not followed."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def delete_file(path: Path) -> bool:
+    """Remove the file; False if it was not there."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def ensure_free_space(folder: Path, *, needed_bytes: int, min_free_bytes: int) -> None:
+    """Raise the 507 problem unless `min_free_bytes` stay free on the disk of `folder` after writing `needed_bytes`."""
+    free = shutil.disk_usage(_nearest_existing(folder)).free
+    if free - needed_bytes < min_free_bytes:
+        raise Problem(
+            "disk-full",
+            f"{needed_bytes:,} bytes are to be written and {min_free_bytes:,} must stay free, but {free:,} are free",
+            hint="delete data sets, models or galleries that nobody needs, or lower REID_MIN_FREE_BYTES",
+        )
+
+
+def resolve_data_path(path: str, roots: Iterable[Path]) -> Path:
+    """The real folder or file that `path` names, absolute or relative to a root; judged after links are followed.
+
+    Raises:
+        Problem: `path-outside-data-roots` unless the real path lies under one of `roots`, with the roots named;
+            `invalid-dataset` if nothing is there.
+    """
+    roots = tuple(roots)
+    if "\0" in path or ".." in Path(path).parts:
+        raise _outside(path, roots)
+    candidates = _real_candidates(path, roots)
+    inside = [real for real in candidates if real is not None and _is_under_any(real, roots)]
+    for real in inside:
+        if _exists(real):
+            return real
+    if len(inside) < len(candidates):
+        raise _outside(path, roots)
+    raise Problem("invalid-dataset", f"there is nothing at {path!r}", hint=f"the data roots are {_listed(roots)}")
+
+
+def resolve_inside(folder: Path, relative: str) -> Path:
+    """The real path of `relative` under `folder`; raises the 404 problem if it would leave it, also by a link."""
+    if "\0" not in relative and ".." not in Path(relative).parts:
+        real = (folder / relative).resolve()
+        if real.is_relative_to(folder.resolve()):
+            return real
+    raise Problem("not-found", f"there is no file {relative!r} here")
+
+
+def _real_candidates(path: str, roots: tuple[Path, ...]) -> list[Path | None]:
+    candidates = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots]
+    return [_resolved(candidate) for candidate in candidates]
+
+
+def _resolved(path: Path) -> Path | None:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links that lead in a circle
+        return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name longer than the file system takes
+        return False
+
+
+def _is_under_any(real: Path, roots: tuple[Path, ...]) -> bool:
+    return any(real.is_relative_to(root.resolve()) for root in roots)
+
+
+def _outside(path: str, roots: tuple[Path, ...]) -> Problem:
+    return Problem(
+        "path-outside-data-roots",
+        f"{path!r} is not under a data root; the roots are {_listed(roots)}",
+        hint="move or mount the folder under a root, or add its parent to REID_DATA_ROOTS",
+    )
+
+
+def _listed(roots: tuple[Path, ...]) -> str:
+    return ", ".join(str(root) for root in roots)
+
+
+def _nearest_existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,84 @@
+"""A gallery's vectors on disk: a folder per generation that holds the embeddings and the built index.
+
+`galleries/<gallery id>/<generation>/embeddings` and `index-<random>`; the gallery's row says which of them count.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid_core.retrieval.index import erase_vectors, load_index, save_index
+from reid_core.retrieval.store import FeatureStore
+from service.settings import Settings
+
+_EMBEDDINGS = "embeddings"
+_INDEX = "index-"
+_FLOAT32 = np.dtype(np.float32)
+
+
+def gallery_folder(settings: Settings, gallery_id: str) -> Path:
+    """Everything that is kept of a gallery beside its rows."""
+    return settings.galleries_dir / gallery_id
+
+
+def generation_folder(settings: Settings, gallery_id: str, generation: int) -> Path:
+    """The vectors of one generation; rebuilding a gallery makes the next one."""
+    return gallery_folder(settings, gallery_id) / str(generation)
+
+
+def has_store(folder: Path) -> bool:
+    """Whether embeddings have been written to `folder`."""
+    return (folder / _EMBEDDINGS).exists()
+
+
+def open_store(folder: Path, size: int, *, count: int) -> FeatureStore:
+    """The embeddings in `folder`, `size` numbers each; IndexCorrupt where fewer than `count` are there."""
+    return FeatureStore.open(folder / _EMBEDDINGS, (size,), _FLOAT32, count=count)
+
+
+def open_or_create_store(folder: Path, size: int, *, count: int) -> FeatureStore:
+    """As `open_store`, but makes an empty store where nothing has been written yet (`count` is 0)."""
+    if count == 0 and not has_store(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return FeatureStore.create(folder / _EMBEDDINGS, (size,), _FLOAT32)
+    return open_store(folder, size, count=count)
+
+
+def save_index_file(folder: Path, kind: str, index: Any) -> dict[str, Any]:
+    """Writes `index` under a fresh name; what the gallery's row keeps of it: kind, file, sha256, images."""
+    name = f"{_INDEX}{secrets.token_hex(8)}"
+    return {
+        "kind": kind,
+        "file": name,
+        "sha256": save_index(index, folder / name),
+        "images": int(index.ntotal),
+    }
+
+
+def load_index_file(folder: Path, entry: Mapping[str, Any]) -> Any:
+    """The index that `entry` describes; IndexCorrupt where it is missing or damaged."""
+    return load_index(folder / entry["file"], entry["sha256"])
+
+
+def save_erased_index(folder: Path, entry: Mapping[str, Any], positions: Sequence[int]) -> dict[str, Any]:
+    """A copy of the index that `entry` describes, in which the vectors at `positions` are zeros, under a new name."""
+    index = load_index_file(folder, entry)
+    erase_vectors(index, np.array(positions, np.int64))
+    return save_index_file(folder, entry["kind"], index)
+
+
+def delete_index_files(folder: Path, *, but: Mapping[str, Any] | None) -> int:
+    """Removes every index in `folder`, half-written ones too, but the one that `but` describes; how many those were."""
+    doomed = [
+        path
+        for path in folder.glob("*")
+        if path.name.lstrip(".").startswith(_INDEX) and (but is None or path.name != but["file"])
+    ]
+    for path in doomed:
+        path.unlink(missing_ok=True)
+    return len(doomed)

@@ -1,0 +1,332 @@
+"""Evaluation, checked against an evaluator written from the definitions and against examples worked by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from reid_core.data.records import DISTRACTOR, Picture
+from reid_core.errors import CoreError, DatasetError, Stopped
+from reid_core.evaluation.interval import bootstrap_interval
+from reid_core.evaluation.metrics import Metrics
+from reid_core.evaluation.ranking import encode_labels, evaluate, evaluate_scores
+
+
+@dataclass(frozen=True)
+class Case:
+    scores: Tensor  # (Q, G)
+    query: list[Picture]
+    gallery: list[Picture]
+
+    def evaluate(self, *, block_scores: int = 2**23, ranks: Sequence[int] = (1, 5, 10, 20)) -> Metrics:
+        labels = encode_labels(self.query, self.gallery)
+        return evaluate_scores(rows_of(self.scores), *labels, block_scores=block_scores, ranks=ranks)
+
+
+def rows_of(scores: Tensor) -> Callable[[int, int], Tensor]:
+    return lambda start, stop: scores[start:stop]
+
+
+def pictures(*labels: str) -> list[Picture]:
+    """One picture per "identity/camera"."""
+    return [Picture(Path("x.jpg"), identity, camera) for identity, camera in (label.split("/") for label in labels)]
+
+
+def draw_case(seed: int, *, queries: int = 23, gallery: int = 61, levels: int = 5) -> Case:
+    """Scores on few levels, so that most are tied; distractors and pictures without a camera are among the pictures."""
+    generator = np.random.default_rng(seed)
+    identities = np.array([DISTRACTOR, "a", "b", "c", "d", "e"])
+    cameras = np.array(["", "1", "2", "3"])
+
+    def draw(count: int) -> list[Picture]:
+        chosen = zip(generator.choice(identities, count), generator.choice(cameras, count), strict=True)
+        return [Picture(Path("x.jpg"), str(identity), str(camera)) for identity, camera in chosen]
+
+    scores = torch.from_numpy(generator.integers(0, levels, (queries, gallery)).astype(np.float32))
+    return Case(scores, draw(queries), draw(gallery))
+
+
+def rank_matches(scores: list[float], query: Picture, gallery: list[Picture]) -> list[int]:
+    if query.identity == DISTRACTOR:
+        return []
+    ordered = [picture for _, picture in sorted(zip(scores, gallery, strict=True), key=lambda pair: -pair[0])]
+    counted = [
+        picture
+        for picture in ordered
+        if not (picture.identity == query.identity and picture.camera == query.camera and query.camera)
+    ]
+    return [place for place, picture in enumerate(counted, start=1) if picture.identity == query.identity]
+
+
+def check_against_definitions(case: Case, metrics: Metrics, ranks: Sequence[int] = (1, 5, 10, 20)) -> None:
+    found = [
+        rank_matches(row, query, case.gallery) for row, query in zip(case.scores.tolist(), case.query, strict=True)
+    ]
+    valid = [places for places in found if places]
+    precisions = [sum(hit / place for hit, place in enumerate(places, start=1)) / len(places) for places in valid]
+    assert metrics.valid_queries == len(valid)
+    assert metrics.mAP == pytest.approx(sum(precisions) / len(valid))
+    assert metrics.mINP == pytest.approx(sum(len(places) / places[-1] for places in valid) / len(valid))
+    assert metrics.cmc == {
+        rank: pytest.approx(sum(places[0] <= rank for places in valid) / len(valid)) for rank in ranks
+    }
+    assert metrics.first_rank.tolist() == [places[0] if places else 0 for places in found]
+    assert np.isnan(metrics.average_precision).tolist() == [not places for places in found]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_agrees_with_the_definitions_when_most_scores_are_tied(seed: int) -> None:
+    case = draw_case(seed)
+    check_against_definitions(case, case.evaluate())
+
+
+def test_agrees_with_the_definitions_on_distinct_scores() -> None:
+    case = draw_case(0, queries=40, gallery=300, levels=2**23)
+    check_against_definitions(case, case.evaluate())
+
+
+LABELS = st.tuples(st.sampled_from([DISTRACTOR, "a", "b"]), st.sampled_from(["", "1", "2"])).map("/".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.lists(LABELS, max_size=6), st.lists(LABELS, max_size=9), st.integers(1, 40))
+def test_agrees_with_the_definitions_on_any_labels(
+    data: st.DataObject, query: list[str], gallery: list[str], block_scores: int
+) -> None:
+    row = st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.5]), min_size=len(gallery) + 1, max_size=len(gallery) + 1)
+    scores = torch.tensor(data.draw(st.lists(row, min_size=len(query) + 1, max_size=len(query) + 1)))
+    # The first query and the last gallery picture match, so that there is always something to evaluate.
+    case = Case(scores, pictures("a/1", *query), pictures(*gallery, "a/2"))
+    check_against_definitions(case, case.evaluate(block_scores=block_scores))
+
+
+def test_embeddings_are_compared_by_their_dot_product() -> None:
+    generator = torch.Generator().manual_seed(0)
+    case = draw_case(3, queries=30, gallery=80)
+    # Small whole numbers: the products are exact, and many are equal.
+    query, gallery = (torch.randint(-2, 3, (count, 6), generator=generator).float() for count in (30, 80))
+    metrics = evaluate(query, gallery, *encode_labels(case.query, case.gallery), block_scores=7 * 80)
+    check_against_definitions(Case(query @ gallery.T, case.query, case.gallery), metrics)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_embeddings_of_other_precision_are_compared_in_float32(dtype: torch.dtype) -> None:
+    labels = encode_labels(pictures("a/1", "b/1"), pictures("b/2", "a/2"))
+    embeddings = torch.eye(2, dtype=dtype, requires_grad=True)
+    assert evaluate(embeddings, embeddings, *labels).first_rank.tolist() == [2, 2]
+
+
+@pytest.mark.gpu
+def test_embeddings_on_a_gpu_are_ranked_as_on_the_cpu() -> None:
+    case = draw_case(3, queries=30, gallery=80)
+    labels = encode_labels(case.query, case.gallery)
+    query, gallery = torch.randint(-2, 3, (30, 6)).float(), torch.randint(-2, 3, (80, 6)).float()
+    assert evaluate(query.cuda(), gallery.cuda(), *labels).as_json() == evaluate(query, gallery, *labels).as_json()
+
+
+@pytest.mark.parametrize(
+    ("places", "average_precision", "negative_penalty"), [({1, 2, 10}, 0.77, 0.7), ({1, 4, 5}, 0.70, 0.4)]
+)
+def test_rank_lists_of_ye_2021_figure_4(places: set[int], average_precision: float, negative_penalty: float) -> None:
+    gallery = pictures(*("a/2" if place in places else f"{DISTRACTOR}/2" for place in range(1, 11)))
+    metrics = Case(-torch.arange(10.0).reshape(1, 10), pictures("a/1"), gallery).evaluate()
+    assert round(metrics.mAP, 2) == average_precision
+    assert 1 - metrics.mINP == pytest.approx(negative_penalty)
+    assert metrics.cmc[1] == 1
+
+
+def test_one_query_worked_by_hand() -> None:
+    gallery = pictures("b/1", "a/1", "a/2", "a/3", "b/2", f"{DISTRACTOR}/2")
+    scores = torch.tensor([[0.9, 0.8, 0.7, 0.2, 0.1, 0.5]])
+    metrics = Case(scores, pictures("a/1"), gallery).evaluate(ranks=(1, 2, 3, 4))
+    # a/1 is the query's own camera and goes; what is left reads b, a/2, distractor, a/3.
+    assert metrics.cmc == {1: 0, 2: 1, 3: 1, 4: 1}
+    assert metrics.mAP == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert metrics.mINP == pytest.approx(2 / 4)
+    assert metrics.interval == {"mAP": (0.5, 0.5), "rank1": (0, 0)}
+
+
+def test_equal_scores_rank_by_gallery_order() -> None:
+    first, last = pictures("a/2", "b/2", "b/2"), pictures("b/2", "b/2", "a/2")
+    for gallery, rank in ((first, 1), (last, 3)):
+        assert Case(torch.zeros(1, 3), pictures("a/1"), gallery).evaluate().first_rank.tolist() == [rank]
+
+
+def test_a_removed_picture_takes_no_rank_from_an_equal_score_after_it() -> None:
+    metrics = Case(torch.zeros(1, 3), pictures("a/1"), pictures("a/1", "a/2", "b/1")).evaluate()
+    assert metrics.first_rank.tolist() == [1]
+
+
+def test_pictures_by_the_same_camera_of_other_people_stay() -> None:
+    metrics = Case(torch.tensor([[2.0, 1.0]]), pictures("a/1"), pictures("b/1", "a/2")).evaluate()
+    assert metrics.first_rank.tolist() == [2]
+
+
+@pytest.mark.parametrize("cameras", [("", ""), ("", "1"), ("1", "")])
+def test_an_unknown_camera_removes_nothing(cameras: tuple[str, str]) -> None:
+    metrics = Case(torch.ones(1, 1), pictures(f"a/{cameras[0]}"), pictures(f"a/{cameras[1]}")).evaluate()
+    assert metrics.mAP == 1
+    assert metrics.protocol["unknown_camera_pictures"] == cameras.count("")
+
+
+def test_a_distractor_matches_nobody_and_can_rank_first() -> None:
+    query, gallery = pictures("a/1", f"{DISTRACTOR}/1"), pictures(f"{DISTRACTOR}/2", "a/2")
+    metrics = Case(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), query, gallery).evaluate()
+    assert metrics.first_rank.tolist() == [2, 0]
+    assert metrics.valid_queries == 1
+    assert metrics.protocol["distractor_pictures"] == 1
+
+
+def test_queries_without_a_match_do_not_count() -> None:
+    metrics = Case(torch.ones(3, 1), pictures("b/1", "a/1", "a/2"), pictures("a/2")).evaluate()
+    assert (metrics.mAP, metrics.mINP, metrics.cmc[1]) == (1, 1, 1)
+    assert (metrics.valid_queries, metrics.queries, metrics.gallery) == (1, 3, 1)
+    np.testing.assert_array_equal(metrics.average_precision, [np.nan, 1, np.nan])
+
+
+def test_the_curve_is_one_beyond_the_gallery() -> None:
+    assert Case(torch.zeros(1, 2), pictures("a/1"), pictures("b/2", "a/2")).evaluate().cmc == {1: 0, 5: 1, 10: 1, 20: 1}
+
+
+def test_a_score_of_minus_infinity_ranks_last() -> None:
+    scores = torch.tensor([[float("-inf"), 0.5, float("-inf")]])
+    metrics = Case(scores, pictures("a/1"), pictures("b/2", "c/2", "a/2")).evaluate()
+    assert metrics.first_rank.tolist() == [3]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 32, 33, 99, 100])
+def test_the_size_of_blocks_changes_nothing(rows: int) -> None:
+    case = draw_case(1, queries=100)
+    in_blocks, at_once = case.evaluate(block_scores=rows * 61), case.evaluate()
+    assert in_blocks.as_json() == at_once.as_json()
+    np.testing.assert_array_equal(in_blocks.average_precision, at_once.average_precision)
+
+
+def test_blocks_come_in_order_hold_no_more_than_asked_for_and_are_only_read() -> None:
+    case = draw_case(1)
+    before, spans, progress = case.scores.clone(), [], []
+
+    def score_block(start: int, stop: int) -> Tensor:
+        spans.append((start, stop))
+        return case.scores[start:stop]
+
+    evaluate_scores(
+        score_block,
+        *encode_labels(case.query, case.gallery),
+        block_scores=10 * 61 + 60,
+        on_progress=lambda done, total: progress.append((done, total)),
+    )
+    assert spans == [(0, 10), (10, 20), (20, 23)]
+    assert progress == [(10, 23), (20, 23), (23, 23)]
+    assert torch.equal(case.scores, before)
+
+
+def test_stops_before_the_next_block_when_asked() -> None:
+    case, done = draw_case(1), []
+    with pytest.raises(Stopped):
+        evaluate_scores(
+            rows_of(case.scores),
+            *encode_labels(case.query, case.gallery),
+            block_scores=61,
+            on_progress=lambda queries, total: done.append(queries),
+            should_stop=lambda: len(done) == 2,
+        )
+    assert done == [1, 2]
+
+
+def test_one_camera_only_is_explained_with_a_way_out() -> None:
+    with pytest.raises(DatasetError, match="only on the query's own camera") as caught:
+        Case(torch.ones(1, 2), pictures("a/1"), pictures("a/1", "b/1")).evaluate()
+    assert "another camera" in caught.value.hint
+
+
+@pytest.mark.parametrize("gallery", [("b/2",), (f"{DISTRACTOR}/2",), ()])
+def test_no_shared_person_is_explained_before_anything_is_scored(gallery: tuple[str, ...]) -> None:
+    def score_block(start: int, stop: int) -> Tensor:
+        raise AssertionError
+
+    with pytest.raises(DatasetError, match="no person is in both") as caught:
+        evaluate_scores(score_block, *encode_labels(pictures("a/1", f"{DISTRACTOR}/1"), pictures(*gallery)))
+    assert "same identity" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_embeddings_that_are_not_finite_are_refused_with_their_row(value: float) -> None:
+    labels = encode_labels(pictures("a/1", "b/1", "c/1"), pictures("a/2", "b/2", "c/2"))
+    broken = torch.eye(3)
+    broken[1, 2] = value
+    with pytest.raises(CoreError, match="1 of 3 query embeddings are not finite, the first in row 1"):
+        evaluate(broken, torch.eye(3), *labels)
+    with pytest.raises(CoreError, match="1 of 3 gallery embeddings"):
+        evaluate(torch.eye(3), broken, *labels)
+
+
+def test_embeddings_of_two_sizes_are_refused() -> None:
+    with pytest.raises(CoreError, match="Query embeddings have 4 dimensions, gallery embeddings 3"):
+        evaluate(torch.ones(1, 4), torch.ones(1, 3), *encode_labels(pictures("a/1"), pictures("a/2")))
+
+
+def test_embeddings_and_labels_of_two_lengths_are_refused() -> None:
+    labels = encode_labels(pictures("a/1"), pictures("a/2"))
+    with pytest.raises(CoreError, match=r"gallery embeddings have shape \(2, 3\), the labels are for 1"):
+        evaluate(torch.ones(1, 3), torch.ones(2, 3), *labels)
+
+
+def test_an_empty_split_is_named() -> None:
+    with pytest.raises(DatasetError, match="no query pictures"):
+        evaluate(torch.empty(0, 0), torch.ones(1, 3), *encode_labels([], pictures("a/2")))
+
+
+def test_a_score_that_is_not_a_number_is_refused_with_its_query() -> None:
+    scores = torch.ones(4, 2)
+    scores[2, 1] = float("nan")
+    with pytest.raises(CoreError, match="score of query 2 is not a number"):
+        Case(scores, pictures(*["a/1"] * 4), pictures("a/2", "b/2")).evaluate(block_scores=2)
+
+
+def test_blocks_of_the_wrong_shape_are_refused() -> None:
+    with pytest.raises(CoreError, match=r"shape \(1, 3\), the labels ask for \(1, 2\)"):
+        Case(torch.ones(1, 3), pictures("a/1"), pictures("a/2", "b/2")).evaluate()
+
+
+def test_the_answer_is_json_with_the_protocol_and_intervals() -> None:
+    metrics = draw_case(2).evaluate()
+    answer = json.loads(json.dumps(metrics.as_json()))
+    assert set(answer) == {"cmc", "mAP", "mINP", "valid_queries", "queries", "gallery", "protocol", "interval"}
+    assert set(answer["cmc"]) == {"1", "5", "10", "20"}
+    assert answer["interval"]["mAP"][0] <= answer["mAP"] <= answer["interval"]["mAP"][1]
+    assert answer["interval"]["rank1"][0] <= answer["cmc"]["1"] <= answer["interval"]["rank1"][1]
+    assert answer["protocol"]["ties"] == "equal scores rank by gallery order"
+    assert answer["protocol"]["query_identities"] == 5
+
+
+def test_the_same_queries_give_the_same_interval() -> None:
+    assert draw_case(4).evaluate().interval == draw_case(4).evaluate().interval
+
+
+def test_the_interval_of_many_people_is_that_of_the_normal_distribution() -> None:
+    values = np.random.default_rng(0).random((2, 400))
+    ends = bootstrap_interval(values, np.arange(400), np.random.default_rng(1))
+    deviation = 1.96 * values.std(axis=1) / 20
+    np.testing.assert_allclose(ends, np.stack([values.mean(1) - deviation, values.mean(1) + deviation], 1), atol=3e-3)
+
+
+def test_more_pictures_of_the_same_people_make_the_interval_no_narrower() -> None:
+    value, person = np.random.default_rng(0).random((1, 50)), np.arange(50)
+    once = bootstrap_interval(value, person, np.random.default_rng(1))
+    tenfold = bootstrap_interval(np.tile(value, 10), np.tile(person, 10), np.random.default_rng(1))
+    np.testing.assert_allclose(once, tenfold)
+
+
+def test_the_interval_of_one_person_is_the_mean() -> None:
+    ends = bootstrap_interval(np.array([[0.0, 1.0, 0.5]]), np.zeros(3, dtype=np.int64), np.random.default_rng(0))
+    np.testing.assert_allclose(ends, [[0.5, 0.5]])

@@ -1,0 +1,123 @@
+"""A tiny model, a small data set and pictures to upload, for the tests of galleries and search."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+from PIL import Image
+
+from reid_core.data.preprocessing import Preprocessing
+from reid_core.methods import METHODS
+from reid_core.model import load_model, save_model
+from reid_core.retrieval.encoder import Encoder
+from reid_core.settings import override
+from service.db.ids import new_id, new_ids
+from service.db.session import Database
+from service.db.tables import Dataset, DatasetImage, Model
+from service.settings import Settings
+from tests.reid_core.pictures import make_pictures
+
+SIZE = 512
+
+
+def save_tiny_model(folder: Path) -> None:
+    """An untrained network that is quick and tells colours apart."""
+    method = METHODS["bnneck"]
+    settings = override(method.recipe, {"backbone": "resnet18", "image": {"height": 32, "width": 16}})
+    torch.manual_seed(0)
+    network = method.build_network(settings, 4)
+    folder.mkdir(parents=True)
+    save_model(folder, network, method="bnneck", settings=settings, num_classes=4, preprocessing=Preprocessing(32, 16))
+
+
+def add_model_row(database: Database, model_id: str, name: str = "tiny") -> Model:
+    row = Model(
+        id=model_id,
+        name=name,
+        method="bnneck",
+        settings={},
+        lineage={},
+        embedding_size=SIZE,
+        preprocessing={},
+        files={"weights.safetensors": {"bytes": 1, "sha256": "0"}, "manifest.json": {"bytes": 1, "sha256": "0"}},
+    )
+    with database.write() as session:
+        session.add(row)
+    return row
+
+
+def add_dataset(database: Database, folder: Path, **changes: Any) -> Dataset:
+    """A registered data set with 4 identities on 2 cameras, 3 pictures each, as its gallery split."""
+    pictures = make_pictures(folder)
+    dataset = Dataset(
+        id=new_id("ds"), name="lobby", path=str(folder), format="auto", state="ready", uploaded=False, **changes
+    )
+    rows = [
+        DatasetImage(
+            id=image_id,
+            dataset_id=dataset.id,
+            split="gallery",
+            position=position,
+            path=picture.path.name,
+            identity=picture.identity,
+            camera=picture.camera,
+        )
+        for position, (image_id, picture) in enumerate(zip(new_ids("img", len(pictures)), pictures, strict=True))
+    ]
+    with database.write() as session:
+        session.add(dataset)
+        session.flush()
+        session.add_all(rows)
+    return dataset
+
+
+def encoder_for(settings: Settings, model_id: str) -> Encoder:
+    """As a worker loads it."""
+    return load_model(settings.models_dir / model_id, torch.device("cpu")).encoder()
+
+
+def picture(seed: int, format: str = "PNG", size: tuple[int, int] = (16, 32)) -> bytes:
+    """A picture of coloured stripes, another for every seed."""
+    colours = np.random.default_rng(seed).integers(0, 255, (4, 1, 3), dtype=np.uint8)
+    image = Image.fromarray(np.repeat(colours, 8, axis=0).repeat(16, axis=1)).resize(size)
+    file = io.BytesIO()
+    image.save(file, format)
+    return file.getvalue()
+
+
+def make_gallery(client: httpx.Client, **fields: Any) -> dict[str, Any]:
+    answer = client.post("/galleries", json={"name": "hall", "model": "tiny", **fields})
+    assert answer.status_code in (201, 202), answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def upload(
+    client: httpx.Client, gallery: str, contents: Sequence[bytes], metadata: Sequence[dict[str, Any]] | None = None
+) -> httpx.Response:
+    """Adds pictures called `0.png`, `1.png`, ..."""
+    files = [("files", (f"{number}.png", content, "image/png")) for number, content in enumerate(contents)]
+    data = {} if metadata is None else {"metadata": json.dumps(metadata)}
+    return client.post(f"/galleries/{gallery}/images", files=files, data=data)
+
+
+def added_ids(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 201, answer.text
+    return [item["image"] for item in answer.json()["added"]]
+
+
+def found_ids(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [result["image_id"] for result in answer.json()["results"]]
+
+
+def files_containing(folder: Path, needle: bytes) -> list[str]:
+    """Names of the files anywhere in `folder` that hold these bytes."""
+    return [str(path) for path in sorted(folder.rglob("*")) if path.is_file() and needle in path.read_bytes()]

@@ -1,0 +1,388 @@
+"""Searches find what is there, best first, and say what they cannot do."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from service.db.session import Database
+from service.db.tables import AuditEntry, Dataset, DatasetImage, Model
+from service.search.batching import MAX_PICTURES, Batcher
+from service.search.encoders import KEPT_MODELS, Encoders
+from service.search.fusion import best_scores
+from service.search.snapshots import Snapshots
+from service.settings import Settings
+from tests.service.galleries.conftest import MODEL_ID
+from tests.service.galleries.stock import (
+    SIZE,
+    add_model_row,
+    added_ids,
+    encoder_for,
+    found_ids,
+    make_gallery,
+    picture,
+    upload,
+)
+
+pytestmark = pytest.mark.usefixtures("model")
+
+COUNT = 8
+
+
+@pytest.fixture
+def ids(client: httpx.Client) -> list[str]:
+    """Eight pictures in the gallery `hall`: two of each person, cameras 1, 2, 3 and none, an hour apart."""
+    make_gallery(client)
+    metadata = [
+        {
+            "identity": f"p{number // 2}",
+            "camera": (None, "1", "2", "3")[number % 4],
+            "captured_at": None if number == 7 else f"2024-05-01T{number:02}:00:00Z",
+        }
+        for number in range(COUNT)
+    ]
+    return added_ids(upload(client, "hall", [picture(number) for number in range(COUNT)], metadata))
+
+
+def get(client: httpx.Client, **parameters: Any) -> httpx.Response:
+    return client.get("/search", params={"gallery": "hall", **parameters})
+
+
+def post(client: httpx.Client, *contents: bytes, **fields: Any) -> httpx.Response:
+    files = [("image", (f"{number}.png", content)) for number, content in enumerate(contents)]
+    return client.post("/search", data={"gallery": "hall", **fields}, files=files)
+
+
+def embeddings(settings: Settings, contents: list[bytes]) -> np.ndarray:
+    return encoder_for(settings, MODEL_ID).embed([Image.open(io.BytesIO(content)) for content in contents]).numpy()
+
+
+def test_a_stored_picture_finds_itself_and_then_what_is_closest(
+    client: httpx.Client, ids: list[str], settings: Settings, model: Model
+) -> None:
+    body = get(client, image_id=ids[3], top_k=5).json()
+    vectors = embeddings(settings, [picture(number) for number in range(COUNT)])
+    scores = vectors @ vectors[3]
+    order = np.argsort(-scores, kind="stable")[:5]
+    results = body["results"]
+    assert [result["image_id"] for result in results] == [ids[place] for place in order]
+    np.testing.assert_allclose([result["score"] for result in results], scores[order], atol=1e-5)
+    assert all(-1 <= result["score"] <= 1 for result in results)
+    assert [result["rank"] for result in results] == [1, 2, 3, 4, 5]
+    assert results[0] == {
+        "rank": 1,
+        "image_id": ids[3],
+        "score": results[0]["score"],
+        "retrieval_score": results[0]["score"],
+        "retrieval_rank": 1,
+        "identity": "p1",
+        "camera": "3",
+        "captured_at": "2024-05-01T03:00:00Z",
+        "external_id": None,
+        "links": results[0]["links"],
+    }
+    assert client.get(results[0]["links"]["image"]).content == picture(3)
+    assert body["search_id"].startswith("search_")
+    assert (body["gallery"], body["revision"]) == (client.get("/galleries/hall").json()["id"], 1)
+    assert (body["model"], body["reranker"], body["rerank"]) == (model.id, None, "none")
+    assert set(body["timings_ms"]) == {"decode", "embed", "retrieve", "rerank", "total"}
+    assert (
+        client.get("/v1/search", params={"gallery": "hall", "image_id": ids[3]})
+        .json()["results"][0]["links"]["image"]
+        .startswith("/v1/galleries/")
+    )
+
+
+def test_every_way_of_asking_finds_the_same(client: httpx.Client, ids: list[str], settings: Settings) -> None:
+    stored = found_ids(get(client, image_id=ids[5]))
+    (embedding,) = embeddings(settings, [picture(5)])
+    assert found_ids(post(client, picture(5))) == stored
+    in_address = client.post("/search?gallery=hall&top_k=3", files={"image": picture(5)})
+    assert found_ids(in_address) == stored[:3]
+    in_body = client.post("/search", json={"gallery": "hall", "embedding": (7 * embedding).tolist()})
+    assert found_ids(in_body) == stored
+    mixed = client.post("/search?gallery=hall", json={"embedding": embedding.tolist(), "top_k": 2})
+    assert found_ids(mixed) == stored[:2]
+
+
+def test_pictures_of_other_galleries_and_data_sets_can_be_asked_for(
+    client: httpx.Client, ids: list[str], database: Database, dataset: Dataset
+) -> None:
+    make_gallery(client, name="other")
+    (copy,) = added_ids(upload(client, "other", [picture(4)]))
+    results = get(client, image_id=copy).json()["results"]
+    assert (results[0]["image_id"], results[0]["score"] > 0.999) == (ids[4], True)
+    with database.read() as session:
+        image = session.query(DatasetImage).first()
+    assert image is not None
+    assert len(get(client, image_id=image.id).json()["results"]) == COUNT
+
+
+FILTERS: list[tuple[dict[str, Any], list[int]]] = [
+    ({"camera": "1"}, [1, 5]),
+    ({"camera": ["1", "3"]}, [1, 3, 5, 7]),
+    ({"camera": ""}, [0, 4]),
+    ({"exclude_camera": ["2", "3"]}, [0, 1, 4, 5]),
+    ({"camera": ["1", "2"], "exclude_camera": "2"}, [1, 5]),
+    ({"camera": "nowhere"}, []),
+    ({"captured_after": "2024-05-01T05:00:00Z"}, [5, 6]),
+    ({"captured_before": "2024-05-01T04:00:00+02:00"}, [0, 1]),
+    ({"captured_after": "2024-05-01T01:00:00Z", "captured_before": "2024-05-01T03:00:00Z"}, [1, 2]),
+    ({"min_score": 0.9999}, [0]),
+]
+
+
+def test_filters_come_before_the_cut(client: httpx.Client, ids: list[str]) -> None:
+    for filters, expected in FILTERS:
+        found = found_ids(get(client, image_id=ids[0], **filters))
+        assert sorted(found) == sorted(ids[number] for number in expected), filters
+        assert found_ids(post(client, picture(0), **filters)) == found
+        assert found_ids(get(client, image_id=ids[0], top_k=1, **filters)) == found[:1]
+
+
+def test_filters_in_json_are_lists(client: httpx.Client, ids: list[str]) -> None:
+    body = {"gallery": "hall", "embedding": [1.0] * SIZE, "camera": ["1", "2"], "exclude_camera": ["2"]}
+    assert sorted(found_ids(client.post("/search", json=body))) == sorted([ids[1], ids[5]])
+
+
+def test_the_query_itself_can_be_left_out(client: httpx.Client, ids: list[str]) -> None:
+    everything = found_ids(get(client, image_id=ids[0], top_k=4))
+    assert everything[0] == ids[0]
+    body = get(client, image_id=ids[0], top_k=3, exclude_self=True).json()
+    assert [result["image_id"] for result in body["results"]] == everything[1:]
+    assert [result["rank"] for result in body["results"]] == [1, 2, 3]
+
+
+def test_several_pictures_are_fused(client: httpx.Client, ids: list[str], settings: Settings) -> None:
+    vectors = embeddings(settings, [picture(number) for number in range(COUNT)])
+    queries = vectors[[2, 6]]
+    mean = queries.mean(axis=0) / np.linalg.norm(queries.mean(axis=0))
+    for fusion, scores in (("mean", vectors @ mean), ("max", (vectors @ queries.T).max(axis=1))):
+        results = post(client, picture(2), picture(6), fusion=fusion, top_k=4).json()["results"]
+        np.testing.assert_allclose([result["score"] for result in results], np.sort(scores)[::-1][:4], atol=1e-5)
+    best = found_ids(post(client, picture(2), picture(6), fusion="max", top_k=2))
+    assert sorted(best) == sorted([ids[2], ids[6]])
+
+
+def test_the_best_of_several_queries_equals_comparing_everything() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.integers(0, 30, (3, 40)).astype(np.float32)  # with many ties
+    order = np.lexsort((np.broadcast_to(np.arange(40), (3, 40)), -scores))[:, :7]
+    got_scores, got = best_scores(np.take_along_axis(scores, order, axis=1), order, 7)
+    best = scores.max(axis=0)
+    expected = np.lexsort((np.arange(40), -best))[:7]
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(got_scores, best[expected])
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], int, str | None]] = [
+    ({"gallery": "nobody"}, 404, None),
+    ({"image_id": "img_nobody"}, 404, None),
+    ({"top_k": 0}, 422, "/query/top_k"),
+    ({"top_k": 1001}, 422, "/query/top_k"),
+    ({"candidates": 1001}, 422, "/query/candidates"),
+    ({"top_k": "many"}, 422, "/query/top_k"),
+    ({"rerank": "qaconv"}, 422, "/query/rerank"),
+    ({"rerank": "k_reciprocal"}, 422, "/query/rerank"),
+    ({"rerank": "magic"}, 422, "/query/rerank"),
+    ({"explain": "true"}, 422, "/query/explain"),
+    ({"min_score": "nan"}, 422, "/query/min_score"),
+    ({"captured_after": "yesterday"}, 422, "/query/captured_after"),
+    ({"captured_after": "2024-05-01T05:00:00"}, 422, "/query/captured_after"),
+    ({"captured_after": "1714500000"}, 422, "/query/captured_after"),
+    ({"captured_after": "0001-01-01T00:00:00+14:00"}, 422, "/query/captured_after"),
+    ({"captured_after": "2024-05-02T00:00:00Z", "captured_before": "2024-05-01T00:00:00Z"}, 422, "/query"),
+    ({"colour": "red"}, 422, "/query/colour"),
+    ({"image_id": None}, 422, "/query/image_id"),
+]
+
+
+def test_impossible_questions_are_refused(client: httpx.Client, ids: list[str]) -> None:
+    for parameters, status, pointer in IMPOSSIBLE:
+        asked = {"gallery": "hall", "image_id": ids[0]} | parameters
+        answer = client.get("/search", params={name: value for name, value in asked.items() if value is not None})
+        assert (answer.status_code, bool(answer.json()["detail"])) == (status, True), parameters
+        if pointer is not None:
+            assert answer.json()["errors"][0]["pointer"] == pointer, parameters
+
+
+def test_impossible_uploads_are_refused(client: httpx.Client, ids: list[str]) -> None:
+    def outcome(answer: httpx.Response) -> tuple[int, str]:
+        errors = answer.json()["errors"]
+        return answer.status_code, errors[0]["pointer"] if errors else answer.json()["type"]
+
+    assert outcome(post(client, b"no picture")) == (415, "/problems/invalid-picture")
+    assert outcome(post(client, picture(1), b"no picture")) == (415, "/problems/invalid-picture")
+    assert outcome(post(client, *[picture(1)] * 17)) == (413, "/problems/too-large")
+    assert outcome(client.post("/search?gallery=hall", files={"images": picture(1)})) == (422, "/images")
+    assert outcome(client.post("/search", files={"gallery": (None, "hall")})) == (422, "/image")
+    assert outcome(client.post("/search", files={"image": picture(1)})) == (422, "/gallery")
+    assert outcome(post(client, picture(1), top_k="0")) == (422, "/top_k")
+    assert outcome(post(client, picture(1), top_k=["1", "2"])) == (422, "/top_k")
+    assert outcome(post(client, picture(1), rerank="qaconv")) == (422, "/rerank")
+    twice = client.post("/search?gallery=hall", data={"gallery": "hall"}, files={"image": picture(1)})
+    assert outcome(twice) == (422, "/gallery")
+    assert outcome(client.post("/search?gallery=hall&colour=red", files={"image": picture(1)})) == (
+        422,
+        "/query/colour",
+    )
+    assert client.post("/search", content=b"x", headers={"Content-Type": "image/png"}).status_code == 415
+
+
+NOWHERE: list[tuple[Any, str | None]] = [
+    ([1.0] * (SIZE - 1), "/embedding"),
+    ([], "/embedding"),
+    ("none", "/embedding"),
+    ([0.0] * SIZE, None),
+    (["x"] * SIZE, "/embedding/0"),
+]
+
+
+def test_embeddings_that_point_nowhere_are_refused(client: httpx.Client, ids: list[str]) -> None:
+    for embedding, pointer in NOWHERE:
+        answer = client.post("/search", json={"gallery": "hall", "embedding": embedding})
+        assert answer.status_code == 422, answer.text
+        if pointer is not None:
+            assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+def test_the_length_of_an_embedding_does_not_matter(client: httpx.Client, ids: list[str]) -> None:
+    asked = [{"gallery": "hall", "embedding": [length] * SIZE} for length in (1.0, 1e-300, 1e-9, 1e9, 1e300)]
+    first, *others = (client.post("/search", json=body).json()["results"] for body in asked)
+    for other in others:
+        assert [result["score"] for result in other] == pytest.approx([result["score"] for result in first])
+
+
+def test_json_that_is_no_number_is_refused(client: httpx.Client, ids: list[str]) -> None:
+    numbers = ", ".join(["NaN"] * SIZE)
+    content = f'{{"gallery": "hall", "embedding": [{numbers}]}}'
+    answer = client.post("/search", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    for body in ("[]", "null", '"hall"', "{"):
+        refused = client.post("/search", content=body, headers={"Content-Type": "application/json"})
+        assert refused.status_code in (400, 422), body
+
+
+def test_a_gallery_without_pictures_has_nothing_to_search(client: httpx.Client) -> None:
+    make_gallery(client)
+    answer = post(client, picture(1))
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/no-index")
+    assert "POST /galleries/" in answer.json()["hint"]
+
+
+def test_searching_changes_nothing_but_the_audit_log(
+    client: httpx.Client, ids: list[str], settings: Settings, database: Database
+) -> None:
+    gallery = client.get("/galleries/hall").json()
+    files = {path: path.read_bytes() for path in settings.galleries_dir.rglob("*") if path.is_file()}
+    search = get(client, image_id=ids[0]).json()["search_id"]
+    post(client, picture(99))
+    assert client.get("/galleries/hall").json() == gallery
+    assert {path: path.read_bytes() for path in settings.galleries_dir.rglob("*") if path.is_file()} == files
+    with database.read() as session:
+        entries = session.query(AuditEntry).filter_by(action="search").order_by(AuditEntry.id).all()
+    assert len(entries) == 2
+    assert (entries[0].target, entries[0].detail) == (gallery["id"], {"search_id": search})
+    assert entries[0].key_id is not None
+
+
+def test_a_model_whose_files_are_damaged_is_told(
+    client: httpx.Client, ids: list[str], database: Database, settings: Settings
+) -> None:
+    add_model_row(database, "mdl_2", "broken")
+    make_gallery(client, name="other", model="broken")
+    answer = upload(client, "other", [picture(1)])
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/weights-unusable")
+    (settings.models_dir / "mdl_2").symlink_to(settings.models_dir / MODEL_ID)
+    assert upload(client, "other", [picture(1)]).status_code == 201
+
+
+def test_snapshots_are_extended_and_not_loaded_anew(
+    client: httpx.Client, ids: list[str], database: Database, settings: Settings
+) -> None:
+    gallery = client.get("/galleries/hall").json()["id"]
+    snapshots = Snapshots(database, settings)
+    first = snapshots.current(gallery)
+    assert snapshots.current(gallery) is first
+    (new,) = added_ids(upload(client, "hall", [picture(50)], [{"camera": "9"}]))
+    client.delete(f"/galleries/hall/images/{ids[2]}")
+    second = snapshots.current(gallery)
+    assert second.snapshot.store is first.snapshot.store
+    assert (len(first.snapshot), len(second.snapshot)) == (8, 9)
+    assert second.snapshot.alive.tolist() == [number != 2 for number in range(9)]
+    assert "9" in second.snapshot.camera_names
+    assert second.revision == first.revision + 2
+    client.delete(f"/galleries/hall/images/{new}")
+    fresh, extended = Snapshots(database, settings).current(gallery), snapshots.current(gallery)
+    assert fresh.snapshot.alive.tolist() == extended.snapshot.alive.tolist()
+
+
+class Recorder:
+    """An encoder that notes how many pictures came together, and holds the first batch until it is let go."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.busy = threading.Event()
+        self.go = threading.Event()
+
+    def embed_prepared(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(pictures))
+        self.busy.set()
+        self.go.wait(10)
+        if (pictures < 0).any():
+            raise ValueError("a picture is broken")
+        return pictures * 2
+
+
+def test_requests_at_the_same_time_are_embedded_together() -> None:
+    batcher, recorder = Batcher(), Recorder()
+    with ThreadPoolExecutor(50) as pool:
+        first = pool.submit(batcher.embed, recorder, torch.zeros(1, 2))
+        recorder.busy.wait(10)
+        others = [pool.submit(batcher.embed, recorder, torch.full((2, 2), number)) for number in range(40)]
+        while batcher._requests.qsize() < 40:
+            pass
+        recorder.go.set()
+        assert first.result().shape == (1, 2)
+        for number, other in enumerate(others):
+            assert torch.equal(other.result(), torch.full((2, 2), 2 * number))
+    assert recorder.sizes == [1, MAX_PICTURES, MAX_PICTURES, 80 - 2 * MAX_PICTURES]
+    batcher.close()
+
+
+def test_an_error_reaches_whoever_asked_and_the_next_request_is_answered() -> None:
+    batcher, recorder = Batcher(), Recorder()
+    recorder.go.set()
+    with pytest.raises(ValueError, match="broken"):
+        batcher.embed(recorder, torch.full((1, 2), -1))
+    assert batcher.embed(recorder, torch.ones(1, 2)).tolist() == [[2, 2]]
+    batcher.close()
+    with pytest.raises(Exception, match="stopping"):
+        batcher.embed(recorder, torch.ones(1, 2))
+
+
+def test_only_the_models_used_last_stay_loaded(settings: Settings) -> None:
+    for number in range(KEPT_MODELS + 1):
+        (settings.models_dir / f"mdl_{number}").symlink_to(settings.models_dir / MODEL_ID)
+    batcher = Batcher()
+    encoders = Encoders(settings, batcher)
+    load: Callable[[int], object] = lambda number: encoders.get(f"mdl_{number}").encoder  # noqa: E731
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(load, [0] * 4))) == 1
+    first = load(0)
+    load(1)
+    load(2)
+    assert load(0) is first
+    load(3)
+    assert load(0) is first
+    assert len(encoders._loaded) == KEPT_MODELS
+    batcher.close()

@@ -1,0 +1,65 @@
+"""The migrations make exactly the tables that the code uses, on both databases, and only once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+
+from service.db.schema import current_version, latest_version, upgrade
+from service.db.session import Database, open_database
+from service.db.tables import Base
+from service.settings import Settings
+
+
+def test_migrations_and_tables_agree(each_database: Database) -> None:
+    with each_database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_missing_column_is_noticed(each_database: Database) -> None:
+    with each_database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE workers DROP COLUMN queues"))
+        context = MigrationContext.configure(connection)
+        (difference,) = compare_metadata(context, Base.metadata)
+    assert difference[0] == "add_column"
+
+
+def test_the_version_is_known_before_and_after(settings: Settings) -> None:
+    database = open_database(settings.database_url)
+    with database.engine.connect() as connection:
+        assert current_version(connection) is None
+    upgrade(settings.database_url)
+    with database.engine.connect() as connection:
+        assert current_version(connection) == latest_version()
+    database.close()
+
+
+def test_upgrading_again_changes_nothing(each_database: Database) -> None:
+    url = each_database.engine.url.render_as_string(hide_password=False)
+    upgrade(url)
+    with each_database.engine.connect() as connection:
+        assert _tables(connection) == {*Base.metadata.tables, "alembic_version"}
+
+
+@pytest.mark.parametrize("fixture", ["settings", "postgresql_url"])
+def test_processes_that_start_together_upgrade_once(fixture: str, request: pytest.FixtureRequest) -> None:
+    value = request.getfixturevalue(fixture)
+    url = value.database_url if isinstance(value, Settings) else value
+    # Processes, since Alembic keeps its state in module variables: threads of one process could not do this.
+    command = [sys.executable, "-c", f"from service.db.schema import upgrade; upgrade({url!r})"]
+    running = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    database = open_database(url)
+    with database.engine.connect() as connection:
+        assert current_version(connection) == latest_version()
+    database.close()
+
+
+def _tables(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names())

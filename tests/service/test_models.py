@@ -1,0 +1,171 @@
+"""Models are shown, renamed, downloaded in parts and deleted over the API."""
+
+from __future__ import annotations
+
+import hashlib
+
+import httpx
+import pytest
+
+from service.db.ids import new_id
+from service.db.session import Database
+from service.db.tables import Dataset, Evaluation, Gallery, Job, Model
+from service.settings import Settings
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def models(database: Database, settings: Settings) -> list[str]:
+    """Three models, `a`, `b` and `c`, with a file each."""
+    ids = [new_id("mdl") for _ in "abc"]
+    with database.write() as session:
+        for identifier, name in zip(ids, "abc", strict=True):
+            folder = settings.models_dir / identifier
+            folder.mkdir(parents=True)
+            (folder / "weights.safetensors").write_bytes(CONTENT)
+            (folder / "training.log").write_text("not listed")
+            session.add(
+                Model(
+                    id=identifier,
+                    name=name,
+                    method="bnneck" if name != "c" else "bnneck-camera",
+                    settings={"backbone": "resnet18"},
+                    lineage={"datasets": []},
+                    embedding_size=512,
+                    preprocessing={"height": 256},
+                    files={"weights.safetensors": {"bytes": len(CONTENT), "sha256": sha256(CONTENT)}},
+                )
+            )
+    return ids
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def add_evaluation(database: Database, model: str, dataset: str, accuracy: float) -> str:
+    row = Evaluation(
+        id=new_id("eval"),
+        model_id=model,
+        dataset_id=dataset,
+        rerank="none",
+        metrics={"mAP": accuracy, "cmc": {"1": 0.5}, "valid_queries": 3},
+        protocol={"cross_camera": True},
+    )
+    with database.write() as session:
+        session.add(row)
+    return row.id
+
+
+def test_a_model_is_shown_with_everything_that_made_it(
+    client: httpx.Client, database: Database, models: list[str]
+) -> None:
+    evaluation = add_evaluation(database, models[0], "ds_1", 0.7)
+    body = client.get("/models/a").json()
+    assert body == client.get(f"/models/{models[0]}").json()
+    assert (body["id"], body["method"], body["embedding_size"]) == (models[0], "bnneck", 512)
+    assert (body["settings"], body["lineage"]) == ({"backbone": "resnet18"}, {"datasets": []})
+    assert [item["id"] for item in body["evaluations"]] == [evaluation]
+    assert body["evaluations"][0]["mAP"] == 0.7
+    (file,) = body["files"]
+    assert (file["name"], file["bytes"], file["sha256"]) == ("weights.safetensors", len(CONTENT), sha256(CONTENT))
+    assert client.get(file["links"]["content"]).content == CONTENT
+    assert client.get("/models/nobody").status_code == 404
+
+
+def test_models_are_listed_newest_first_and_by_method(client: httpx.Client, models: list[str]) -> None:
+    assert [item["name"] for item in client.get("/models").json()["items"]] == ["c", "b", "a"]
+    by_method = client.get("/models?method=bnneck-camera").json()["items"]
+    assert [item["name"] for item in by_method] == ["c"]
+    first = client.get("/v1/models?limit=1").json()
+    assert first["items"][0]["links"]["self"] == f"/v1/models/{models[2]}"
+    assert first["next_cursor"] is not None
+
+
+def test_files_come_whole_or_in_parts_and_no_others_do(client: httpx.Client, models: list[str]) -> None:
+    url = "/models/a/files/weights.safetensors"
+    part = client.get(url, headers={"Range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, CONTENT[100:200])
+    assert part.headers["content-range"] == f"bytes 100-199/{len(CONTENT)}"
+    assert client.get(url).headers["etag"] == f'"{sha256(CONTENT)}"'
+    for name in ("training.log", "..%2F..%2Freid.db", "%2e%2e", "nothing"):
+        assert client.get(f"/models/a/files/{name}").status_code == 404, name
+    assert "weights.safetensors" in client.get("/models/a/files/nothing").json()["hint"]
+
+
+def test_a_model_can_be_renamed_to_what_nobody_is_called(
+    client: httpx.Client, database: Database, models: list[str]
+) -> None:
+    assert client.patch("/models/a", json={"name": "entrance"}).json()["name"] == "entrance"
+    assert client.get("/models/entrance").json()["id"] == models[0]
+    assert client.patch("/models/entrance", json={"name": "entrance"}).status_code == 200
+    taken = client.patch("/models/entrance", json={"name": "b"})
+    assert (taken.status_code, taken.json()["type"]) == (409, "/problems/name-taken")
+    with database.write() as session:
+        session.add(Job(id=new_id("job"), kind="train", state="queued", spec={"model_name": "coming"}))
+    assert client.patch("/models/entrance", json={"name": "coming"}).status_code == 409
+    assert client.patch("/models/entrance", json={"method": "qaconv"}).status_code == 422
+    assert client.patch("/models/nobody", json={"name": "x"}).status_code == 404
+
+
+def test_a_model_in_use_stays(client: httpx.Client, database: Database, models: list[str]) -> None:
+    assert client.post("/galleries", json={"name": "hall", "model": "a"}).status_code == 201
+    with database.write() as session:
+        job = Job(id=new_id("job"), kind="evaluate", state="running", spec={"model": models[1], "dataset": "ds"})
+        session.add(job)
+    for name, user in (("a", "hall"), ("b", job.id)):
+        answer = client.delete(f"/models/{name}")
+        assert (answer.status_code, answer.json()["type"]) == (409, "/problems/in-use")
+        assert user in answer.json()["detail"]
+    assert len(client.get("/models").json()["items"]) == 3
+
+
+def test_a_deleted_model_leaves_nothing(
+    client: httpx.Client, database: Database, settings: Settings, models: list[str]
+) -> None:
+    add_evaluation(database, models[0], "ds_1", 0.7)
+    assert client.delete("/models/a").status_code == 204
+    assert client.delete("/models/a").status_code == 404
+    assert not (settings.models_dir / models[0]).exists()
+    with database.read() as session:
+        assert session.query(Evaluation).count() == 0
+        assert session.query(Gallery).count() == 0
+
+
+def test_evaluations_are_listed_and_narrowed_down(client: httpx.Client, database: Database, models: list[str]) -> None:
+    with database.write() as session:
+        session.add(Dataset(id="ds_1", name="lobby", path="/", format="auto", state="ready", uploaded=False))
+    first = add_evaluation(database, models[0], "ds_1", 0.5)
+    second = add_evaluation(database, models[1], "ds_gone", 0.6)
+    third = add_evaluation(database, models[1], "ds_1", 0.7)
+
+    def listed(**filters: str) -> list[str]:
+        answer = client.get("/evaluations", params=filters)
+        assert answer.status_code == 200, answer.text
+        return [item["id"] for item in answer.json()["items"]]
+
+    assert listed() == [third, second, first]
+    assert listed(model="b") == listed(model=models[1]) == [third, second]
+    assert listed(dataset="lobby") == [third, first]
+    assert listed(dataset="ds_gone") == [second]
+    assert listed(model="c") == []
+    unknown = client.get("/evaluations?model=nobody")
+    assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/query/model")
+
+
+def test_the_matrix_shows_the_newest_evaluation_of_each_pair(
+    client: httpx.Client, database: Database, models: list[str]
+) -> None:
+    with database.write() as session:
+        session.add(Dataset(id="ds_1", name="lobby", path="/", format="auto", state="ready", uploaded=False))
+    add_evaluation(database, models[0], "ds_1", 0.1)
+    newest = add_evaluation(database, models[0], "ds_1", 0.5)
+    other = add_evaluation(database, models[1], "ds_gone", 0.6)
+    matrix = client.get("/evaluations/matrix").json()
+    assert matrix["models"] == [{"id": models[n], "name": "ab"[n], "method": "bnneck"} for n in (0, 1)]
+    assert matrix["datasets"] == [{"id": "ds_1", "name": "lobby"}, {"id": "ds_gone", "name": None}]
+    cells = {(m, d): cell["id"] for m, row in matrix["cells"].items() for d, cell in row.items()}
+    assert cells == {(models[0], "ds_1"): newest, (models[1], "ds_gone"): other}
+    assert matrix["cells"][models[0]]["ds_1"]["mAP"] == 0.5
+    assert client.get("/evaluations/matrix?model=a").status_code == 422

@@ -1,0 +1,126 @@
+"""A whole service as users start it, `reid up`, for tests that kill parts of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+
+class Service:
+    """Starts `reid up` in a home folder, stops or kills it, and talks to it."""
+
+    def __init__(self, home: Path, data: Path, **settings: str) -> None:
+        self.home = home
+        self.port = _free_port()
+        self._environment = os.environ | {
+            "REID_HOME": str(home),
+            "REID_DATA_ROOTS": str(data),
+            "REID_LOG_LEVEL": "warning",
+            "REID_LEASE_SECONDS": "3",
+            "REID_CHECKPOINT_SECONDS": "1",
+            "REID_MIN_FREE_BYTES": "0",
+            "REID_THREADS": "1",
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns once the service can take work."""
+        if self._process is not None:
+            self.http.close()
+            self._process.wait(60)
+        command = [sys.executable, "-P", "-m", "service.cli", "up", "--port", str(self.port)]
+        self._process = subprocess.Popen(command, env=self._environment, start_new_session=True)
+        self.wait(lambda: self._is_ready(), seconds=120)
+        key = (self.home / "admin.key").read_text().strip()
+        self.http = httpx.Client(base_url=self.address, headers={"X-API-Key": key}, timeout=60)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """Ends it as Ctrl-C does."""
+        assert self._process is not None
+        self.http.close()
+        self._process.send_signal(signal.SIGINT)
+        assert self._process.wait(60) == 0
+
+    def kill_everything(self) -> None:
+        """What a power cut leaves of the processes: nothing."""
+        self.http.close()
+        for process in self.processes():
+            process.kill()
+        self.wait(lambda: not self.processes(), seconds=20)
+        assert self._process is not None
+        self._process.wait(20)
+
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """The living processes of this service whose command line has all the words."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                line = process.cmdline()
+                ours = process.environ().get("REID_HOME") == str(self.home)
+                if ours and process.status() != psutil.STATUS_ZOMBIE and all(word in line for word in words):
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def post(self, path: str, body: dict[str, Any] | None = None, expect: int = 202) -> Any:
+        answer = self.http.post(path, json=body)
+        assert answer.status_code == expect, answer.text
+        return answer.json()
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        answer = self.http.get(path, params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def job(self, job_id: str) -> Any:
+        return self.get(f"/jobs/{job_id}")
+
+    def wait_for(self, job_id: str, *states: str, seconds: float = 240) -> Any:
+        """The job once it is in one of the states."""
+        self.wait(lambda: self.job(job_id)["state"] in states, seconds=seconds, why=lambda: self._explain(job_id))
+        return self.job(job_id)
+
+    def wait(self, done: Callable[[], bool], *, seconds: float, why: Callable[[], str] = lambda: "") -> None:
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, f"not within {seconds} s {why()}"
+            time.sleep(0.1)
+
+    def register(self, name: str, folder: Path) -> str:
+        """The id of a ready data set."""
+        made = self.post("/datasets", {"name": name, "path": str(folder)})
+        self.wait_for(made["job"], "succeeded")
+        return str(made["id"])
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "reid up ended"
+        try:
+            return httpx.get(f"{self.address}/healthz/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _explain(self, job_id: str) -> str:
+        return f"{self.job(job_id)} {self.http.get(f'/jobs/{job_id}/logs').text[-2000:]}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

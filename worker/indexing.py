@@ -1,0 +1,24 @@
+"""Index jobs: pictures of a split added to a gallery, or a gallery embedded anew."""
+
+from __future__ import annotations
+
+from reid_core.model import load_model
+from reid_core.training.precision import resolve_device
+from service.galleries import index_gallery
+from worker.work import Outcome, Work
+
+
+def run(work: Work) -> Outcome:
+    """Does what the spec says: `{gallery}` rebuilds, `{gallery, add: {dataset, split}}` adds."""
+    spec, settings = work.job.spec, work.settings
+    device = resolve_device(settings.device)
+    result = index_gallery(
+        work.database,
+        settings,
+        spec["gallery"],
+        add=spec.get("add"),
+        encoder_for=lambda model_id: load_model(settings.models_dir / model_id, device).encoder(),
+        on_progress=work.progress("embed"),
+        should_stop=work.should_stop,
+    )
+    return Outcome({"gallery": spec["gallery"], **result})

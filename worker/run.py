@@ -1,0 +1,102 @@
+"""`python -m worker.run <job id> <attempt>`: the process that carries out one attempt of one job."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+
+import torch
+
+from reid_core.errors import CoreError, Stopped
+from reid_core.training.loop import CHECKPOINT_NAME
+from service.db.session import open_database
+from service.db.tables import Job
+from service.errors import Problem, problem_from_core
+from service.jobs.lifecycle import LeaseLost, fail, find_job, succeed
+from service.settings import get_settings
+from worker import evaluation, indexing, registration, training
+from worker.reporter import Reporter
+from worker.work import Outcome, Work
+
+logger = logging.getLogger(__name__)
+
+KINDS = {
+    "train": training.run,
+    "evaluate": evaluation.run,
+    "index": indexing.run,
+    "register": registration.run,
+}
+
+
+def main() -> None:
+    """Runs the attempt and writes its end; leaves no end behind when it was told to stop."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    job_id, attempt = sys.argv[1], int(sys.argv[2])
+    stop = threading.Event()
+    # Only a flag: an exception out of a handler can be swallowed by whatever runs at that moment.
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
+
+    settings = get_settings()
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    database = open_database(settings.database_url)
+    with database.read() as session:
+        job = find_job(session, job_id)
+    reporter = Reporter(database, job_id, attempt, settings.lease_seconds)
+    reporter.start()
+    work = Work(settings, database, job, attempt, reporter, lambda: stop.is_set() or reporter.cancelling)
+    try:
+        outcome = _carry_out(work)
+        reporter.close()
+        if isinstance(outcome, Problem):
+            fail(database, job_id, attempt, outcome)
+        elif outcome is not None:
+            with database.write() as session:
+                session.add_all(outcome.rows)
+                succeed(session, job_id, attempt, outcome.result)
+            (work.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
+    except LeaseLost:
+        logger.warning("attempt %s of %s is over; its result is dropped", attempt, job_id)
+
+
+def _carry_out(work: Work) -> Outcome | Problem | None:
+    logger.info("attempt %s of %s job %s", work.attempt, work.job.kind, work.job.id)
+    try:
+        return KINDS[work.job.kind](work)
+    except Stopped:
+        logger.info("stopped as asked")
+        return None
+    except Problem as problem:
+        logger.exception("the job failed")
+        return problem
+    except CoreError as error:
+        logger.exception("the job failed")
+        return problem_from_core(error)
+    except LeaseLost:
+        raise
+    except Exception as error:
+        logger.exception("the job failed unexpectedly")
+        return _unexpected(error, work.job)
+
+
+def _unexpected(error: Exception, job: Job) -> Problem:
+    return Problem(
+        "internal",
+        f"The job failed unexpectedly: {type(error).__name__}: {error}",
+        hint=f"GET /jobs/{job.id}/logs has the details.",
+    )
+
+
+def _end_with_supervisor() -> None:
+    """Ends this process group when the supervisor is gone, which closes our standard input."""
+    sys.stdin.buffer.read()
+    logger.warning("the supervisor is gone; this attempt ends")
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

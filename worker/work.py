@@ -1,0 +1,50 @@
+"""What every kind of job is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reid_core.errors import Stopped
+from service.db.session import Database
+from service.db.tables import Base, Job
+from service.jobs.recording import progress_as_json
+from service.settings import Settings
+from worker.reporter import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One attempt of one job. `should_stop` turns True when the process is to end soon."""
+
+    settings: Settings
+    database: Database
+    job: Job
+    attempt: int
+    reporter: Reporter
+    should_stop: Callable[[], bool]
+
+    @property
+    def folder(self) -> Path:
+        """Where this job keeps its checkpoint and log."""
+        return self.settings.jobs_dir / self.job.id
+
+    def progress(self, phase: str) -> Callable[[int, int], None]:
+        """A callback (done, total) that shows this phase's progress and raises `Stopped` when it is time to."""
+
+        def report(done: int, total: int) -> None:
+            self.reporter.progress(progress_as_json(done / max(total, 1), phase, done=done, total=total))
+            if self.should_stop():
+                raise Stopped
+
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A job's result and the rows that come into being in the same moment in which it succeeds."""
+
+    result: dict[str, Any]
+    rows: Sequence[Base] = ()
