@@ -14,7 +14,7 @@ from reid_core.network import Output
 
 _PROCESS_BYTES = 500 * 1024**2
 _MATRIX_SIZE = 1024
-# Shares of the device's matrix rate that convolution networks were seen to reach (docs/results.md).
+# Assumed shares of the matrix rate that convolution networks reach; not calibrated on any machine yet.
 _SHARE, _SHARE_DEPTHWISE = 0.35, 0.08
 
 

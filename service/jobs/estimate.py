@@ -17,7 +17,7 @@ from service.jobs.specs import Resolved
 from service.settings import Settings
 
 _EMBEDDING_BATCH = 32
-_BASIS = "counted operations at a usual share of this machine's measured matrix rate; a worker elsewhere may differ"
+_BASIS = "counted operations at an assumed share of this machine's measured matrix rate; a worker elsewhere may differ"
 
 
 def estimate(session: Session, settings: Settings, job: Resolved) -> dict[str, Any]:
