@@ -27,7 +27,7 @@ test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
 
 lint: setup
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports

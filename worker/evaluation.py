@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from service.datasets import pictures
-
 from reid_core.evaluation.ranking import encode_labels, evaluate
 from reid_core.model import load_model
 from reid_core.training.precision import resolve_device
+from service.datasets import pictures
 from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.tables import Dataset, Evaluation
