@@ -1,0 +1,114 @@
+"""Original distances between N pictures, a block of rows at a time: from embeddings, or from a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reid_core.errors import CoreError, Stopped
+
+Array = Tensor | NDArray[Any]
+
+BLOCK_DISTANCES = 2**23
+"""Distances held at once: 32 MB, enough rows for a fast matrix product. Always whole rows."""
+
+_PAIRS_AT_ONCE = 2**13
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distances:
+    """Float32 distances between `size` pictures, made when asked for: 0 or more, smaller is closer."""
+
+    size: int
+    device: torch.device
+    rows: Callable[[int, int, int], Tensor]
+    """(start, stop, first) -> (stop - start, size - first), of pictures from start on to those from `first` on. It is
+    the caller's to change."""
+    pairs: Callable[[Tensor, Tensor], Tensor]
+    """(P,), (P,) -> (P,), of picture rows[p] to picture columns[p]."""
+
+
+def read_embeddings(query: Array, gallery: Array) -> Distances:
+    """Squared Euclidean distances between all pictures, queries first.
+
+    Raises:
+        CoreError: the embeddings are not of two dimensions, none, not finite, or of different size.
+    """
+    splits = {"query": torch.as_tensor(query), "gallery": torch.as_tensor(gallery)}
+    for split, embeddings in splits.items():
+        _check_embeddings(split, embeddings)
+    if query.shape[1] != gallery.shape[1]:
+        raise CoreError(
+            f"Query embeddings have {query.shape[1]} dimensions, gallery embeddings {gallery.shape[1]}.",
+            hint="Embed both with the same model.",
+        )
+    return _measure(torch.cat([embeddings.detach().float() for embeddings in splits.values()]))
+
+
+def read_matrix(distances: Array) -> Distances:
+    """Distances as given, but 0 of every picture to itself.
+
+    Raises:
+        CoreError: the matrix is empty or not square, or a distance is negative or not finite.
+    """
+    matrix = torch.as_tensor(distances).detach()
+    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise CoreError(
+            f"The distances to re-rank have shape {tuple(matrix.shape)}.",
+            hint="Give a square matrix, row i with the distances of picture i to all pictures.",
+        )
+    matrix = matrix.float().clone().fill_diagonal_(0)
+    if not (matrix.amin() >= 0 and matrix.amax().isfinite()):
+        raise CoreError(
+            f"The distances to re-rank go from {float(matrix.amin())} to {float(matrix.amax())}.",
+            hint="Give finite distances of 0 or more, smaller is closer; of QAConv scores 1 - sigmoid(score / 10).",
+        )
+    return Distances(
+        size=len(matrix),
+        device=matrix.device,
+        rows=lambda start, stop, first: matrix[start:stop, first:].clone(),
+        pairs=lambda rows, columns: matrix[rows, columns],
+    )
+
+
+def split_rows(count: int, should_stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive blocks of a (count, count) matrix. Raises Stopped when `should_stop` says so."""
+    rows = max(1, BLOCK_DISTANCES // count)
+    for start in range(0, count, rows):
+        if should_stop():
+            raise Stopped
+        yield start, min(start + rows, count)
+
+
+def _measure(vectors: Tensor) -> Distances:
+    squares = vectors.square().sum(dim=1)
+
+    def measure_rows(start: int, stop: int, first: int) -> Tensor:
+        block = torch.addmm(squares[first:], vectors[start:stop], vectors[first:].T, alpha=-2)
+        return block.add_(squares[start:stop, None]).clamp_(min=0)
+
+    def measure_pairs(rows: Tensor, columns: Tensor) -> Tensor:
+        parts = zip(rows.split(_PAIRS_AT_ONCE), columns.split(_PAIRS_AT_ONCE), strict=True)
+        return torch.cat([(vectors[some] - vectors[others]).square().sum(dim=1) for some, others in parts])
+
+    return Distances(len(vectors), vectors.device, measure_rows, measure_pairs)
+
+
+def _check_embeddings(split: str, embeddings: Tensor) -> None:
+    if embeddings.dim() != 2 or not len(embeddings):
+        raise CoreError(
+            f"The {split} embeddings to re-rank have shape {tuple(embeddings.shape)}.",
+            hint="Give one row per picture, and at least one picture in query and gallery.",
+        )
+    # A sum is finite just when all its terms are, and a quarter of the time of looking at each.
+    broken = (~embeddings.sum(dim=1, dtype=torch.float32).isfinite()).nonzero()
+    if len(broken):
+        raise CoreError(
+            f"{len(broken)} of {len(embeddings)} {split} embeddings are not finite, the first in row {int(broken[0])}.",
+            hint="The model's weights are damaged or its precision is too low; load it again or use fp32.",
+        )
