@@ -1,0 +1,118 @@
+"""Scores of a folded head: a block of correlations is reduced to one number per pair while it is in cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from reid_core.errors import Stopped
+from reid_core.matching.cuda import folded_scores_cuda, is_available
+from reid_core.matching.head import FoldedHead
+from reid_core.matching.maps import Tile, check_maps, correlate, make_tiles
+from reid_core.matching.threads import work_in_threads
+from reid_core.training.precision import has_bf16_units
+
+Products = Literal["auto", "fp32", "bf16"]
+"""What correlations are computed in: "auto" is bf16 on CPUs with AMX or AVX512-BF16, else fp32. Sums are fp32."""
+
+
+def folded_scores(
+    query: Tensor,
+    gallery: Tensor,
+    head: FoldedHead,
+    *,
+    products: Products = "auto",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """(Q, G) float32 scores of every query map with every gallery map; larger is closer. No gradient.
+
+    Where both are one tensor, half of the pairs are computed.
+
+    Args:
+        query, gallery: (Q, hw, c) and (G, hw, c) floating; float16 and bfloat16 maps are converted a block at a time.
+        on_progress: gets (pairs done, pairs in all), often.
+        should_stop: asked as often; True raises `Stopped`. The CUDA kernel hears neither: it is done in seconds.
+
+    Raises:
+        CoreError: the shapes do not fit together or the head.
+        Stopped: `should_stop` said so.
+    """
+    check_maps(query, gallery)
+    head.check(query, gallery)
+    if query.is_cuda and is_available():
+        return folded_scores_cuda(query, gallery, head.weights, head.bias)
+    return _score(query, gallery, head, products, on_progress, should_stop, halved=query is gallery)
+
+
+def symmetric_scores(
+    maps: Tensor,
+    head: FoldedHead,
+    *,
+    products: Products = "auto",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """(N, N) scores of (N, hw, c) maps among themselves, computed for half of the pairs; the diagonal is real.
+
+    Arguments and errors as in `folded_scores`.
+    """
+    return folded_scores(maps, maps, head, products=products, on_progress=on_progress, should_stop=should_stop)
+
+
+def _score(
+    query: Tensor,
+    gallery: Tensor,
+    head: FoldedHead,
+    products: Products,
+    on_progress: Callable[[int, int], None],
+    should_stop: Callable[[], bool],
+    *,
+    halved: bool,
+) -> Tensor:
+    dtype, weights = _dtype(products, query), head.weights.to(query.device)
+    scores = torch.empty(len(query), len(gallery), device=query.device)
+
+    def score_tile(tile: Tile) -> int:
+        pairs = 0
+        for one, several, block in correlate(query, gallery, tile, dtype):
+            of_one = torch.mv(_largest(block, 1).add_(_largest(block, 2)), weights)
+            scores[one, several] = of_one
+            if halved:
+                scores[several, one] = of_one
+            pairs += len(of_one)
+        return pairs
+
+    done, total = 0, len(query) * (len(query) + 1) // 2 if halved else scores.numel()
+    for pairs in work_in_threads(score_tile, make_tiles(query, gallery, dtype, halved=halved)):
+        done += pairs
+        on_progress(done, total)
+        if should_stop():
+            raise Stopped
+    return scores.add_(head.bias)
+
+
+def _dtype(products: Products, maps: Tensor) -> torch.dtype:
+    has_units = maps.device.type == "cpu" and has_bf16_units()
+    return torch.bfloat16 if products == "bf16" or (products == "auto" and has_units) else torch.float32
+
+
+def _largest(block: Tensor, dim: int) -> Tensor:
+    """Float32 maxima along `dim`. That bf16 correlations are rounded loses nothing more here: rounding keeps order."""
+    return torch.amax(block, dim) if block.dtype == torch.float32 else _largest_bf16(block, dim).float()
+
+
+def _largest_bf16(block: Tensor, dim: int) -> Tensor:
+    """Maxima of bf16 numbers by their bits read as int16, which CPUs compare ten times as fast.
+
+    Bits of positive numbers are in the order of the numbers, above all negative ones, and those are in reverse.
+    """
+    bits = block.view(torch.int16)
+    largest = torch.amax(bits, dim)
+    all_negative = largest < 0
+    if all_negative.any():
+        largest = torch.where(all_negative, torch.amin(bits, dim), largest)
+    return largest.view(torch.bfloat16)
