@@ -83,9 +83,12 @@ def measure(arguments: argparse.Namespace, *, plain: bool) -> dict[str, float]:
         for optimizer in optimizers:
             optimizer.step()
 
+    network.train()
+    training = rate(train, arguments)
+    network.eval()
     return {
-        "training": rate(train, arguments, network.train()),
-        "extraction": rate(lambda: extract(network, images, dtype), arguments, network.eval()),
+        "training": training,
+        "extraction": rate(lambda: extract(network, images, dtype), arguments),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
     }
 
@@ -95,7 +98,7 @@ def extract(network: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Any
         return network(images).embedding
 
 
-def rate(step: Callable[[], object], arguments: argparse.Namespace, _network: nn.Module) -> float:
+def rate(step: Callable[[], object], arguments: argparse.Namespace) -> float:
     step()
     seconds = []
     for _ in range(arguments.repeat):

@@ -27,8 +27,8 @@ NOBODY = -1
 UNKNOWN_CAMERA = -1
 """Camera code of pictures without a camera: never removed as taken by the query's own camera."""
 
-BLOCK_SCORES = 2**23
-"""Scores held at once: 32 MB, enough rows for a fast matrix product."""
+BLOCK_SCORES = 2**24
+"""Scores held at once: 64 MB, enough rows for a fast matrix product."""
 
 _ROWS_PER_TASK = 32
 
@@ -84,7 +84,12 @@ def evaluate(
     block = query.new_empty(min(_block_rows(block_scores, len(gallery)), len(query)), len(gallery))
 
     def multiply(start: int, stop: int) -> Tensor:
-        return torch.mm(query[start:stop], gallery.T, out=block[: stop - start])
+        scores = block[: stop - start]
+        if scores.is_cpu:
+            # NumPy's product took 0.6 to 0.8 of the time of torch's on an AVX2 machine (docs/results.md).
+            np.matmul(query[start:stop].numpy(), gallery.numpy().T, out=scores.numpy())
+            return scores
+        return torch.mm(query[start:stop], gallery.T, out=scores)
 
     return evaluate_scores(
         multiply,
