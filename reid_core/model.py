@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from reid_core.data.preprocessing import Preprocessing, preprocessing_from_json
 from reid_core.errors import WeightsError
+from reid_core.matching import FoldedHead
 from reid_core.methods import find_method
 from reid_core.retrieval.encoder import Encoder
 from reid_core.settings import TrainingSettings
@@ -28,12 +29,16 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a model is: which method and settings built it, what it takes and what it gives."""
+    """What a model is: which method and settings built it, what it takes and what it gives.
+
+    `map_shape` is the (h, w, c) of the local features by which it matches pairs; None for a method that does not.
+    """
 
     method: str
     settings: Mapping[str, Any]
     num_classes: int
     embedding_size: int
+    map_shape: tuple[int, int, int] | None
     preprocessing: Preprocessing
     weights_sha256: str
 
@@ -46,6 +51,11 @@ class Model:
     settings: TrainingSettings
     network: nn.Module
     device: torch.device
+
+    def matching_head(self) -> FoldedHead | None:
+        """What scores pairs of this model's maps; None for a method that does not match locally."""
+        fold = find_method(self.manifest.method).matching_head
+        return fold(self.network) if fold else None
 
     def encoder(self) -> Encoder:
         """Pictures to this model's embeddings, in the precision that its settings and the device call for."""
@@ -72,6 +82,7 @@ def save_model(
         settings=settings.model_dump(mode="json"),
         num_classes=num_classes,
         embedding_size=int(network.embedding_size),  # type: ignore[arg-type]
+        map_shape=network.map_shape if find_method(method).matching_head else None,  # type: ignore[arg-type]
         preprocessing=preprocessing,
         weights_sha256=_sha256(weights),
     )
@@ -119,6 +130,7 @@ def read_manifest(folder: Path) -> Manifest:
             settings=value["settings"],
             num_classes=value["num_classes"],
             embedding_size=value["embedding_size"],
+            map_shape=tuple(value["map_shape"]) if value.get("map_shape") else None,
             preprocessing=preprocessing_from_json(value["preprocessing"]),
             weights_sha256=value["weights_sha256"],
         )
@@ -133,6 +145,7 @@ def _as_json(manifest: Manifest) -> dict[str, Any]:
         "settings": manifest.settings,
         "num_classes": manifest.num_classes,
         "embedding_size": manifest.embedding_size,
+        "map_shape": manifest.map_shape,
         "preprocessing": manifest.preprocessing.as_json(),
         "weights_sha256": manifest.weights_sha256,
     }

@@ -32,10 +32,44 @@ class ImageSize(Part):
 
 
 class IdentityBatch(Part):
-    """A batch of P identities with K pictures each."""
+    """A batch of P identities with K pictures each; `size` P x K may be given instead of P."""
 
     identities: int = Field(ge=2, le=512)
     images_per_identity: int = Field(ge=1, le=64)
+    size: int | None = Field(default=None, ge=2, description="sets identities to size / images_per_identity")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _identities_of_size(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        size, each = values.get("size"), values.get("images_per_identity")
+        if not isinstance(size, int) or not isinstance(each, int) or each < 1:
+            return values
+        if size % each:
+            raise ValueError(f"a batch of size {size} cannot be divided into groups of {each} pictures")
+        return {**values, "identities": size // each}
+
+    @property
+    def num_pictures(self) -> int:
+        return self.identities * self.images_per_identity
+
+
+class Adaptive(Part):
+    """Decay once, and end the run half as many epochs later, when the loss has fallen (Liao and Shao 2022)."""
+
+    loss_ratio: float = Field(gt=0, lt=1, description="of an epoch's mean loss to the second epoch's")
+    extension: float = Field(ge=0, le=10, description="epochs after the decay, as a share of those before it")
+
+
+class RandomBatch(Part):
+    """A batch of pictures drawn at random, whoever they show."""
+
+    size: int = Field(ge=2, le=4096)
+
+    @property
+    def num_pictures(self) -> int:
+        return self.size
 
 
 class Schedule(Part):
@@ -47,6 +81,9 @@ class Schedule(Part):
     warmup_start: Fraction = Field(description="the rate at the very start, as a fraction of base_lr")
     decay_at: tuple[Fraction, ...] = Field(description="fractions of the run at which the rate is decayed, rising")
     decay_factor: float = Field(gt=0, le=1)
+    adaptive: Adaptive | None = Field(
+        default=None, description="instead of decay_at; epochs is then the largest number"
+    )
 
     @model_validator(mode="after")
     def _decays_rise(self) -> Schedule:
@@ -63,10 +100,24 @@ class Erasing(Part):
     aspect: float = Field(ge=1, description="height / width is drawn from 1 / aspect to aspect")
 
 
+class ColourJitter(Part):
+    """Random changes of colour: each factor is drawn from `low` to `high`, the hue shift from -hue to hue."""
+
+    low: float = Field(gt=0, le=1, description="smallest factor of brightness, contrast and saturation")
+    high: float = Field(ge=1, le=10, description="largest factor")
+    hue: float = Field(ge=0, le=0.5, description="of the colour circle")
+
+
 class Augmentation(Part):
     flip: Fraction = Field(description="probability of a horizontal flip")
     padding: int = Field(ge=0, le=256, description="pixels added on every side before a random crop to size")
     erasing: Erasing
+    rotation: float = Field(default=0.0, ge=0, le=180, description="largest angle to either side, in degrees")
+    jitter: ColourJitter | None = None
+    occlusion: Fraction = Field(
+        default=0.0,
+        description="a white square up to this share of the shorter side is put into every picture; 0: none",
+    )
 
 
 class Validation(Part):
@@ -82,6 +133,11 @@ class TrainingSettings(Part):
     backbone: BackboneName
     last_stride: Literal[1, 2]
     image: ImageSize
+    normalisation: Literal["imagenet", "none"] = Field(
+        default="imagenet", description="of the input: torchvision's mean and standard deviation, or values from 0 to 1"
+    )
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    batch: IdentityBatch | RandomBatch
     schedule: Schedule
     augmentation: Augmentation
     gradient_clip: float | None = Field(default=None, gt=0, description="largest gradient norm; null clips nothing")

@@ -14,6 +14,7 @@ from reid_core.backbones.weights import Transfer
 from reid_core.data.records import Picture
 from reid_core.methods import find_method
 from reid_core.model import Manifest, save_model
+from reid_core.sampling import Graph
 from reid_core.training.checkpoint import History
 from reid_core.training.initial import Initialise, from_file, from_imagenet, from_model
 from reid_core.training.loop import Observer, Plan, Result, fit
@@ -22,6 +23,7 @@ from reid_core.training.progress import Progress
 from service.datasets import joined_pictures
 from service.db.lookup import find
 from service.db.tables import Dataset, Model
+from service.jobs.graphs import write_graph
 from service.jobs.recording import progress_as_json
 from service.storage import publish_folder
 from worker.work import Outcome, Work
@@ -106,7 +108,11 @@ def _observer(work: Work) -> Observer:
         )
         work.reporter.progress(shown, progress.values, progress.total_step)
 
-    return Observer(on_transfer, on_resume, on_progress, work.should_stop)
+    def on_graph(epoch: int, graph: Graph, pictures: Sequence[Picture]) -> None:
+        write_graph(work.folder, epoch, graph, pictures)
+        work.reporter.event("graph", {"epoch": epoch + 1, "classes": len(pictures)})
+
+    return Observer(on_transfer, on_resume, on_graph, on_progress, work.should_stop)
 
 
 def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Path, Manifest]:

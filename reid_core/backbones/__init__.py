@@ -1,7 +1,8 @@
 """Backbones by name: each turns pictures into the feature maps of its stages.
 
 A backbone is an `nn.Module` with `channels`, the width of every stage, whose forward maps (B, 3, H, W) to a tuple of
-stage maps, shallow first. Parameter names are torchvision's, so that its weights fit without renaming.
+stage maps, shallow first, at strides 4, 8, 16 and 32 (16 with `last_stride=1`). What lies before the first stage is its
+`stem`, of `stem_channels` at `stem_stride`. Parameter names are torchvision's, so that its weights fit.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+from reid_core.backbones.densenet import DenseNet
 from reid_core.backbones.mobilenet import MobileNetV2
 from reid_core.backbones.resnet import ResNet
 
-Backbone = ResNet | MobileNetV2
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
+Backbone = ResNet | DenseNet | MobileNetV2
+BackboneName = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "densenet121", "densenet161", "mobilenet_v2"
+]
 
 BACKBONES: dict[BackboneName, Callable[[int], Backbone]] = {
     "resnet18": partial(ResNet, "resnet18"),
     "resnet34": partial(ResNet, "resnet34"),
     "resnet50": partial(ResNet, "resnet50"),
     "resnet101": partial(ResNet, "resnet101"),
+    "resnet152": partial(ResNet, "resnet152"),
+    "densenet121": partial(DenseNet, "densenet121"),
+    "densenet161": partial(DenseNet, "densenet161"),
     "mobilenet_v2": MobileNetV2,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision import models
 
+_STEM_END = 2
 _STAGE_ENDS = (4, 7, 14, 19)
 _LAST_STRIDED_BLOCK = 14
 
@@ -16,20 +17,35 @@ class MobileNetV2(nn.Module):
     `last_stride=1`).
     """
 
-    channels = (24, 32, 96, 1280)
+    stem_channels, stem_stride = 16, 2
 
     def __init__(self, last_stride: int) -> None:
         super().__init__()
         self.features = models.mobilenet_v2(weights=None).features
+        self.channels: tuple[int, ...] = (24, 32, 96, 1280)
         if last_stride == 1:
             for convolution in self.features[_LAST_STRIDED_BLOCK].modules():
                 if isinstance(convolution, nn.Conv2d):
                     convolution.stride = (1, 1)
 
+    def drop_last_stage(self) -> None:
+        """For methods that take the third stage's map; forward then gives three maps."""
+        self.channels = self.channels[:3]
+        self.features = self.features[: _STAGE_ENDS[2]]
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.stages(self.stem(images))
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What the first stage takes."""
+        stem: Tensor = self.features[:_STEM_END](images)
+        return stem
+
+    def stages(self, stem: Tensor) -> tuple[Tensor, ...]:
+        """The map of every stage, from the stem's."""
         maps = []
-        start, current = 0, images
-        for end in _STAGE_ENDS:
+        start, current = _STEM_END, stem
+        for end in _STAGE_ENDS[: len(self.channels)]:
             current = self.features[start:end](current)
             maps.append(current)
             start = end

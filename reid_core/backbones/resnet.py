@@ -7,16 +7,20 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision import models
 
+Depth = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+
 
 class ResNet(nn.Module):
-    """ResNet-18/34/50/101.
+    """ResNet-18/34/50/101/152.
 
     The strong baseline's code has no ReLU after the first convolution; this is torchvision's, which has.
 
     Shape: (B, 3, H, W) to four maps, at strides 4, 8, 16 and 32 (16 with `last_stride=1`).
     """
 
-    def __init__(self, depth: Literal["resnet18", "resnet34", "resnet50", "resnet101"], last_stride: int) -> None:
+    stem_channels, stem_stride = 64, 4
+
+    def __init__(self, depth: Depth, last_stride: int) -> None:
         super().__init__()
         network = models.get_model(depth, weights=None)
         if last_stride == 1:
@@ -24,16 +28,30 @@ class ResNet(nn.Module):
         self.conv1, self.bn1 = network.conv1, network.bn1
         self.relu, self.maxpool = network.relu, network.maxpool
         self.layer1, self.layer2 = network.layer1, network.layer2
-        self.layer3, self.layer4 = network.layer3, network.layer4
+        self.layer3 = network.layer3
+        self.layer4: nn.Module | None = network.layer4
         width = network.fc.in_features
-        self.channels = (width // 8, width // 4, width // 2, width)
+        self.channels: tuple[int, ...] = (width // 8, width // 4, width // 2, width)
+
+    def drop_last_stage(self) -> None:
+        """For methods that take the third stage's map; forward then gives three maps."""
+        self.layer4 = None
+        self.channels = self.channels[:3]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return self.stages(self.stem(images))
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What the first stage takes."""
+        stem: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return stem
+
+    def stages(self, stem: Tensor) -> tuple[Tensor, ...]:
+        """The map of every stage, from the stem's."""
         first = self.layer1(stem)
         second = self.layer2(first)
         third = self.layer3(second)
-        return first, second, third, self.layer4(third)
+        return (first, second, third) if self.layer4 is None else (first, second, third, self.layer4(third))
 
 
 def _remove_stride(block: nn.Module) -> None:

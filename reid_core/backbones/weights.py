@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from reid_core.backbones import BackboneName
+from reid_core.backbones import BACKBONES, BackboneName, build_backbone
+from reid_core.backbones.instance_norm import INSERTED
 from reid_core.errors import WeightsError
+
+_SHARED = re.compile(r"\b(trunk|tails\.\d+)\.")
+"""What `BranchedBackbone` puts before the names of the backbone's own parameters."""
+
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+"""torchvision's DenseNet files name `norm.1` what its modules call `norm1`: older names had dots."""
+
+_COUNTER = "num_batches_tracked"
+"""Of batch normalisation; old files lack it and nothing depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +65,37 @@ def download_imagenet_weights(backbone: BackboneName) -> dict[str, Tensor]:
         ) from error
 
 
+def find_backbone(weights: Mapping[str, Tensor], *, source: str) -> BackboneName:
+    """The largest backbone whose parameters all are among torchvision-named `weights`; small ones are parts of others.
+
+    Raises:
+        WeightsError: they are of none.
+    """
+    shapes = {name: tensor.shape for name, tensor in _renamed(weights).items()}
+    fitting: dict[BackboneName, int] = {}
+    for name in BACKBONES:
+        with torch.device("meta"):
+            own = build_backbone(name, last_stride=2).state_dict()
+        if all(shapes.get(key) == tensor.shape for key, tensor in own.items() if not key.endswith(_COUNTER)):
+            fitting[name] = len(own)
+    if fitting:
+        return max(fitting, key=lambda name: fitting[name])
+    raise WeightsError(
+        f"{source} fits none of our backbones.",
+        hint=f"Use torchvision's weights and parameter names of one of {', '.join(BACKBONES)}.",
+    )
+
+
 def load_backbone_weights(backbone: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> Transfer:
-    """Loads torchvision-named `weights` into the backbone; every parameter of the backbone must be among them.
+    """Loads torchvision-named `weights` into the backbone; every parameter of the backbone must be among them, but for
+    instance normalisation that was inserted since: that stays as initialised.
 
     Raises:
         WeightsError: a parameter is missing or of another shape.
     """
-    transfer = copy_matching(backbone, weights)
-    missing = [name for name in transfer.kept if not name.endswith("num_batches_tracked")]
+    transfer = copy_matching(backbone, _renamed(weights))
+    inserted = tuple(name for name, module in backbone.named_modules() if isinstance(module, INSERTED))
+    missing = [name for name in transfer.kept if not name.endswith(_COUNTER) and not name.startswith(inserted)]
     if missing:
         raise WeightsError(
             f"{source} does not fit this backbone: {len(missing)} of its {len(backbone.state_dict())} tensors are "
@@ -72,14 +106,22 @@ def load_backbone_weights(backbone: nn.Module, weights: Mapping[str, Tensor], *,
 
 
 def copy_matching(module: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
-    """Copies every tensor of `weights` that the module has under the same name and shape, and says which."""
+    """Copies every tensor of `weights` that the module has under the same name and shape, and says which.
+
+    The branches of a `BranchedBackbone` each take the unbranched backbone's, where not given themselves.
+    """
     own = module.state_dict()
-    taken = [name for name, tensor in own.items() if name in weights and weights[name].shape == tensor.shape]
+    sources = {name: name if name in weights else _SHARED.sub("", name) for name in own}
+    taken = [name for name, source in sources.items() if source in weights and weights[source].shape == own[name].shape]
     with torch.no_grad():
         for name in taken:
-            own[name].copy_(weights[name])
+            own[name].copy_(weights[sources[name]])
     return Transfer(
         taken=tuple(taken),
-        left_out=tuple(sorted(set(weights) - set(own))),
+        left_out=tuple(sorted(set(weights) - set(sources.values()))),
         kept=tuple(name for name in own if name not in set(taken)),
     )
+
+
+def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {_OLD_DENSENET.sub(r"\1\2", name): given for name, given in weights.items()}

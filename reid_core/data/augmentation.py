@@ -1,4 +1,7 @@
-"""Random changes to a training picture: flip, padded crop, erasing. Randomness comes from the generator passed in."""
+"""Random changes to a training picture. Randomness comes from the generator passed in.
+
+Colour, rotation and occlusion change the bytes (`distort`); flip, crop and erasing the normalised picture (`augment`).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,23 @@ import math
 import numpy as np
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms.v2 import functional as vision
 
-from reid_core.settings import Augmentation, Erasing
+from reid_core.settings import Augmentation, ColourJitter, Erasing
 
 _ERASING_ATTEMPTS = 100
+_WHITE = 255
+
+
+def distort(picture: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
+    """A (3, H, W) uint8 picture with other colours, turned, and with a white square in it; itself if none is asked."""
+    if augmentation.rotation:
+        picture = vision.rotate(picture, generator.uniform(-augmentation.rotation, augmentation.rotation))
+    if augmentation.jitter:
+        picture = _jitter(picture, augmentation.jitter, generator)
+    if augmentation.occlusion:
+        picture = _occlude(picture, augmentation.occlusion, generator)
+    return picture
 
 
 def augment(picture: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
@@ -30,6 +46,29 @@ def _padded_crop(picture: Tensor, padding: int, generator: np.random.Generator) 
     padded = functional.pad(picture, (padding, padding, padding, padding))
     top, left = generator.integers(0, 2 * padding + 1, size=2)
     return padded[:, top : top + height, left : left + width]
+
+
+def _jitter(picture: Tensor, jitter: ColourJitter, generator: np.random.Generator) -> Tensor:
+    brightness, contrast, saturation = generator.uniform(jitter.low, jitter.high, 3).tolist()
+    hue = float(generator.uniform(-jitter.hue, jitter.hue))
+    changes = (
+        lambda image: vision.adjust_brightness(image, brightness),
+        lambda image: vision.adjust_contrast(image, contrast),
+        lambda image: vision.adjust_saturation(image, saturation),
+        lambda image: vision.adjust_hue(image, hue),
+    )
+    for place in generator.permutation(len(changes)):
+        picture = changes[place](picture)
+    return picture
+
+
+def _occlude(picture: Tensor, largest: float, generator: np.random.Generator) -> Tensor:
+    _, height, width = picture.shape
+    side = int(generator.integers(1, max(2, int(largest * min(height, width)))))
+    top, left = generator.integers(0, height - side + 1), generator.integers(0, width - side + 1)
+    occluded = picture.clone()
+    occluded[:, top : top + side, left : left + side] = _WHITE
+    return occluded
 
 
 def _erase(picture: Tensor, erasing: Erasing, generator: np.random.Generator) -> Tensor:

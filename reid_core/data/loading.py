@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from reid_core.data.augmentation import augment
+from reid_core.data.augmentation import augment, distort
 from reid_core.data.preprocessing import Preprocessing, normalise, open_picture, resize
 from reid_core.data.records import Picture
 from reid_core.network import Batch
@@ -104,9 +104,10 @@ class _AugmentedPictures(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int]:
         index, seed = draw
+        generator = np.random.default_rng(seed)
         picture = resize(open_picture(self._data.pictures[index].path), self._preprocessing)
-        normalised = normalise(picture, self._preprocessing)
-        augmented = augment(normalised, self._augmentation, np.random.default_rng(seed))
+        distorted = distort(picture, self._augmentation, generator)
+        augmented = augment(normalise(distorted, self._preprocessing), self._augmentation, generator)
         return augmented, int(self._data.identities[index]), int(self._data.cameras[index])
 
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from reid_core.errors import PictureError
+from reid_core.settings import TrainingSettings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,7 +24,7 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Resize to height x width (bilinear), scale to [0, 1], subtract mean and divide by std per RGB channel."""
+    """Resize to height x width, scale to [0, 1], subtract mean and divide by std per RGB channel."""
 
     height: int
     width: int
@@ -33,6 +34,13 @@ class Preprocessing:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"colour": "RGB", "range": [0, 1], "layout": "NCHW"}
+
+
+def preprocessing_of(settings: TrainingSettings) -> Preprocessing:
+    """The preprocessing that a network of these settings is trained with."""
+    plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)} if settings.normalisation == "none" else {}
+    size = settings.image
+    return Preprocessing(size.height, size.width, interpolation=settings.interpolation, **plain)
 
 
 def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:

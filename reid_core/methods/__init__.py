@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from reid_core.errors import CoreError
-from reid_core.methods import bnneck
+from reid_core.methods import bnneck, qaconv
 from reid_core.methods.method import Method
 
 METHODS: dict[str, Method] = {
     "bnneck": bnneck.BNNECK,
     "bnneck-camera": bnneck.BNNECK_CAMERA,
+    "qaconv": qaconv.QACONV,
+    "qaconv-pk": qaconv.QACONV_PK,
+    "qaconv-gs": qaconv.QACONV_GS,
 }
 
 

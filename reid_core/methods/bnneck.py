@@ -9,9 +9,9 @@ Search compares the vector after the neck.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 from torch import Tensor, nn, optim
 
@@ -32,6 +32,7 @@ from reid_core.losses.triplet import (
 )
 from reid_core.methods.method import Losses, Method, Moment
 from reid_core.network import Batch, Output
+from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import (
     Augmentation,
@@ -143,10 +144,9 @@ def build_optimizers(settings: BnneckSettings, network: nn.Module, criterion: Bn
     return [adam, optim.SGD([centers], lr=settings.center.learning_rate)]
 
 
-def draw_batches(settings: BnneckSettings, identities: np.ndarray, generator: np.random.Generator) -> list[list[int]]:
-    """P x K batches of one epoch."""
-    batch = settings.batch
-    return draw_identity_batches(identities, batch.identities, batch.images_per_identity, generator)
+def draw_batches(settings: BnneckSettings, epoch: Epoch) -> Draw:
+    """P x K batches."""
+    return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
 
 
 BNNECK = Method(
@@ -161,14 +161,11 @@ BNNECK = Method(
     draw_batches=draw_batches,
 )
 
-BNNECK_CAMERA = Method(
+BNNECK_CAMERA = replace(
+    BNNECK,
     name="bnneck-camera",
     title="Camera-label biased batch-hard mining",
     paper="Deep Person Re-Identification with Camera-Label Based Batch Hard Mining (slides, on the BNNeck baseline)",
     summary="The strong baseline, its triplets mined with a decaying bias on the distances of same-camera pairs.",
     recipe=BnneckCameraSettings(),
-    build_network=BnneckNetwork,
-    build_criterion=BnneckCriterion,
-    build_optimizers=build_optimizers,
-    draw_batches=draw_batches,
 )

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn, optim
 
+from reid_core.matching import FoldedHead
 from reid_core.network import Batch, Output
+from reid_core.sampling import Draw, Epoch
 from reid_core.settings import TrainingSettings
 
 
@@ -42,7 +43,10 @@ class Method:
         build_criterion: (settings, num_classes, network) -> module called as (output, batch, moment) -> `Losses`.
         build_optimizers: (settings, network, criterion) -> optimisers; a parameter group with `"scheduled": False`
             keeps its learning rate, the others follow the schedule.
-        draw_batches: (settings, identity codes (N,), generator) -> one epoch's batches of picture indices.
+        draw_batches: (settings, epoch) -> one epoch's batches of picture indices.
+        choose_stream: (criterion) -> which of the drawn streams gives the next batch.
+        matching_head: (network) -> what scores pairs of its feature maps, for a method that matches locally; its
+            network then has `map_shape`, the (h, w, c) of a map.
     """
 
     name: str
@@ -51,9 +55,11 @@ class Method:
     summary: str
     recipe: TrainingSettings
     build_network: Callable[[Any, int], nn.Module]
-    build_criterion: Callable[[Any, int, nn.Module], nn.Module]
-    build_optimizers: Callable[[Any, nn.Module, Any], list[optim.Optimizer]]
-    draw_batches: Callable[[Any, np.ndarray, np.random.Generator], list[list[int]]]
+    build_criterion: Callable[[Any, int, Any], nn.Module]
+    build_optimizers: Callable[[Any, Any, Any], list[optim.Optimizer]]
+    draw_batches: Callable[[Any, Epoch], Draw]
+    choose_stream: Callable[[Any], int] = lambda criterion: 0
+    matching_head: Callable[[Any], FoldedHead] | None = None
 
     def settings_schema(self) -> dict[str, Any]:
         """JSON Schema of the settings, the recipe's values as defaults."""

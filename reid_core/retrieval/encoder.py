@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,8 +18,21 @@ BATCH_SIZE = 32
 _DECODERS = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What a network says of N pictures, on the CPU.
+
+    Attributes:
+        embeddings: (N, D) float32, unit length.
+        maps: (N, h, w, c) float32 local features, for matching; None unless they were asked for.
+    """
+
+    embeddings: Tensor
+    maps: Tensor | None = None
+
+
 class Encoder:
-    """A network in evaluation mode with its preprocessing. Its embeddings are (N, D) float32 on the CPU, unit length.
+    """A network in evaluation mode with its preprocessing.
 
     `network` is switched to evaluation mode while it embeds and back afterwards.
     """
@@ -46,15 +60,33 @@ class Encoder:
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         batch_size: int = BATCH_SIZE,
     ) -> Tensor:
-        """Embeddings of the files, in their order; an undecodable one raises `PictureError`."""
-        batches = []
+        """(N, D) embeddings of the files, in their order; an undecodable one raises `PictureError`."""
+        return self.encode_files(paths, on_progress=on_progress, batch_size=batch_size).embeddings
+
+    def encode_files(
+        self,
+        paths: Sequence[Path],
+        *,
+        with_maps: bool = False,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Encoding:
+        """Embeddings, and maps where asked for, of the files in their order."""
+        parts: list[Encoding] = []
         for pictures in self._read(paths, batch_size):
-            batches.append(self.embed_prepared(pictures))
-            on_progress(min(len(paths), len(batches) * batch_size), len(paths))
-        return torch.cat(batches) if batches else torch.empty(0, 0)
+            parts.append(self.encode_prepared(pictures, with_maps=with_maps))
+            on_progress(min(len(paths), len(parts) * batch_size), len(paths))
+        if not parts:
+            return Encoding(torch.empty(0, 0), torch.empty(0, 0, 0, 0) if with_maps else None)
+        maps = torch.cat([part.maps for part in parts if part.maps is not None]) if with_maps else None
+        return Encoding(torch.cat([part.embeddings for part in parts]), maps)
 
     def embed_prepared(self, pictures: Tensor) -> Tensor:
-        """Embeddings of N pictures from `prepare`, stacked to (N, 3, H, W)."""
+        """(N, D) embeddings of N pictures from `prepare`, stacked to (N, 3, H, W)."""
+        return self.encode_prepared(pictures).embeddings
+
+    def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
+        """Embeddings, and maps where asked for, of N pictures from `prepare`, stacked to (N, 3, H, W)."""
         inputs = normalise(pictures.to(self._device), self._preprocessing).contiguous(memory_format=torch.channels_last)
         training = self._network.training
         self._network.eval()
@@ -63,10 +95,11 @@ class Encoder:
                 torch.inference_mode(),
                 torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32),
             ):
-                embedding = self._network(inputs).embedding
+                output = self._network(inputs)
         finally:
             self._network.train(training)
-        return functional.normalize(embedding.float(), dim=1).cpu()
+        maps = output.feature_map.permute(0, 2, 3, 1).float().cpu() if with_maps else None
+        return Encoding(functional.normalize(output.embedding.float(), dim=1).cpu(), maps)
 
     def _read(self, paths: Sequence[Path], batch_size: int) -> Iterator[Tensor]:
         def load(path: Path) -> Tensor:

@@ -8,6 +8,7 @@ next writer overwrites it. One process writes at a time (the caller holds the da
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -75,9 +76,7 @@ class FeatureStore:
 
     def read(self, positions: ArrayLike) -> NDArray[Any]:
         """A copy of the records at `positions`, any shape of integers: (*positions.shape, *shape)."""
-        places = np.asarray(positions, dtype=np.int64)
-        if places.size and places.min() < 0:
-            raise IndexCorrupt(f"{self.path.name} has no position {places.min()}", hint=REBUILD)
+        places = self._places(positions)
         copy: NDArray[Any] = self._records(int(places.max(initial=-1)) + 1)[places]
         return copy
 
@@ -85,10 +84,29 @@ class FeatureStore:
         """The records at `start` up to `stop`, as a read-only view of the file: (stop - start, *shape)."""
         return self._records(stop)[start:stop]
 
+    def prefetch(self, positions: ArrayLike) -> None:
+        """Asks the system to read the records at `positions` from disk together; `read` waits for one after the other.
+
+        100 random records of 24 KiB that were not in memory took 5 ms so, and 600 ms without (a virtual disk). Where
+        they were, asking costs 0.1 ms: too much for small records.
+        """
+        places = self._places(positions)
+        mapped: Any = self._records(int(places.max(initial=-1)) + 1).base
+        for place in places.ravel().tolist():
+            start = HEADER_BYTES + place * self.record_bytes
+            page = start - start % mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_WILLNEED, page, start + self.record_bytes - page)
+
     def erase(self, positions: Sequence[int]) -> None:
         """Overwrites the records at `positions` with zeros in the file; on disk when it returns."""
         self._require(max(positions, default=-1) + 1)
         self._overwrite(positions, bytes(self.record_bytes))
+
+    def _places(self, positions: ArrayLike) -> NDArray[np.int64]:
+        places = np.asarray(positions, dtype=np.int64)
+        if places.size and places.min() < 0:
+            raise IndexCorrupt(f"{self.path.name} has no position {places.min()}", hint=REBUILD)
+        return places
 
     def _overwrite(self, positions: Sequence[int], content: bytes) -> None:
         with self.path.open("r+b") as file:
@@ -103,9 +121,10 @@ class FeatureStore:
         records = self._map
         if len(records) < count:
             self._require(count)
-            mapped = np.memmap(self.path, self.dtype, "r", HEADER_BYTES, (len(self), *self.shape))
-            # A plain view: indexing a memmap object itself costs several times as much.
-            self._map = records = mapped.view(np.ndarray)
+            with self.path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            held = (len(mapped) - HEADER_BYTES) // self.record_bytes
+            self._map = records = np.ndarray((held, *self.shape), self.dtype, mapped, HEADER_BYTES)
         return records
 
     def _require(self, count: int) -> None:

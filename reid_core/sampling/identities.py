@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from reid_core.errors import Fault, SettingsError
+from reid_core.sampling import Batches
+from reid_core.settings import IdentityBatch
 
 
-def draw_identity_batches(
-    identities: np.ndarray, num_identities: int, images_per_identity: int, generator: np.random.Generator
-) -> list[list[int]]:
+def draw_identity_batches(identities: np.ndarray, batch: IdentityBatch, generator: np.random.Generator) -> Batches:
     """One epoch of batches of picture indices; within a batch an identity's pictures are neighbours.
 
     Each identity's pictures are shuffled and cut into groups of K; what is left of a cut is dropped for this epoch,
@@ -23,16 +23,16 @@ def draw_identity_batches(
         SettingsError: fewer identities than a batch needs.
     """
     groups = {
-        int(code): _cut(np.flatnonzero(identities == code), images_per_identity, generator)
+        int(code): _cut(np.flatnonzero(identities == code), batch.images_per_identity, generator)
         for code in np.unique(identities)
     }
-    if len(groups) < num_identities:
-        raise too_few_identities(num_identities, len(groups))
-    batches: list[list[int]] = []
-    while len(available := [code for code, cut in groups.items() if cut]) >= num_identities:
+    if len(groups) < batch.identities:
+        raise too_few_identities(batch.identities, len(groups))
+    batches: Batches = []
+    while len(available := [code for code, cut in groups.items() if cut]) >= batch.identities:
         left = np.array([len(groups[code]) for code in available])
         most_left_first = np.lexsort((generator.random(len(available)), -left))
-        chosen = [available[place] for place in most_left_first[:num_identities]]
+        chosen = [available[place] for place in most_left_first[: batch.identities]]
         batches.append([index for code in chosen for index in groups[code].pop()])
     return [batches[place] for place in generator.permutation(len(batches))]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn, optim
+
+from reid_core.sampling import Batches
 
 History = dict[str, list[tuple[int, float]]]
 """Curves: (step, value) pairs by name."""
@@ -17,19 +19,44 @@ History = dict[str, list[tuple[int, float]]]
 
 @dataclass(slots=True)
 class Position:
-    """Where a run is: the epoch it is in, the batches of that epoch, and how many of them are done."""
+    """Where a run is.
 
+    Attributes:
+        epochs: how many the run has in all; an adaptive schedule lowers it.
+        epoch: whole epochs done.
+        step: steps done since the start of the run.
+        streams: the batches of the epoch it is in, by stream; empty between epochs.
+        taken: how many of each stream's batches are done.
+        decayed: whether an adaptive schedule has lowered the learning rate.
+    """
+
+    epochs: int
     epoch: int = 0
-    step_in_epoch: int = 0
     step: int = 0
-    batches: list[list[int]] = field(default_factory=list)
+    streams: list[Batches] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+    decayed: bool = False
 
-    def fraction(self, epochs: int) -> float:
+    @property
+    def steps(self) -> int:
+        """Steps of this epoch."""
+        return len(self.streams[0]) if self.streams else 0
+
+    @property
+    def step_in_epoch(self) -> int:
+        """Steps of this epoch that are done."""
+        return sum(self.taken)
+
+    @property
+    def fraction(self) -> float:
         """How much of the run is done, 0 to 1."""
-        return (self.epoch + self.step_in_epoch / max(1, len(self.batches))) / max(1, epochs)
+        return (self.epoch + self.step_in_epoch / max(1, self.steps)) / max(1, self.epochs)
+
+    def begin_epoch(self, streams: Sequence[Batches]) -> None:
+        self.streams, self.taken = list(streams), [0] * len(streams)
 
     def finish_epoch(self) -> None:
-        self.epoch, self.step_in_epoch, self.batches = self.epoch + 1, 0, []
+        self.epoch, self.streams, self.taken = self.epoch + 1, [], []
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +67,7 @@ class Run:
     criterion: nn.Module
     optimizers: Sequence[optim.Optimizer]
     scaler: torch.amp.GradScaler
-    position: Position = field(default_factory=Position)
+    position: Position
     history: History = field(default_factory=dict)
 
     def add_to_history(self, values: dict[str, float]) -> None:
@@ -58,7 +85,7 @@ def save_checkpoint(run: Run, path: Path) -> None:
         "scaler": run.scaler.state_dict(),
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "position": [run.position.epoch, run.position.step_in_epoch, run.position.step, run.position.batches],
+        "position": asdict(run.position),
         "history": run.history,
     }
     temporary = path.with_suffix(".writing")
@@ -83,8 +110,8 @@ def load_checkpoint(run: Run, path: Path) -> bool:
     torch.set_rng_state(state["random"])
     if state["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["random_cuda"])
-    position = run.position
-    position.epoch, position.step_in_epoch, position.step, position.batches = state["position"]
+    for name, value in state["position"].items():
+        setattr(run.position, name, value)
     run.history.clear()
     run.history.update(state["history"])
     return True

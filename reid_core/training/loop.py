@@ -12,17 +12,19 @@ import torch
 from torch import nn
 
 from reid_core.backbones.weights import Transfer
-from reid_core.data.loading import BatchLoader, encode
-from reid_core.data.preprocessing import Preprocessing
+from reid_core.data.loading import BatchLoader, TrainingPictures, encode
+from reid_core.data.preprocessing import Preprocessing, preprocessing_of
 from reid_core.data.records import Picture
 from reid_core.errors import DatasetError, OutOfMemory, Stopped, TrainingDiverged
 from reid_core.methods.method import Losses, Method, Moment
 from reid_core.network import Batch
+from reid_core.retrieval.encoder import Encoder
+from reid_core.sampling import Epoch, Graph
 from reid_core.settings import TrainingSettings
-from reid_core.training.checkpoint import History, Run, load_checkpoint, save_checkpoint
+from reid_core.training.checkpoint import History, Position, Run, load_checkpoint, save_checkpoint
 from reid_core.training.precision import resolve_dtype
 from reid_core.training.progress import Progress, Stopwatch
-from reid_core.training.schedule import rate_factor, set_rates
+from reid_core.training.schedule import adapt, rate_factor, set_rates
 from reid_core.training.validation import hold_out, validate
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -47,12 +49,15 @@ class Observer:
     Attributes:
         on_transfer: what the network took from given weights, once, before the first step of a new run.
         on_resume: the step a checkpoint goes on from, with the curves until there.
+        on_graph: the nearest classes that graph sampling found at the start of the epoch of that number (from 0), and
+            the picture that stood for each class.
         on_progress: after every step.
         should_stop: asked after every step; True saves a checkpoint and raises `Stopped`.
     """
 
     on_transfer: Callable[[Transfer], None] = lambda transfer: None
     on_resume: Callable[[int, History], None] = lambda step, history: None
+    on_graph: Callable[[int, Graph, Sequence[Picture]], None] = lambda epoch, graph, pictures: None
     on_progress: Callable[[Progress], None] = lambda progress: None
     should_stop: Callable[[], bool] = lambda: False
 
@@ -76,29 +81,37 @@ def fit(plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoin
         OutOfMemory: the batch does not fit the device.
         SettingsError, DatasetError, WeightsError: the plan cannot be carried out.
     """
-    observer = observer or Observer()
-    settings, epochs, checkpoint = plan.settings, plan.settings.schedule.epochs, folder / CHECKPOINT_NAME
+    observer, settings = observer or Observer(), plan.settings
+    checkpoint = folder / CHECKPOINT_NAME
     pictures, held_out = hold_out(plan.pictures, settings.validation.fraction, plan.seed)
     if not pictures:
         raise DatasetError("There are no training pictures.", hint="Register a data set with a train split.")
     data = encode(pictures)
-    preprocessing = Preprocessing(height=settings.image.height, width=settings.image.width)
+    preprocessing = preprocessing_of(settings)
     dtype = resolve_dtype(settings.precision, plan.device, settings.backbone)
-    loader = BatchLoader(data, preprocessing, settings.augmentation, seed=plan.seed, device=plan.device)
     run = _start(plan, data.num_classes, dtype, checkpoint, observer)
-    watch = Stopwatch(epochs, checkpoint_seconds)
+    encoder = Encoder(run.network, preprocessing, plan.device, dtype)
+    loaders: list[BatchLoader] = []
+    watch = Stopwatch(checkpoint_seconds)
 
     position = run.position
-    while position.epoch < epochs:
-        if not position.batches:
-            generator = np.random.default_rng((plan.seed, position.epoch))
-            position.batches = plan.method.draw_batches(settings, data.identities, generator)
+    while position.epoch < position.epochs:
+        if not position.streams:
+            _begin_epoch(plan, run, data, encoder, observer)
+        while len(loaders) < len(position.streams):
+            loaders.append(BatchLoader(data, preprocessing, settings.augmentation, seed=plan.seed, device=plan.device))
+        streams = [
+            loader.load(batches, epoch=position.epoch, first_step=taken)
+            for loader, batches, taken in zip(loaders, position.streams, position.taken, strict=True)
+        ]
         run.network.train()
-        for batch in loader.load(position.batches, epoch=position.epoch, first_step=position.step_in_epoch):
-            set_rates(run.optimizers, rate_factor(settings.schedule, position.fraction(epochs)))
+        while position.step_in_epoch < position.steps:
+            stream = plan.method.choose_stream(run.criterion)
+            batch = next(streams[stream])
+            set_rates(run.optimizers, rate_factor(settings.schedule, position))
             losses = _train_step(run, batch, dtype, settings.gradient_clip)
             position.step += 1
-            position.step_in_epoch += 1
+            position.taken[stream] += 1
             values = _record(run, losses)
             observer.on_progress(watch.progress("train", position, len(batch.images), values))
             stop = observer.should_stop()
@@ -106,13 +119,35 @@ def fit(plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoin
                 save_checkpoint(run, checkpoint)
             if stop:
                 raise Stopped
-        position.finish_epoch()
-        if held_out and (position.epoch % settings.validation.every_epochs == 0 or position.epoch == epochs):
-            values = validate(run.network, held_out, preprocessing, plan.device, dtype)
+        _finish_epoch(plan, run)
+        if held_out and (position.epoch % settings.validation.every_epochs == 0 or position.epoch == position.epochs):
+            values = validate(encoder, held_out)
             run.add_to_history(values)
             observer.on_progress(watch.progress("validate", position, 0, values))
     save_checkpoint(run, checkpoint)
     return Result(run.network, data.num_classes, preprocessing, run.history)
+
+
+def _begin_epoch(plan: Plan, run: Run, data: TrainingPictures, encoder: Encoder, observer: Observer) -> None:
+    position = run.position
+    epoch = Epoch(
+        number=position.epoch,
+        identities=data.identities,
+        generator=np.random.default_rng((plan.seed, position.epoch)),
+        network=run.network,
+        encode=lambda indices: encoder.encode_files([data.pictures[index].path for index in indices], with_maps=True),
+    )
+    draw = plan.method.draw_batches(plan.settings, epoch)
+    if draw.graph is not None:
+        observer.on_graph(position.epoch, draw.graph, [data.pictures[index] for index in draw.graph.pictures])
+    position.begin_epoch(draw.streams)
+
+
+def _finish_epoch(plan: Plan, run: Run) -> None:
+    losses = [loss for _, loss in run.history["loss"][-run.position.steps :]]
+    run.add_to_history({"epoch_loss": sum(losses) / len(losses)})
+    run.position.finish_epoch()
+    adapt(plan.settings.schedule, run.position, [loss for _, loss in run.history["epoch_loss"]])
 
 
 def _train_step(run: Run, batch: Batch, dtype: torch.dtype, gradient_clip: float | None) -> Losses:
@@ -151,6 +186,7 @@ def _start(plan: Plan, num_classes: int, dtype: torch.dtype, checkpoint: Path, o
         criterion=criterion,
         optimizers=plan.method.build_optimizers(plan.settings, network, criterion),
         scaler=torch.amp.GradScaler(plan.device.type, enabled=dtype == torch.float16),
+        position=Position(epochs=plan.settings.schedule.epochs),
     )
     if load_checkpoint(run, checkpoint):
         observer.on_resume(run.position.step, run.history)

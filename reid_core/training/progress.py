@@ -38,8 +38,7 @@ class Progress:
 class Stopwatch:
     """Measures speed over the last seconds and says when a checkpoint is due."""
 
-    def __init__(self, epochs: int, checkpoint_seconds: float) -> None:
-        self._epochs = epochs
+    def __init__(self, checkpoint_seconds: float) -> None:
         self._checkpoint_seconds = checkpoint_seconds
         self._last_checkpoint = time.monotonic()
         self._marks: list[tuple[float, int, float]] = []
@@ -47,7 +46,7 @@ class Stopwatch:
 
     def progress(self, phase: str, position: Position, images: int, values: dict[str, float]) -> Progress:
         """What to tell of the step that just ended, which took `images` pictures."""
-        now, fraction = time.monotonic(), position.fraction(self._epochs)
+        now, fraction = time.monotonic(), position.fraction
         self._images += images
         self._marks = [mark for mark in self._marks if now - mark[0] < _WINDOW_SECONDS][-1000:]
         self._marks.append((now, self._images, fraction))
@@ -57,10 +56,10 @@ class Stopwatch:
         return Progress(
             phase=phase,
             fraction=fraction,
-            epoch=min(self._epochs, position.epoch + 1) if phase == "train" else position.epoch,
-            epochs=self._epochs,
+            epoch=min(position.epochs, position.epoch + 1) if phase == "train" else position.epoch,
+            epochs=position.epochs,
             step=position.step_in_epoch,
-            steps=len(position.batches),
+            steps=position.steps,
             total_step=position.step,
             images_per_second=(self._images - images_before) / elapsed if len(self._marks) > 1 else 0.0,
             eta_seconds=(1 - fraction) / pace if pace > 0 else 0.0,

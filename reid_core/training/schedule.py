@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import optim
 
 from reid_core.settings import Schedule
+from reid_core.training.checkpoint import Position
+
+_REFERENCE_EPOCH = 2
+"""The epoch, from 1, whose loss later ones are compared with."""
 
 
-def rate_factor(schedule: Schedule, fraction: float) -> float:
-    """What base_lr is multiplied by at `fraction` (0 to 1) of the run.
-
+def rate_factor(schedule: Schedule, position: Position) -> float:
+    """What base_lr is multiplied by at this position of the run."""
     # The strong baseline warms up epoch by epoch; here the rate rises with every step, so that short runs have one.
-    """
-    decays = sum(fraction >= point for point in schedule.decay_at)
+    fraction = position.fraction
+    decays = position.decayed if schedule.adaptive else sum(fraction >= point for point in schedule.decay_at)
     factor = schedule.decay_factor**decays
     if fraction < schedule.warmup:
         factor *= schedule.warmup_start + (1 - schedule.warmup_start) * fraction / schedule.warmup
@@ -28,3 +31,17 @@ def set_rates(optimizers: Iterable[optim.Optimizer], factor: float) -> None:
             group.setdefault("initial_lr", group["lr"])
             if group.get("scheduled", True):
                 group["lr"] = group["initial_lr"] * factor
+
+
+def adapt(schedule: Schedule, position: Position, losses: Sequence[float]) -> None:
+    """Between epochs of an adaptive schedule: lowers the rate and shortens the run once the loss has fallen.
+
+    Args:
+        losses: the mean loss of every epoch so far.
+    """
+    adaptive, done = schedule.adaptive, position.epoch
+    if adaptive is None or position.decayed or done < _REFERENCE_EPOCH:
+        return
+    if losses[-1] < adaptive.loss_ratio * losses[_REFERENCE_EPOCH - 1]:
+        position.decayed = True
+        position.epochs = min(position.epochs, done + int(done * adaptive.extension))

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
-from reid_core.data.preprocessing import Preprocessing
 from reid_core.data.records import Picture
 from reid_core.evaluation.ranking import encode_labels, evaluate
 from reid_core.retrieval.encoder import Encoder
@@ -37,11 +34,8 @@ def hold_out(pictures: Sequence[Picture], fraction: float, seed: int) -> tuple[l
     return [picture for picture in pictures if picture.identity not in chosen], _split(held)
 
 
-def validate(
-    network: nn.Module, held_out: HeldOut, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
-) -> dict[str, float]:
+def validate(encoder: Encoder, held_out: HeldOut) -> dict[str, float]:
     """Rank-1 and mAP on the held-out pictures, by the standard protocol."""
-    encoder = Encoder(network, preprocessing, device, dtype)
     query = encoder.embed_files([picture.path for picture in held_out.query])
     gallery = encoder.embed_files([picture.path for picture in held_out.gallery])
     metrics = evaluate(query, gallery, *encode_labels(held_out.query, held_out.gallery))

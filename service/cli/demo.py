@@ -18,7 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from reid_core.backbones.weights import find_backbone, load_weights_file
 from reid_core.data.sample import write_sample_data
+from reid_core.errors import CoreError
 from service.cli.client import Client, Refused
 from service.cli.sheet import Cell, write_contact_sheet
 
@@ -73,9 +75,10 @@ def run(data: Path | None, weights: Path | None, out: Path) -> int:
 def _main_job(client: Client, data: Path, weights: Path | None, out: Path) -> None:
     dataset = _register(client, data)
     start = {"init_from": {"weights": weights.name} if weights else None}
-    untrained = {**SETTINGS, "schedule": {**SETTINGS["schedule"], "epochs": 0}}
+    settings = SETTINGS | ({"backbone": _backbone_of(weights)} if weights else {})
+    untrained = {**settings, "schedule": {**settings["schedule"], "epochs": 0}}
     before = _train_and_evaluate(client, dataset, "untrained", {"settings": untrained, **start})
-    after = _train_and_evaluate(client, dataset, "trained", {"settings": SETTINGS, **start})
+    after = _train_and_evaluate(client, dataset, "trained", {"settings": settings, **start})
     _print_scores(before, after)
     gallery = client.post(
         "/galleries", {"name": "demo", "model": "trained", "dataset": {"id": dataset["id"], "split": "gallery"}}
@@ -85,6 +88,13 @@ def _main_job(client: Client, data: Path, weights: Path | None, out: Path) -> No
     sheet = out / "contact-sheet.png"
     write_contact_sheet(rows, sheet)
     console.print(f"Queries and their best {_RESULTS_SHOWN} (green: the same person, red: another) are in {sheet}")
+
+
+def _backbone_of(weights: Path) -> str:
+    try:
+        return find_backbone(load_weights_file(weights), source=repr(weights.name))
+    except CoreError as error:
+        raise Refused(f"{error.detail} {error.hint}") from error
 
 
 def _register(client: Client, data: Path) -> Any:

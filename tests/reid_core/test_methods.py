@@ -19,7 +19,8 @@ from reid_core.methods import METHODS
 from reid_core.methods.method import Method, Moment
 from reid_core.model import load_model, save_model
 from reid_core.network import Batch
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import Encoder, Encoding
+from reid_core.sampling import Epoch
 from reid_core.settings import TrainingSettings, override
 from reid_core.training.loop import Observer, Plan, Result, fit
 from tests.reid_core.pictures import make_pictures
@@ -59,7 +60,10 @@ def plan(method: Method, folder: Path, **changes: Any) -> Plan:
 
 def first_batch(plan: Plan) -> tuple[Batch, int]:
     data = encode(plan.pictures)
-    batches = plan.method.draw_batches(plan.settings, data.identities, np.random.default_rng(0))
+    epoch = Epoch(
+        0, data.identities, np.random.default_rng(0), nn.Module(), encode=lambda indices: Encoding(torch.empty(0))
+    )
+    batches = plan.method.draw_batches(plan.settings, epoch).streams[0]
     loader = BatchLoader(data, Preprocessing(32, 16), plan.settings.augmentation, seed=0, device=CPU)
     return next(loader.load(batches, epoch=0)), data.num_classes
 
@@ -77,7 +81,8 @@ def test_every_trainable_parameter_gets_a_finite_gradient(method: Method, tmp_pa
     batch, num_classes = first_batch(plan(method, tmp_path))
     network = method.build_network(small(method), num_classes)
     criterion = method.build_criterion(small(method), num_classes, network)
-    losses = criterion(network(batch.images), batch, Moment(0, 0))
+    criterion(network(batch.images), batch, Moment(0, 0))  # a class memory is empty at the first step
+    losses = criterion(network(batch.images), batch, Moment(1, 0))
     sum(losses.terms.values()).backward()
     for name, parameter in [*network.named_parameters(), *criterion.named_parameters()]:
         if parameter.requires_grad:

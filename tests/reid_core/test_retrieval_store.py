@@ -45,6 +45,17 @@ def test_local_maps_are_kept_in_half_precision(tmp_path: Path) -> None:
     np.testing.assert_array_equal(reopened.read([4, 0]), records(5, 6, 2, 8)[[4, 0]].astype(np.float16))
 
 
+def test_records_can_be_asked_for_ahead_wherever_they_lie(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "maps", (7, 3, 100), FLOAT32)  # 8,400 bytes: no whole number of pages
+    store.write(0, records(9, 7, 3, 100))
+    store.prefetch([8, 0, 3])
+    store.prefetch([])
+    np.testing.assert_array_equal(store.read([8, 0, 3]), records(9, 7, 3, 100)[[8, 0, 3]])
+    for position in (-1, 9):
+        with pytest.raises(IndexCorrupt):
+            store.prefetch([position])
+
+
 def test_a_reader_sees_what_another_process_appended(tmp_path: Path) -> None:
     writer = filled(tmp_path / "vectors", 3)
     reader = FeatureStore.open(tmp_path / "vectors", (16,), FLOAT32, count=3)

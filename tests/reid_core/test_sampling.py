@@ -1,4 +1,4 @@
-"""The PK sampler and its corner cases."""
+"""The PK and the random sampler and their corner cases."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import pytest
 
 from reid_core.errors import SettingsError
 from reid_core.sampling.identities import draw_identity_batches
+from reid_core.sampling.random import draw_random_batches
+from reid_core.settings import IdentityBatch
 
 
 def draw(counts: list[int], num_identities: int, images: int, seed: int = 0) -> tuple[np.ndarray, list[list[int]]]:
     identities = np.repeat(np.arange(len(counts)), counts)
-    return identities, draw_identity_batches(identities, num_identities, images, np.random.default_rng(seed))
+    batch = IdentityBatch(identities=num_identities, images_per_identity=images)
+    return identities, draw_identity_batches(identities, batch, np.random.default_rng(seed))
 
 
 def test_every_batch_has_p_identities_with_k_pictures_each() -> None:
@@ -49,3 +52,16 @@ def test_a_batch_that_needs_more_identities_than_there_are_is_refused_with_both_
 def test_same_generator_same_batches_and_another_epoch_others() -> None:
     assert draw([9] * 8, 4, 4, seed=1)[1] == draw([9] * 8, 4, 4, seed=1)[1]
     assert draw([9] * 8, 4, 4, seed=1)[1] != draw([9] * 8, 4, 4, seed=2)[1]
+
+
+def test_random_batches_show_every_picture_at_most_once() -> None:
+    batches = draw_random_batches(23, 5, np.random.default_rng(0))
+    drawn = [index for batch in batches for index in batch]
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5]
+    assert len(set(drawn)) == 20
+    assert drawn != sorted(drawn)
+
+
+def test_a_random_batch_larger_than_the_data_set_is_refused_with_both_numbers() -> None:
+    with pytest.raises(SettingsError, match="needs 8 pictures, there are 5"):
+        draw_random_batches(5, 8, np.random.default_rng(0))

@@ -1,0 +1,287 @@
+"""QAConv with class memory, with pairwise learning, and with graph sampling (paper 000).
+
+Liao and Shao 2022, "Graph Sampling Based Deep Metric Learning for Generalizable Person Re-Identification",
+arXiv:2104.01546; the matcher: Liao and Shao 2020, "Interpretable and Generalizable Person Re-Identification with
+Query-Adaptive Convolution and Temporal Lifting", arXiv:1904.10424.
+
+Pictures are compared location by location: `reid_core.matching`. Search needs a vector first: `Retrieval`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn, optim
+from torch.nn import functional
+
+from reid_core.backbones import BackboneName, build_backbone
+from reid_core.backbones.instance_norm import InstanceNorm, insert_instance_norm
+from reid_core.heads.retrieval import RetrievalHead, RetrievalVector
+from reid_core.losses.pairwise import memory_loss, pair_accuracy, pairwise_loss
+from reid_core.losses.triplet import batch_hard, triplet_loss
+from reid_core.matching import FoldedHead, MatchingHead, best_correlations, symmetric_scores, to_locations
+from reid_core.methods.method import Losses, Method, Moment
+from reid_core.network import Batch, Output
+from reid_core.reranking import Reciprocal, rerank_distances
+from reid_core.sampling import Draw, Epoch
+from reid_core.sampling.graph import draw_graph_batches
+from reid_core.sampling.identities import draw_identity_batches
+from reid_core.sampling.random import draw_random_batches
+from reid_core.settings import (
+    Augmentation,
+    ColourJitter,
+    Erasing,
+    IdentityBatch,
+    ImageSize,
+    RandomBatch,
+    Schedule,
+    TrainingSettings,
+)
+
+_STRIDE = 16
+_SCORE_SCALE = 10
+"""The authors' distance between two pictures is 1 - sigmoid(score / 10)."""
+
+
+class QaconvSettings(TrainingSettings):
+    """The paper's section 5.1; where it is silent, the authors' first release of graph sampling."""
+
+    backbone: BackboneName = "resnet50"
+    last_stride: Literal[1, 2] = Field(default=1, description="of the stage behind the one used: without effect")
+    instance_norm: InstanceNorm = Field(default="block", description="block: as the paper; ibn-b: as the later release")
+    neck_channels: int = Field(default=64, ge=8, le=1024, description="of the map; 128 in the later release")
+    retrieval: RetrievalVector = Field(
+        default="stripes", description="the vector that the first stage of search compares"
+    )
+    freeze_backbone_bn: bool = Field(default=False, description="keep the backbone's batch statistics; later release")
+    image: ImageSize = ImageSize(height=384, width=128)
+    normalisation: Literal["imagenet", "none"] = "none"
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    schedule: Schedule = Schedule(
+        epochs=15, base_lr=0.005, warmup=0, warmup_start=1, decay_at=(10 / 15,), decay_factor=0.1
+    )
+    backbone_rate: float = Field(
+        default=0.1, ge=0, le=1, description="the backbone's learning rate, as a share of base_lr"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    augmentation: Augmentation = Augmentation(
+        flip=0.5,
+        padding=10,
+        erasing=Erasing(probability=0, area=(0.02, 0.4), aspect=1 / 0.3),
+        rotation=5,
+        jitter=ColourJitter(low=0.5, high=2, hue=0.1),
+        occlusion=0.8,
+    )
+
+
+class MemoryBatch(RandomBatch):
+    """Random batches; or, where identities are named, P of them with K pictures each."""
+
+    identities: int | None = Field(default=None, ge=2, le=512)
+    images_per_identity: int = Field(default=4, ge=1, le=64)
+
+    @property
+    def num_pictures(self) -> int:
+        return self.identities * self.images_per_identity if self.identities else self.size
+
+
+class MemorySettings(QaconvSettings):
+    """QAConv with one map of every class in memory."""
+
+    batch: MemoryBatch = MemoryBatch(size=8)
+
+
+class PairwiseSettings(QaconvSettings):
+    """QAConv-P: pairs of the batch instead of a class memory."""
+
+    batch: IdentityBatch = IdentityBatch(identities=16, images_per_identity=4)
+    schedule: Schedule = MemorySettings().schedule.model_copy(update={"base_lr": 0.001})
+    loss: Literal["pairwise", "triplet"] = Field(default="pairwise", description="triplet: as the later release")
+    margin: float = Field(default=16, ge=0, description="of the triplet loss, in matching scores")
+    include_self_pairs: bool = Field(default=False, description="as the authors' code; equation 1 leaves them out")
+
+
+class GraphSettings(PairwiseSettings):
+    """QAConv-P + GS. RandPerson, with its many identities, was trained for 4 epochs, decayed after 2."""
+
+    gradient_clip: float | None = Field(default=512, gt=0)
+    pk_epochs: int = Field(
+        default=1, ge=0, description="first epochs sampled at random, before the graph means anything"
+    )
+    rerank_graph: bool = Field(default=True, description="k-reciprocal re-ranking of the distances between classes")
+
+
+class QaconvNetwork(nn.Module):
+    """Backbone to its third stage, neck convolution, a unit vector at every location. (B, 3, H, W) to an `Output`."""
+
+    def __init__(self, settings: QaconvSettings, num_classes: int) -> None:
+        super().__init__()
+        self.freeze_backbone_bn = settings.freeze_backbone_bn
+        self.backbone = build_backbone(settings.backbone, last_stride=settings.last_stride)
+        self.backbone.drop_last_stage()
+        insert_instance_norm(self.backbone, settings.instance_norm)
+        self.neck = nn.Conv2d(self.backbone.channels[-1], settings.neck_channels, kernel_size=3, padding=1)
+        height, width = math.ceil(settings.image.height / _STRIDE), math.ceil(settings.image.width / _STRIDE)
+        self.map_shape = (height, width, settings.neck_channels)
+        self.head = MatchingHead(height * width)
+        self.retrieval = RetrievalHead(settings.retrieval, self.map_shape)
+        self.embedding_size = self.retrieval.size
+
+    def forward(self, images: Tensor) -> Output:
+        neck = self.neck(self.backbone(images)[-1])
+        feature_map = functional.normalize(neck.float(), dim=1)  # (B, c, h, w)
+        return Output(embedding=self.retrieval(feature_map), feature_map=feature_map)
+
+    def train(self, mode: bool = True) -> QaconvNetwork:
+        super().train(mode)
+        if self.freeze_backbone_bn:
+            self.backbone.eval()
+        return self
+
+
+class PairwiseCriterion(nn.Module):
+    """Every picture of the batch against every other one."""
+
+    def __init__(self, settings: PairwiseSettings, num_classes: int, network: QaconvNetwork) -> None:
+        super().__init__()
+        self.settings = settings
+        self._score = network.head.forward  # not as a module: the network holds its parameters
+        self._retrieval_loss = network.retrieval.loss
+
+    def forward(self, output: Output, batch: Batch, moment: Moment) -> Losses:
+        locations = _locations(output)
+        pairs = self._counted_pairs(len(locations), locations.device)
+        scores = self._score(*best_correlations(locations, locations), pairs)
+        terms = {f"{self.settings.loss}_loss": self._loss(scores, batch.identities)}
+        terms |= self._retrieval_loss(output.embedding, batch.identities)
+        return Losses(terms, {"pair_accuracy": pair_accuracy(scores.detach(), batch.identities)})
+
+    def _loss(self, scores: Tensor, identities: Tensor) -> Tensor:
+        if self.settings.loss == "pairwise":
+            return pairwise_loss(scores, identities, include_self_pairs=self.settings.include_self_pairs)
+        return triplet_loss(-scores, batch_hard(-scores, identities), margin=self.settings.margin)
+
+    def _counted_pairs(self, count: int, device: torch.device) -> Tensor | None:
+        return None if self.settings.include_self_pairs else ~torch.eye(count, dtype=torch.bool, device=device)
+
+
+class MemoryCriterion(nn.Module):
+    """Every picture of the batch against one map of every class: that of its last picture seen."""
+
+    def __init__(self, settings: MemorySettings, num_classes: int, network: QaconvNetwork) -> None:
+        super().__init__()
+        height, width, channels = network.map_shape
+        self._score = network.head.forward
+        self._retrieval_loss = network.retrieval.loss
+        self.register_buffer("memory", torch.zeros(num_classes, height * width, channels))
+        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+        self.memory: Tensor
+        self.seen: Tensor
+
+    def forward(self, output: Output, batch: Batch, moment: Moment) -> Losses:
+        locations = _locations(output)
+        classes = self.seen.nonzero().squeeze(1)
+        own = batch.identities[:, None] == classes[None, :]  # (B, classes seen)
+        if len(classes):
+            scores = self._score(*best_correlations(locations, self.memory[classes]), None)
+        else:
+            scores = locations.sum(dim=(1, 2))[:, None][:, :0]
+        terms = {"memory_loss": memory_loss(scores, own)} | self._retrieval_loss(output.embedding, batch.identities)
+        with torch.no_grad():
+            self.memory[batch.identities] = locations.float()
+            self.seen[batch.identities] = True
+        right = scores.argmax(dim=1) == own.float().argmax(dim=1) if len(classes) else torch.zeros(1)
+        return Losses(terms, {"memory_accuracy": right.float().mean()})
+
+
+def build_optimizers(settings: QaconvSettings, network: QaconvNetwork, criterion: nn.Module) -> list[optim.Optimizer]:
+    """Nesterov's gradient descent, the backbone at a tenth of the rate."""
+    rate = settings.schedule.base_lr
+    backbone = list(network.backbone.parameters())
+    inside = {id(parameter) for parameter in backbone}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in inside]
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": backbone, "lr": settings.backbone_rate * rate}]
+    nesterov = settings.momentum > 0
+    return [
+        optim.SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay, nesterov=nesterov)
+    ]
+
+
+def draw_memory_batches(settings: MemorySettings, epoch: Epoch) -> Draw:
+    """Random batches, or P x K where the settings name identities."""
+    batch = settings.batch
+    if batch.identities is None:
+        return Draw((draw_random_batches(len(epoch.identities), batch.size, epoch.generator),))
+    of_identities = IdentityBatch(identities=batch.identities, images_per_identity=batch.images_per_identity)
+    return Draw((draw_identity_batches(epoch.identities, of_identities, epoch.generator),))
+
+
+def draw_pk_batches(settings: PairwiseSettings, epoch: Epoch) -> Draw:
+    """P x K batches."""
+    return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
+
+
+def draw_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
+    """P x K at first, then batches of nearest classes by the matcher as trained so far."""
+    if epoch.number < settings.pk_epochs:
+        return draw_pk_batches(settings, epoch)
+
+    def measure(pictures: Sequence[int]) -> NDArray[np.float32]:
+        maps: Tensor = epoch.encode(pictures).maps  # type: ignore[assignment]  # this network has maps
+        scores = symmetric_scores(maps.flatten(1, 2), matching_head(epoch.network))  # type: ignore[arg-type]
+        distances = 1 - torch.sigmoid(scores / _SCORE_SCALE)
+        return (rerank_distances(distances, Reciprocal()) if settings.rerank_graph else distances).numpy()
+
+    return draw_graph_batches(epoch.identities, settings.batch, measure, epoch.generator)
+
+
+def matching_head(network: QaconvNetwork) -> FoldedHead:
+    """What scores a pair of maps, as trained so far."""
+    return network.head.fold()
+
+
+def _locations(output: Output) -> Tensor:
+    if output.feature_map is None:
+        raise TypeError("a QAConv network gives a map")
+    return to_locations(output.feature_map)
+
+
+QACONV = Method(
+    name="qaconv",
+    title="QAConv with class memory",
+    paper="Liao and Shao 2022, Graph Sampling Based Deep Metric Learning for Generalizable Person Re-Identification",
+    summary="Pictures matched location by location, against a map of every class: the paper's baseline.",
+    recipe=MemorySettings(),
+    build_network=QaconvNetwork,
+    build_criterion=MemoryCriterion,
+    build_optimizers=build_optimizers,
+    draw_batches=draw_memory_batches,
+    matching_head=matching_head,
+)
+
+QACONV_PK = replace(
+    QACONV,
+    name="qaconv-pk",
+    title="QAConv with pairwise learning",
+    summary="Pictures matched location by location, against the others of a batch of P identities with K pictures.",
+    recipe=PairwiseSettings(),
+    build_criterion=PairwiseCriterion,
+    draw_batches=draw_pk_batches,
+)
+
+QACONV_GS = replace(
+    QACONV_PK,
+    name="qaconv-gs",
+    title="QAConv with graph sampling",
+    summary="Pairwise learning in batches of classes that the network finds alike.",
+    recipe=GraphSettings(),
+    draw_batches=draw_graph,
+)

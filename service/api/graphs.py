@@ -1,0 +1,46 @@
+"""The graphs of training jobs with graph sampling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from service.api.dependencies import DatabaseDep, SettingsDep, require
+from service.auth import Caller
+from service.db.session import Database
+from service.jobs import lifecycle
+from service.jobs.graphs import draw_graph, graph_as_json
+from service.settings import Settings
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+Reader = Annotated[Caller, require("read")]
+EpochQuery = Annotated[int | None, Query(ge=1, le=100_000, description="From 1; left out: the last one with a graph.")]
+
+
+@router.get("/{job_id}/graph")
+def read_graph(
+    job_id: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader, epoch: EpochQuery = None
+) -> dict[str, Any]:
+    """The nearest classes of every class, as graph sampling found them at the start of an epoch."""
+    return graph_as_json(_folder(database, settings, job_id), epoch)
+
+
+@router.get("/{job_id}/graph.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+def read_graph_picture(
+    job_id: str,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    _caller: Reader,
+    epoch: EpochQuery = None,
+    rows: Annotated[int, Query(ge=1, le=50, description="How many classes are shown.")] = 8,
+) -> Response:
+    """The same as a picture: in each row a class and beside it its nearest ones with their distances."""
+    return Response(draw_graph(_folder(database, settings, job_id), epoch, rows=rows), media_type="image/png")
+
+
+def _folder(database: Database, settings: Settings, job_id: str) -> Path:
+    with database.read() as session:
+        return settings.jobs_dir / lifecycle.find_job(session, job_id).id

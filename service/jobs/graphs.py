@@ -1,0 +1,94 @@
+"""The nearest classes that graph sampling found in each epoch: kept in the job's folder, read and drawn from there."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from reid_core.data.preprocessing import open_picture
+from reid_core.data.records import Picture
+from reid_core.errors import PictureError
+from reid_core.sampling import Graph
+from service.errors import Problem
+from service.storage import write_file
+
+_FOLDER = "graphs"
+_TILE = (48, 96)
+_GAP = 6
+_CAPTION = 12
+_PAPER, _INK, _MISSING = "#ffffff", "#222222", "#cccccc"
+
+
+def write_graph(job_folder: Path, epoch: int, graph: Graph, pictures: Sequence[Picture]) -> None:
+    """Keeps the graph of the epoch of that number (from 0); `pictures` are those that stood for the classes."""
+    classes = [
+        {
+            "identity": picture.identity,
+            "file": str(picture.path),
+            "nearest": [
+                {"identity": pictures[code].identity, "distance": round(float(distance), 6)}
+                for code, distance in zip(codes, distances, strict=True)
+            ],
+        }
+        for picture, codes, distances in zip(pictures, graph.neighbours.tolist(), graph.distances, strict=True)
+    ]
+    folder = job_folder / _FOLDER
+    folder.mkdir(exist_ok=True)
+    write_file(folder / f"{epoch + 1:05d}.json", json.dumps({"epoch": epoch + 1, "classes": classes}).encode())
+
+
+def graph_as_json(job_folder: Path, epoch: int | None) -> dict[str, Any]:
+    """The graph of that epoch (from 1; None: the last one), with the epochs that have one. 404 where there is none."""
+    graph = _read(job_folder, epoch)
+    classes = [{"identity": each["identity"], "nearest": each["nearest"]} for each in graph["classes"]]
+    return {"epoch": graph["epoch"], "epochs": _epochs(job_folder), "classes": classes}
+
+
+def draw_graph(job_folder: Path, epoch: int | None, *, rows: int) -> bytes:
+    """A PNG like the paper's figure 5: classes spread over the data set, each with its nearest ones beside it."""
+    classes = _read(job_folder, epoch)["classes"]
+    files = {each["identity"]: Path(each["file"]) for each in classes}
+    shown = classes[:: max(1, len(classes) // rows)][:rows]
+    columns = 1 + max(len(each["nearest"]) for each in shown)
+    sheet = Image.new(
+        "RGB", (columns * (_TILE[0] + _GAP) + 2 * _GAP, len(shown) * (_TILE[1] + _CAPTION + _GAP) + _GAP), _PAPER
+    )
+    for number, each in enumerate(shown):
+        top = _GAP + number * (_TILE[1] + _CAPTION + _GAP)
+        _paste(sheet, files[each["identity"]], each["identity"], _GAP, top)
+        for column, near in enumerate(each["nearest"], 1):
+            left = 2 * _GAP + column * (_TILE[0] + _GAP)
+            _paste(sheet, files[near["identity"]], f"{near['identity']} {near['distance']:.2f}", left, top)
+    content = io.BytesIO()
+    sheet.save(content, "PNG")
+    return content.getvalue()
+
+
+def _paste(sheet: Image.Image, file: Path, caption: str, left: int, top: int) -> None:
+    try:
+        tile = open_picture(file).resize(_TILE)
+    except PictureError:
+        tile = Image.new("RGB", _TILE, _MISSING)
+    sheet.paste(tile, (left, top))
+    ImageDraw.Draw(sheet).text((left, top + _TILE[1]), caption, fill=_INK, font=ImageFont.load_default(9))
+
+
+def _read(job_folder: Path, epoch: int | None) -> Any:
+    epochs = _epochs(job_folder)
+    if not epochs:
+        raise Problem(
+            "not-found", "this job has no graph", hint="method qaconv-gs makes one an epoch, after its first epochs"
+        )
+    chosen = epochs[-1] if epoch is None else epoch
+    if chosen not in epochs:
+        raise Problem("not-found", f"there is no graph of epoch {chosen}", hint=f"epochs with a graph: {epochs}")
+    return json.loads((job_folder / _FOLDER / f"{chosen:05d}.json").read_bytes())
+
+
+def _epochs(job_folder: Path) -> list[int]:
+    return sorted(int(path.stem) for path in (job_folder / _FOLDER).glob("[0-9]*.json"))
