@@ -50,6 +50,7 @@ KINDS: dict[str, ProblemKind] = {
     "invalid-picture": ProblemKind(
         415, "Not a picture we can read", "The file is damaged, or of a type we do not decode."
     ),
+    "range-not-satisfiable": ProblemKind(416, "No such part", "The file has no part like the one `Range` asks for."),
     "invalid-request": ProblemKind(
         422, "A value is impossible", "`errors` points at each wrong value; see `pointer` for where it stands."
     ),
@@ -114,7 +115,7 @@ class Problem(Exception):
             "detail": self.detail,
             "instance": instance,
             "request_id": request_id,
-            "hint": self.hint,
+            "hint": self.hint or self.kind.explanation,
             "errors": [{"pointer": e.pointer, "code": e.code, "message": e.message} for e in self.errors],
         }
 

@@ -39,7 +39,9 @@ def create_key(
     try:
         session.flush()
     except IntegrityError as error:
-        raise Problem("name-taken", f"there is a key called {name!r} already") from error
+        raise Problem(
+            "name-taken", f"there is a key called {name!r} already", hint="choose another name, or delete that key"
+        ) from error
     return row, key
 
 

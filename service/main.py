@@ -16,6 +16,7 @@ from service.api import (
     datasets,
     evaluations,
     galleries,
+    graphs,
     health,
     jobs,
     methods,
@@ -31,7 +32,7 @@ from service.api.body_limit import BodyLimit
 from service.api.dependencies import refuse_unknown_query
 from service.api.error_handlers import install_error_handlers
 from service.api.idempotency import Idempotency
-from service.api.metrics import Metrics, RequestMetrics
+from service.api.metrics import Metrics
 from service.api.openapi import PROBLEM_RESPONSES, complete_openapi, operation_id
 from service.api.request_context import RequestContext
 from service.db.schema import upgrade
@@ -48,6 +49,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     methods.router,
     models.router,
     galleries.router,
+    graphs.router,
     search.router,
     evaluations.router,
     keys_routes.router,
@@ -59,7 +61,7 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 """Served at the root and once more under /v1; the schema shows them once."""
 
-MIDDLEWARE = (RequestMetrics, RequestContext, Authentication, BodyLimit, Idempotency)
+MIDDLEWARE = (RequestContext, Authentication, BodyLimit, Idempotency)
 """From the outside in: each relies on those before it."""
 
 

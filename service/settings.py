@@ -114,6 +114,11 @@ class Settings(BaseSettings):
     idempotency_seconds: float = Field(
         default=86_400, gt=0, description="How long an answer is kept for its Idempotency-Key."
     )
+    explanation_minutes: float = Field(
+        default=60,
+        ge=0,
+        description="How long what a search with `explain` was sent is kept, to draw it; 0: not at all.",
+    )
 
     @model_validator(mode="after")
     def _open_only_on_loopback(self) -> Settings:
@@ -136,6 +141,11 @@ class Settings(BaseSettings):
     def uploads_dir(self) -> Path:
         """Where uploaded data sets are kept, one folder each."""
         return self.home / "uploads"
+
+    @property
+    def searches_dir(self) -> Path:
+        """What searches with `explain` leave for a while, one folder each."""
+        return self.home / "searches"
 
     @property
     def jobs_dir(self) -> Path:

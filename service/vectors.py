@@ -1,6 +1,6 @@
-"""A gallery's vectors on disk: a folder per generation that holds the embeddings and the built index.
+"""A gallery's vectors and maps on disk: a folder per generation that holds them and the built index.
 
-`galleries/<gallery id>/<generation>/embeddings` and `index-<random>`; the gallery's row says which of them count.
+`galleries/<gallery id>/<generation>/embeddings`, `maps` and `index-<random>`; the gallery's row says which count.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from reid_core.retrieval.index import erase_vectors, load_index, save_index
+from reid_core.retrieval.maps import MapStore
 from reid_core.retrieval.store import FeatureStore
 from service.settings import Settings
 
 _EMBEDDINGS = "embeddings"
+_MAPS = "maps"
 _INDEX = "index-"
 _FLOAT32 = np.dtype(np.float32)
 
@@ -47,6 +49,24 @@ def open_or_create_store(folder: Path, size: int, *, count: int) -> FeatureStore
         folder.mkdir(parents=True, exist_ok=True)
         return FeatureStore.create(folder / _EMBEDDINGS, (size,), _FLOAT32)
     return open_store(folder, size, count=count)
+
+
+def has_maps(folder: Path) -> bool:
+    """Whether maps have been written to `folder`."""
+    return (folder / _MAPS).exists()
+
+
+def open_maps(folder: Path, kept: Mapping[str, Any], *, count: int) -> MapStore:
+    """The maps in `folder`, `kept` ({dtype, shape}) as the gallery's row says; IndexCorrupt without `count` of them."""
+    return MapStore.open(folder / _MAPS, tuple(kept["shape"]), kept["dtype"], count=count)
+
+
+def open_or_create_maps(folder: Path, kept: Mapping[str, Any], *, count: int) -> MapStore:
+    """As `open_maps`, but makes an empty store where nothing has been written yet (`count` is 0)."""
+    if count == 0 and not has_maps(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return MapStore.create(folder / _MAPS, tuple(kept["shape"]), kept["dtype"])
+    return open_maps(folder, kept, count=count)
 
 
 def save_index_file(folder: Path, kind: str, index: Any) -> dict[str, Any]:

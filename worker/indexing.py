@@ -1,4 +1,4 @@
-"""Index jobs: pictures of a split added to a gallery, or a gallery embedded anew."""
+"""Index jobs: pictures of a split added to a gallery, or a gallery encoded anew."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def run(work: Work) -> Outcome:
         settings,
         spec["gallery"],
         add=spec.get("add"),
-        encoder_for=lambda model_id: load_model(settings.models_dir / model_id, device).encoder(),
-        on_progress=work.progress("embed"),
+        model_for=lambda model_id: load_model(settings.models_dir / model_id, device),
+        progress=work.progress,
         should_stop=work.should_stop,
     )
     return Outcome({"gallery": spec["gallery"], **result})

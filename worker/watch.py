@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
 from sqlalchemy import delete
-from sqlalchemy.exc import SQLAlchemyError
 
 from service.clock import utc_now
+from service.datasets import remove_lost_uploads
 from service.db.session import Database
 from service.db.tables import Worker
 from service.galleries import expire, remove_leftovers
 from service.jobs.sweep import Send, sweep
+from service.search.records import sweep_records
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _SECONDS = 2.0
+_LEFTOVERS_SECONDS = 3600.0
 
 
 def watch(
@@ -29,17 +32,23 @@ def watch(
     send: Send,
     shutdown: threading.Event,
 ) -> None:
-    """Until shutdown: every two seconds a heartbeat row and a sweep. A fault of database or broker is outlasted."""
-    first = True
+    """Until shutdown: every two seconds a heartbeat row and a sweep, at first and every hour one for leftovers.
+
+    Any fault is outlasted: without its heartbeat a worker that works would count as dead.
+    """
+    first, leftovers_at = True, 0.0
     while not shutdown.is_set():
         try:
             _show_life(database, name, queues)
             sweep(database, send, max_attempts=settings.max_attempts, resend_all=first)
-            expire(database, settings, utc_now())
-            if first:
-                remove_leftovers(database, settings)
             first = False
-        except SQLAlchemyError as error:
+            expire(database, settings, utc_now())
+            sweep_records(settings)
+            if time.monotonic() >= leftovers_at:
+                leftovers_at = time.monotonic() + _LEFTOVERS_SECONDS
+                remove_leftovers(database, settings)
+                remove_lost_uploads(database, settings)
+        except Exception as error:  # noqa: BLE001  see above
             logger.warning("heartbeat or sweep failed, trying again: %s", error)
         shutdown.wait(_SECONDS)
     with database.write() as session:

@@ -109,19 +109,22 @@ def _parser(form: _Form, content_type: str) -> MultipartParser:
     _, options = parse_options_header(content_type)
     if b"boundary" not in options:
         raise _malformed("its Content-Type names no boundary")
-    return MultipartParser(
-        options[b"boundary"],
-        {
-            "on_part_begin": form.on_part_begin,
-            "on_header_begin": form.on_header_begin,
-            "on_header_field": form.on_header_field,
-            "on_header_value": form.on_header_value,
-            "on_headers_finished": form.on_headers_finished,
-            "on_part_data": form.on_part_data,
-            "on_part_end": form.on_part_end,
-            "on_end": form.on_end,
-        },
-    )
+    try:
+        return MultipartParser(
+            options[b"boundary"],
+            {
+                "on_part_begin": form.on_part_begin,
+                "on_header_begin": form.on_header_begin,
+                "on_header_field": form.on_header_field,
+                "on_header_value": form.on_header_value,
+                "on_headers_finished": form.on_headers_finished,
+                "on_part_data": form.on_part_data,
+                "on_part_end": form.on_part_end,
+                "on_end": form.on_end,
+            },
+        )
+    except FormParserError as error:  # a boundary that is longer than a parser takes
+        raise _malformed(str(error)) from error
 
 
 async def _in_large_pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy import select
 
 from service.api.dependencies import DatabaseDep, PageDep, require
-from service.api.pagination import list_page
+from service.api.pagination import list_page, narrowed
 from service.clock import rfc3339
 from service.db.tables import AuditEntry
 
@@ -22,10 +22,9 @@ def list_audit(
     database: DatabaseDep, page: PageDep, action: Filter = None, key: Filter = None, target: Filter = None
 ) -> dict[str, Any]:
     """The audit log; `action`, `key` (an id) and `target` (an id) narrow it down."""
-    statement = select(AuditEntry)
-    for column, wanted in ((AuditEntry.action, action), (AuditEntry.key_id, key), (AuditEntry.target, target)):
-        if wanted is not None:
-            statement = statement.where(column == wanted)
+    statement = narrowed(
+        select(AuditEntry), (AuditEntry.action, action), (AuditEntry.key_id, key), (AuditEntry.target, target)
+    )
     with database.read() as session:
         return list_page(session, statement, AuditEntry.id, page, as_json=_as_json, newest_first=True)
 

@@ -14,8 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from service.api.archive_form import ARCHIVE, receive_archive
 from service.api.contents import check, is_json, read_json
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
+from service.api.files import answer_file
 from service.api.links import prefix_of
-from service.api.pagination import list_page
+from service.api.pagination import list_page, narrowed
 from service.auth import Caller
 from service.datasets import catalog, uploads
 from service.datasets.bodies import FolderBody, UploadBody
@@ -28,6 +29,7 @@ from service.db.tables import Dataset, DatasetImage
 from service.errors import Problem, not_found
 from service.jobs import enqueue
 from service.pictures import media_type, picture_path
+from service.readiness import State, in_state, standing
 from service.settings import Settings
 from service.storage import delete_file, ensure_free_space
 
@@ -64,12 +66,12 @@ async def create_dataset(request: Request, database: DatabaseDep, settings: Sett
 
 @router.get("")
 def list_datasets(
-    request: Request, database: DatabaseDep, page: PageDep, _caller: Reader, state: catalog.State | None = None
+    request: Request, database: DatabaseDep, page: PageDep, _caller: Reader, state: State | None = None
 ) -> dict[str, Any]:
     """Data sets, newest first."""
     query = select(Dataset)
     if state:
-        query = query.where(catalog.in_state(state))
+        query = query.where(in_state(state))
     with database.read() as session:
         return list_page(
             session,
@@ -115,15 +117,16 @@ def list_dataset_images(
     """The pictures split by split, in the order of their paths; an empty `camera` asks for those without one."""
     with database.read() as session:
         dataset = find(session, Dataset, dataset_id)
-        if catalog.standing(session, dataset)[0] == "pending":
+        if standing(session, dataset)[0] == "pending":
             raise Problem(
                 "wrong-state", f"data set {dataset.name!r} is still being read", hint="wait until it is ready"
             )
-        query = select(DatasetImage).where(DatasetImage.dataset_id == dataset.id)
-        wanted = ((DatasetImage.split, split), (DatasetImage.identity, identity), (DatasetImage.camera, camera))
-        for column, value in wanted:
-            if value is not None:
-                query = query.where(column == value)
+        query = narrowed(
+            select(DatasetImage).where(DatasetImage.dataset_id == dataset.id),
+            (DatasetImage.split, split),
+            (DatasetImage.identity, identity),
+            (DatasetImage.camera, camera),
+        )
         prefix = prefix_of(request)
         return list_page(session, query, DatasetImage.id, page, as_json=lambda image: image_as_json(image, prefix))
 
@@ -148,11 +151,7 @@ def read_dataset_image_content(
     """The picture's file as it lies there."""
     with database.read() as session:
         path = picture_path(session, settings, _find_image(session, dataset_id, image_id))
-    headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
-    response = FileResponse(path, media_type=media_type(path), headers=headers, stat_result=path.stat())
-    if response.headers["etag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers | {"ETag": response.headers["etag"]})
-    return response
+    return answer_file(request, path, media_type(path))
 
 
 async def _receive_upload(request: Request, database: Database, settings: Settings, caller: Caller) -> dict[str, Any]:
@@ -184,7 +183,7 @@ def _add(
     with database.write() as session:
         dataset = catalog.add_dataset(session, body, folder, dataset_id)
         spec = {"dataset": dataset.id, "name": body.name, "path": dataset.path, "format": body.format}
-        dataset.job_id = enqueue(session, "register", spec, datasets=[dataset.id]).id
+        enqueue(session, "register", spec, datasets=[dataset.id])
         audit.record(
             session, key_id=caller.key_id, action="dataset.register", target=dataset.id, uploaded=dataset.uploaded
         )

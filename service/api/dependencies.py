@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_origin
 
 from fastapi import Depends, Request, Security, params
 from fastapi.dependencies.utils import get_flat_params
@@ -29,16 +29,18 @@ def require(scope: Scope) -> Any:
 
 
 async def refuse_unknown_query(request: Request) -> None:
-    """A dependency of every route: a misspelt `?dryrun=true` or filter must not be ignored."""
+    """A dependency of every route: a misspelt `?dryrun=true`, or one filter of two, must not be ignored."""
     fields = get_flat_params(request.scope["route"].dependant)
     # The fields of a model that takes the whole query are not of type Query themselves.
     elsewhere = (params.Path, params.Header, params.Cookie)
-    known = sorted(field.alias for field in fields if not isinstance(field.field_info, elsewhere))
-    faults = [
-        Fault(f"/query/{name}", "unknown", f"unknown parameter; known are: {', '.join(known) or 'none'}")
-        for name in dict.fromkeys(request.query_params)
-        if name not in known
-    ]
+    known = {field.alias: field.field_info for field in fields if not isinstance(field.field_info, elsewhere)}
+    faults = []
+    for name in dict.fromkeys(request.query_params):
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            faults.append(Fault(f"/query/{name}", "unknown", f"unknown parameter; known are: {listed}"))
+        elif len(request.query_params.getlist(name)) > 1 and get_origin(known[name].annotation) is not list:
+            faults.append(Fault(f"/query/{name}", "repeated", "it takes one value and is given several"))
     if faults:
         detail = f"{faults[0].pointer}: {faults[0].message}"
         raise Problem("invalid-request", detail, errors=faults)

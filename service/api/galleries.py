@@ -15,8 +15,9 @@ from starlette.datastructures import FormData, UploadFile
 from reid_core.errors import Fault
 from service.api.contents import check, check_field, is_json, open_form, read_json
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
+from service.api.files import answer_file
 from service.api.links import prefix_of
-from service.api.pagination import list_page
+from service.api.pagination import list_page, narrowed
 from service.auth import Caller
 from service.db import audit
 from service.db.lookup import find
@@ -64,11 +65,13 @@ _IMAGES_BODY = {
 
 
 @router.post("", status_code=201, responses={202: {"description": "A job adds the data set's pictures."}})
-def make_gallery(body: GalleryBody, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
+def make_gallery(
+    body: GalleryBody, request: Request, database: DatabaseDep, settings: SettingsDep, caller: Writer
+) -> JSONResponse:
     """Make a gallery. With `dataset` it is filled by the job that the answer names."""
     prefix = prefix_of(request)
     with database.write() as session:
-        gallery = create_gallery(session, body)
+        gallery = create_gallery(session, settings, body)
         audit.record(session, key_id=caller.key_id, action="gallery.create", target=gallery.id)
         if body.dataset is not None:
             _enqueue_split(session, gallery, body.dataset.id, body.dataset.split)
@@ -137,11 +140,11 @@ def list_images(
     """The gallery's pictures in the order in which they came."""
     prefix = prefix_of(request)
     with database.read() as session:
-        wanted = select(GalleryImage).where(GalleryImage.gallery_id == find(session, Gallery, gallery_id).id)
-        if identity is not None:
-            wanted = wanted.where(GalleryImage.identity == identity)
-        if camera is not None:
-            wanted = wanted.where(GalleryImage.camera == camera)
+        wanted = narrowed(
+            select(GalleryImage).where(GalleryImage.gallery_id == find(session, Gallery, gallery_id).id),
+            (GalleryImage.identity, identity),
+            (GalleryImage.camera, camera),
+        )
         return list_page(session, wanted, GalleryImage.id, page, as_json=lambda image: image_as_json(image, prefix))
 
 
@@ -166,11 +169,7 @@ def read_image_content(
     with database.read() as session:
         image = find_image(session, gallery_id, image_id)
         path = picture_path(session, settings, image)
-    # `no-cache`: asked again each time, so that an erased picture is not shown from a cache.
-    headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return FileResponse(path, media_type=media_type(path), headers=headers)
+    return answer_file(request, path, media_type(path), sha256=image.sha256)
 
 
 @router.delete("/{gallery_id}/images/{image_id}", status_code=204)
@@ -191,8 +190,7 @@ def _enqueue_split(session: Session, gallery: Gallery, dataset_key: str, split: 
     """Starts the job that adds the split, in the transaction of `session`."""
     dataset = find_split(session, dataset_key, split)
     spec = {"gallery": gallery.id, "add": {"dataset": dataset.id, "split": split}}
-    gallery.job_id = enqueue(session, "index", spec, datasets=[dataset.id]).id
-    session.flush()
+    enqueue(session, "index", spec, datasets=[dataset.id])
 
 
 def _add_split(database: Database, gallery_id: str, body: SplitBody, request: Request) -> JSONResponse:

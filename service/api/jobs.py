@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from reid_core.errors import Fault
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
 from service.api.links import prefix_of
-from service.api.pagination import list_page
+from service.api.pagination import list_page, narrowed
 from service.auth import Caller
 from service.db import audit
 from service.db.session import Database
-from service.db.tables import Gallery, Job
+from service.db.tables import Job
 from service.errors import Problem
 from service.jobs import enqueue, lifecycle
 from service.jobs.bodies import JobBody
@@ -60,8 +61,6 @@ def create_job(
         # Checked again under the write lock: of two requests for one model name, one gets it.
         resolved = resolve(session, settings, body)
         job = enqueue(session, resolved.kind, resolved.spec, datasets=resolved.datasets)
-        if resolved.kind == "index":
-            session.get_one(Gallery, resolved.spec["gallery"]).job_id = job.id
         audit.record(session, key_id=caller.key_id, action="job.create", target=job.id, kind=job.kind)
     return _accepted(request, job)
 
@@ -76,12 +75,7 @@ def list_jobs(
     kind: Kind | None = None,
 ) -> dict[str, Any]:
     """Jobs, newest first."""
-    query = select(Job)
-    if state:
-        query = query.where(Job.state == state)
-    if kind:
-        query = query.where(Job.kind == kind)
-    prefix = prefix_of(request)
+    query, prefix = narrowed(select(Job), (Job.state, state), (Job.kind, kind)), prefix_of(request)
     with database.read() as session:
         return list_page(session, query, Job.id, page, as_json=lambda job: job_as_json(job, prefix), newest_first=True)
 
@@ -96,28 +90,19 @@ def read_job(job_id: str, request: Request, database: DatabaseDep, _caller: Read
 @router.post("/{job_id}/cancel", status_code=202)
 def cancel_job(job_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
     """End a job. It is `cancelled` once no process of it is left."""
-    with database.write() as session:
-        job = lifecycle.request_cancel(session, job_id)
-        audit.record(session, key_id=caller.key_id, action="job.cancel", target=job.id)
-    return _answer(request, job)
+    return _change(request, database, caller, job_id, "cancel", lifecycle.request_cancel)
 
 
 @router.post("/{job_id}/resume", status_code=202)
 def resume_job(job_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
     """Go on with a cancelled, failed or interrupted job from its last checkpoint, under the same id."""
-    with database.write() as session:
-        job = lifecycle.resume(session, job_id)
-        audit.record(session, key_id=caller.key_id, action="job.resume", target=job.id)
-    return _accepted(request, job)
+    return _change(request, database, caller, job_id, "resume", lifecycle.resume)
 
 
 @router.post("/{job_id}/retry", status_code=202)
 def retry_job(job_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
     """Start over: a new job with the spec of one that is over."""
-    with database.write() as session:
-        job = lifecycle.retry(session, job_id)
-        audit.record(session, key_id=caller.key_id, action="job.retry", target=job.id)
-    return _accepted(request, job)
+    return _change(request, database, caller, job_id, "retry", lifecycle.retry)
 
 
 @router.get("/{job_id}/metrics")
@@ -134,7 +119,8 @@ def read_logs(job_id: str, database: DatabaseDep, settings: SettingsDep, _caller
     with database.read() as session:
         lifecycle.find_job(session, job_id)
     log = settings.jobs_dir / job_id / "log.txt"
-    return FileResponse(log, media_type="text/plain") if log.is_file() else PlainTextResponse("")
+    # Read at once: a log grows while it is sent, and more bytes than were announced break the answer off.
+    return PlainTextResponse(log.read_bytes() if log.is_file() else b"")
 
 
 @router.get(
@@ -197,12 +183,23 @@ def _event_id(text: str | None) -> int:
     return int(text)
 
 
+def _change(
+    request: Request,
+    database: Database,
+    caller: Caller,
+    job_id: str,
+    action: str,
+    change: Callable[[Session, str], Job],
+) -> JSONResponse:
+    with database.write() as session:
+        job = change(session, job_id)
+        audit.record(session, key_id=caller.key_id, action=f"job.{action}", target=job.id)
+    return _accepted(request, job)
+
+
 def _accepted(request: Request, job: Job) -> JSONResponse:
-    """Sends the job to its queue, after the commit, and answers 202."""
-    request.app.state.send(job.id, job.kind)
-    return _answer(request, job)
-
-
-def _answer(request: Request, job: Job) -> JSONResponse:
+    """Answers 202, after the commit; a job that waits is sent to its queue."""
+    if job.state == "queued":
+        request.app.state.send(job.id, job.kind)
     shown = job_as_json(job, prefix_of(request))
     return JSONResponse(shown, status_code=202, headers={"Location": shown["links"]["self"], "Retry-After": "1"})

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from sqlalchemy import select
 
+from reid_core.errors import Fault
 from service import keys
 from service.api.dependencies import DatabaseDep, PageDep, require
 from service.api.pagination import list_page
 from service.auth import Caller, Scope
-from service.bodies import Body, Name
+from service.bodies import Body, Instant, Name
 from service.clock import rfc3339, utc_now
 from service.db import audit
 from service.db.tables import ApiKey
@@ -26,14 +27,15 @@ Admin = Annotated[Caller, require("admin")]
 class KeyBody(Body):
     name: Name
     scopes: list[Scope] = Field(min_length=1, max_length=5)
-    expires_at: AwareDatetime | None = Field(default=None, description="With a time zone; unset: never.")
+    expires_at: Instant | None = Field(default=None, description="With a time zone; unset: never.")
 
 
 @router.post("", status_code=201)
 def create_api_key(body: KeyBody, database: DatabaseDep, caller: Admin, response: Response) -> dict[str, Any]:
     """Make a key. This answer is the only place where it is ever shown."""
     if body.expires_at and body.expires_at <= utc_now():
-        raise Problem("invalid-request", f"expires_at {rfc3339(body.expires_at)} is past already")
+        message = f"expires_at {rfc3339(body.expires_at)} is past already"
+        raise Problem("invalid-request", message, errors=[Fault("/expires_at", "past", message)])
     with database.write() as session:
         row, key = keys.create_key(session, name=body.name, scopes=body.scopes, expires_at=body.expires_at)
         audit.record(session, key_id=caller.key_id, action="api_key.create", target=row.id, scopes=row.scopes)

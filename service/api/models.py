@@ -10,15 +10,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
+from service.api.files import answer_file
 from service.api.links import prefix_of
-from service.api.pagination import list_page
+from service.api.pagination import list_page, narrowed
 from service.auth import Caller
 from service.bodies import Body, Name
 from service.db import audit
 from service.db.lookup import find
 from service.db.tables import Model
 from service.evaluations import evaluation_as_json, evaluations_of
-from service.jobs.specs import check_name_is_free
+from service.jobs.lifecycle import check_name_is_free
 from service.models import delete_model, model_as_json, model_file, rename_model
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -36,8 +37,7 @@ def list_models(
     request: Request, database: DatabaseDep, page: PageDep, _caller: Reader, method: str | None = None
 ) -> dict[str, Any]:
     """Models, newest first."""
-    wanted = select(Model) if method is None else select(Model).where(Model.method == method)
-    prefix = prefix_of(request)
+    wanted, prefix = narrowed(select(Model), (Model.method, method)), prefix_of(request)
     with database.read() as session:
 
         def as_json(model: Model) -> dict[str, Any]:
@@ -82,13 +82,13 @@ def remove_model(model_id: str, database: DatabaseDep, settings: SettingsDep, ca
     },
 )
 def read_model_file(
-    model_id: str, name: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader
+    model_id: str, name: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
 ) -> Response:
     """One of the model's files, whole or in parts."""
     with database.read() as session:
         path, sha256 = model_file(session, settings, model_id, name)
     kind = "application/json" if path.suffix == ".json" else "application/octet-stream"
-    return FileResponse(path, media_type=kind, filename=name, headers={"ETag": f'"{sha256}"'})
+    return answer_file(request, path, kind, sha256=sha256, filename=name)
 
 
 def _shown(session: Session, model: Model, prefix: str) -> dict[str, Any]:

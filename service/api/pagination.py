@@ -51,6 +51,11 @@ def list_page(
     return {"items": [as_json(row) for row in shown], "next_cursor": next_cursor}
 
 
+def narrowed(statement: Select[Row], *wanted: tuple[InstrumentedAttribute[Any], Any]) -> Select[Row]:
+    """`statement` where each column has its value; one whose value is None is not asked for."""
+    return statement.where(*(column == value for column, value in wanted if value is not None))
+
+
 def _encode(shown: Sequence[Any], column: InstrumentedAttribute[Any]) -> str:
     text = f"{column}:{getattr(shown[-1], column.key)}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")

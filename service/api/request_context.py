@@ -1,4 +1,4 @@
-"""What surrounds every request: an id, a line in the log, and an answer even to an error that nobody foresaw."""
+"""What surrounds every request: an id, a line in the log, its figures, an answer even to an error nobody foresaw."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestContext:
-    """ASGI middleware, the outermost but for metrics; a sent `X-Request-ID` is taken over if it is harmless."""
+    """ASGI middleware, the outermost; a sent `X-Request-ID` is taken over if it is harmless."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -51,9 +51,7 @@ class RequestContext:
                 raise
             await answer(error, scope)(scope, receive, send_with_id)
         finally:
-            milliseconds = round(1000 * (time.perf_counter() - started), 1)
-            # Without the query: it may hold an identity.
-            log.info("request", method=scope["method"], path=_template(scope), status=status, milliseconds=milliseconds)
+            _note(scope, status, time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:
@@ -61,6 +59,8 @@ def _request_id(scope: Scope) -> str:
     return sent if _ACCEPTED_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
-def _template(scope: Scope) -> str:
-    """The route's path with its names in braces: a path itself may hold an identity, which no log may keep."""
-    return str(getattr(scope.get("route"), "path", "unmatched"))
+def _note(scope: Scope, status: int, seconds: float) -> None:
+    # The route's path with its names in braces, without the query: both may hold an identity, which no log may keep.
+    path = str(getattr(scope.get("route"), "path", "unmatched"))
+    log.info("request", method=scope["method"], path=path, status=status, milliseconds=round(1000 * seconds, 1))
+    scope["app"].state.metrics.count(scope["method"], path, status, seconds)

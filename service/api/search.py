@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, QueryParams, UploadFile
 
@@ -73,6 +73,21 @@ async def search_by_uploaded_pictures(
         pictures = await run_in_threadpool(_read_pictures, form, settings)
     answer = await run_in_threadpool(engine.search, picture_query, pictures, key_id=caller.key_id)
     return answer.as_json(prefix_of(request))
+
+
+@router.get(
+    "/{search_id}/results/{rank}/explanation.png",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}},
+)
+def draw_explanation(search_id: str, rank: int, request: Request, caller: Searcher) -> Response:
+    """The query and the result at `rank` side by side, lines between the places that correspond.
+
+    Of a search with `explain=true`, for REID_EXPLANATION_MINUTES, for who searched.
+    """
+    engine: Engine = request.app.state.engine
+    drawn = engine.explanation(search_id, rank, caller)
+    return Response(drawn, media_type="image/png", headers={"Cache-Control": "private, no-store"})
 
 
 def _joined(address: QueryParams, body: Any) -> Any:

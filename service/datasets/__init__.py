@@ -3,3 +3,4 @@
 from service.datasets.pictures import joined_pictures as joined_pictures
 from service.datasets.pictures import pictures as pictures
 from service.datasets.registration import register as register
+from service.datasets.uploads import remove_lost_uploads as remove_lost_uploads

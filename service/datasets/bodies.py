@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -12,35 +11,25 @@ from reid_core.data.formats import FORMATS
 from service.bodies import Body, Name
 
 _KNOWN_FORMATS = ("auto", *FORMATS)
-_ID = re.compile(r"(ds|job|mdl|gal|img|key)_[0-9a-z]{26}")
-
-
-def _refuse_misleading(name: str) -> str:
-    if _ID.fullmatch(name):
-        raise PydanticCustomError("looks-like-an-id", "a name may not look like an id, which it could be taken for")
-    if name != name.strip() or name in (".", ".."):
-        raise PydanticCustomError("unusable-name", "a name may not be '.' or '..', nor begin or end with a space")
-    return name
 
 
 def _refuse_unknown(format: str) -> str:
     if format not in _KNOWN_FORMATS:
         raise PydanticCustomError(
             "unknown-format",
-            "there is no format '{format}'; known are: {known}",
-            {"format": format, "known": ", ".join(_KNOWN_FORMATS)},
+            "there is no format {format}; known are: {known}",
+            {"format": ascii(format), "known": ", ".join(_KNOWN_FORMATS)},
         )
     return format
 
 
-DatasetName = Annotated[Name, AfterValidator(_refuse_misleading)]
 FormatName = Annotated[str, AfterValidator(_refuse_unknown), Field(json_schema_extra={"enum": list(_KNOWN_FORMATS)})]
 
 
 class UploadBody(Body):
     """What is said of an uploaded archive."""
 
-    name: DatasetName = Field(description="unique; taken wherever the id is")
+    name: Name = Field(description="unique; taken wherever the id is")
     format: FormatName = Field(default="auto", description="`auto`, or a name from GET /dataset-formats")
 
 

@@ -1,11 +1,11 @@
-"""The rows of data sets: adding, listing, withdrawing; and what a data set's state is, seen from outside."""
+"""The rows of data sets: adding and withdrawing."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -20,10 +20,6 @@ from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job,
 from service.errors import Problem, not_found
 from service.settings import Settings
 from service.storage import resolve_data_path
-
-State = Literal["pending", "ready", "invalid"]
-
-_UNFINISHED = ("queued", "running", "cancelling", "interrupted")
 
 
 def find_folder(settings: Settings, path: str) -> Path:
@@ -56,30 +52,6 @@ def add_dataset(session: Session, body: UploadBody, folder: Path, dataset_id: st
     except IntegrityError as error:
         raise _name_taken(body.name) from error
     return dataset
-
-
-def standing(session: Session, dataset: Dataset) -> tuple[State, dict[str, Any] | None]:
-    """State and error as clients see them: pending only while a job is there that will change it."""
-    if dataset.state == "ready":
-        return "ready", None
-    if dataset.state == "invalid":
-        return "invalid", dataset.error
-    query = select(Job).join(JobDataset).where(JobDataset.dataset_id == dataset.id, Job.kind == "register")
-    job = session.scalars(query.order_by(Job.id.desc()).limit(1)).first()
-    if job is not None and job.state in _UNFINISHED:
-        return "pending", None
-    return "invalid", (job.error if job else None) or _given_up(dataset, job)
-
-
-def in_state(state: State) -> ColumnElement[bool]:
-    """The condition on rows that `standing` has in this state."""
-    query = select(JobDataset.job_id).join(Job).where(JobDataset.dataset_id == Dataset.id, Job.kind == "register")
-    is_coming = exists(query.where(Job.state.in_(_UNFINISHED)))
-    if state == "pending":
-        return and_(Dataset.state == "pending", is_coming)
-    if state == "invalid":
-        return or_(Dataset.state == "invalid", and_(Dataset.state == "pending", ~is_coming))
-    return Dataset.state == state
 
 
 def delete_dataset(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
@@ -123,7 +95,7 @@ def _withdraw(session: Session, key: str) -> Dataset:
 
 
 def _jobs_in_need_of(dataset: Dataset) -> Any:
-    query = select(Job).join(JobDataset).where(JobDataset.dataset_id == dataset.id, Job.state.in_(_UNFINISHED))
+    query = select(Job).join(JobDataset).where(JobDataset.dataset_id == dataset.id, Job.finished_at.is_(None))
     # A registration that has written its outcome needs nothing more, though its process ends a moment later.
     return query if dataset.state == "pending" else query.where(Job.kind != "register")
 
@@ -132,12 +104,6 @@ def _galleries_with(dataset: Dataset) -> Any:
     origin = select(DatasetImage.id).where(DatasetImage.dataset_id == dataset.id)
     images = select(GalleryImage.gallery_id).where(GalleryImage.dataset_image_id.in_(origin))
     return select(Gallery).where(Gallery.id.in_(images))
-
-
-def _given_up(dataset: Dataset, job: Job | None) -> dict[str, Any]:
-    hint = f"POST /jobs/{job.id}/resume goes on with it; " if job else ""
-    problem = Problem("invalid-dataset", "its registration was cancelled", hint=f"{hint}DELETE removes the data set")
-    return problem.as_json(instance=f"/datasets/{dataset.id}")
 
 
 def _name_taken(name: str) -> Problem:

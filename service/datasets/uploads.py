@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import errno
 import gzip
+import re
 import tarfile
+import time
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
+
+from sqlalchemy import select
 
 from reid_core.data.archive import extract
 from reid_core.errors import DatasetError
+from service.db.session import Database
+from service.db.tables import Dataset
 from service.errors import Problem
 from service.settings import Settings
 from service.storage import delete_file, delete_tree, ensure_free_space
+
+_OURS = re.compile(r"\.?(ds_[0-9a-z]{26})(\.part|-.*)?")
+_UPLOAD_SECONDS = 3600
+"""What no data set names and is younger may belong to an upload that is arriving."""
 
 
 def archive_path(settings: Settings, dataset_id: str) -> Path:
@@ -55,6 +66,18 @@ def remove(settings: Settings, dataset_id: str) -> None:
     delete_file(archive_path(settings, dataset_id))
     _remove_unfinished(settings, dataset_id)
     delete_tree(folder_path(settings, dataset_id))
+
+
+def remove_lost_uploads(database: Database, settings: Settings) -> None:
+    """Removes what uploads left that were killed before they became data sets, once it has lain still for an hour."""
+    lost_before = time.time() - _UPLOAD_SECONDS
+    with database.read() as session:
+        known = set(session.scalars(select(Dataset.id).where(Dataset.uploaded)))
+    for path in settings.uploads_dir.glob("*"):
+        ours = _OURS.fullmatch(path.name)
+        with suppress(FileNotFoundError):  # an upload that is refused removes its own
+            if ours and ours[1] not in known and path.stat().st_mtime < lost_before:
+                (delete_tree if path.is_dir() else delete_file)(path)
 
 
 def _extract(settings: Settings, archive: Path, folder: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.clock import rfc3339
-from service.datasets.catalog import standing
 from service.datasets.registration import brief_findings
 from service.db.tables import Dataset, DatasetImage
 from service.errors import Problem
+from service.readiness import standing
 
 
 def dataset_as_json(session: Session, dataset: Dataset, prefix: str = "") -> dict[str, Any]:

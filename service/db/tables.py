@@ -163,7 +163,11 @@ class Evaluation(Base):
 
 
 class Gallery(Base):
-    """Pictures to search in. `revision` counts changes, `generation` re-embeddings, `images` what is searchable."""
+    """Pictures to search in. `revision` counts changes, `generation` re-embeddings, `images` what is searchable.
+
+    `maps` is how the re-ranker's local features are kept ({dtype, shape}), None where they are not; `statistics` what
+    the last index job measured.
+    """
 
     __tablename__ = "galleries"
 
@@ -173,6 +177,8 @@ class Gallery(Base):
     reranker_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
     index_kind: Mapped[str]
     index: Mapped[JsonObject | None]
+    maps: Mapped[JsonObject | None]
+    statistics: Mapped[JsonObject | None]
     keep_images: Mapped[bool]
     retention_days: Mapped[int | None]
     revision: Mapped[int] = mapped_column(default=0)

@@ -25,7 +25,13 @@ class GalleryBody(Body):
 
     name: Name
     model: Reference
-    reranker: Reference | None = None
+    reranker: Reference | None = Field(
+        default=None, description="a model that matches locally; left out, `model` itself where it does"
+    )
+    maps: Literal["float16", "int8", "none"] | None = Field(
+        default=None,
+        description="how the re-ranker's local features are kept: float16 if left out; int8 takes half, rounded",
+    )
     index: Literal["auto", "flat", "hnsw", "ivfpq"] = Field(
         default="auto", description="auto: exact for as long as that is quick"
     )

@@ -1,4 +1,4 @@
-"""Picture files to embeddings, as every way into a gallery does it."""
+"""Picture files to what a gallery keeps of them, as every way into it does it."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from reid_core.data.preprocessing import open_picture
 from reid_core.errors import PictureError
+from reid_core.retrieval.encoder import Encoding
+from service.db.tables import Gallery
+from service.galleries.features import Features, join_features
 from service.settings import Settings
 
 BATCH_SIZE = 32
 _DECODERS = 4
 
+Prepared = tuple[Tensor, ...]
+"""A picture in the size of every network that is to see it, each (3, H, W) uint8."""
+
 
 class PictureEncoder(Protocol):
-    """What embeds pictures: a `reid_core` Encoder, or one that shares its batches with other requests."""
+    """What encodes pictures: a `reid_core` Encoder, or one that shares its batches with other requests."""
 
     def prepare(self, image: Image.Image) -> Tensor:
         """(3, H, W) uint8."""
         ...
 
-    def embed_prepared(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 to (N, D) float32 of unit length."""
+    def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
+        """Of (N, 3, H, W) uint8."""
         ...
 
 
@@ -40,17 +44,59 @@ EncoderFor = Callable[[str], PictureEncoder]
 
 
 @dataclass(frozen=True, slots=True)
-class ReadPicture:
-    """A picture from a file: ready to be embedded, the file's hash, width and height in pixels."""
+class GalleryEncoder:
+    """Pictures to what a gallery keeps of them: vectors by `embedder`, maps by `matcher` where it keeps those.
 
-    prepared: Tensor
+    One pass gives both where the two are the same object.
+    """
+
+    embedder: PictureEncoder
+    matcher: PictureEncoder | None
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        """The decoded picture, to be encoded."""
+        return tuple(network.prepare(image) for network in self._networks)
+
+    def encode(self, pictures: Sequence[Prepared]) -> Features:
+        """What is kept of at least one picture, computed a batch at a time."""
+        batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
+        return join_features([self._encode_batch(batch) for batch in batches])
+
+    @property
+    def _networks(self) -> tuple[PictureEncoder, ...]:
+        if self.matcher is None or self.matcher is self.embedder:
+            return (self.embedder,)
+        return (self.embedder, self.matcher)
+
+    def _encode_batch(self, pictures: Sequence[Prepared]) -> Features:
+        encodings = [
+            network.encode_prepared(torch.stack(inputs), with_maps=network is self.matcher)
+            for network, inputs in zip(self._networks, zip(*pictures, strict=True), strict=True)
+        ]
+        vectors, maps = encodings[0].embeddings.numpy(), encodings[-1].maps
+        return (vectors,) if maps is None else (vectors, maps.flatten(1, 2).numpy())
+
+
+def gallery_encoder(gallery: Gallery, encoder_for: EncoderFor) -> GalleryEncoder:
+    """What encodes pictures for `gallery`."""
+    embedder, matcher = encoder_for(gallery.model_id), None
+    if gallery.reranker_id is not None:
+        matcher = embedder if gallery.reranker_id == gallery.model_id else encoder_for(gallery.reranker_id)
+    return GalleryEncoder(embedder, matcher)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPicture:
+    """A picture from a file: ready to be encoded, the file's hash, width and height in pixels."""
+
+    prepared: Prepared
     sha256: str
     width: int
     height: int
 
 
 def read_pictures(
-    paths: Sequence[Path | None], encoder: PictureEncoder, settings: Settings
+    paths: Sequence[Path | None], encoder: GalleryEncoder, settings: Settings
 ) -> list[ReadPicture | None]:
     """The pictures of `paths` in their order; None for one that cannot be read."""
 
@@ -64,14 +110,7 @@ def read_pictures(
         return list(pool.map(read, paths))
 
 
-def embed_all(encoder: PictureEncoder, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
-    """Embeddings (N, D) of at least one prepared picture, a batch at a time."""
-    batches = [torch.stack(list(prepared[start : start + BATCH_SIZE])) for start in range(0, len(prepared), BATCH_SIZE)]
-    embeddings: NDArray[np.float32] = torch.cat([encoder.embed_prepared(batch) for batch in batches]).numpy()
-    return embeddings
-
-
-def _read(content: bytes, encoder: PictureEncoder, settings: Settings) -> ReadPicture:
+def _read(content: bytes, encoder: GalleryEncoder, settings: Settings) -> ReadPicture:
     picture = open_picture(content, max_pixels=settings.max_image_pixels)
     digest = hashlib.sha256(content).hexdigest()
     return ReadPicture(encoder.prepare(picture), digest, picture.width, picture.height)

@@ -1,7 +1,7 @@
 """Erasing pictures so that nothing of them is left in a file, with a receipt of what was removed.
 
-Vectors are zeroed and pictures deleted before the rows are: an erasure that a crash interrupts can be asked for again.
-Built indexes hold copies of vectors; one that covers an erased picture is replaced.
+Vectors and maps are zeroed and pictures deleted before the rows are: an erasure that a crash interrupts can be asked
+for again. Built indexes hold copies of vectors; one that covers an erased picture is replaced.
 """
 
 from __future__ import annotations
@@ -22,19 +22,13 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, ErasedImage, Gallery, GalleryImage
 from service.errors import Problem
+from service.galleries.features import generation_of
 from service.galleries.images import count_rebuilt, find_image
-from service.galleries.lifecycle import embedding_size, lock_gallery
+from service.galleries.lifecycle import lock_gallery
 from service.pictures import pictures_folder
 from service.settings import Settings
 from service.storage import delete_file, delete_tree
-from service.vectors import (
-    delete_index_files,
-    gallery_folder,
-    generation_folder,
-    has_store,
-    open_store,
-    save_erased_index,
-)
+from service.vectors import delete_index_files, gallery_folder, generation_folder, save_erased_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +38,7 @@ class Receipt:
     Attributes:
         images: rows, each with its identity, camera, time, file name and keys.
         vectors: embeddings overwritten with zeros, those of an unfinished rebuild included.
+        local_features: maps overwritten likewise, where the gallery keeps them.
         pictures: stored files deleted.
         indexes: built indexes replaced by one without the vectors.
         left_in_place: data sets whose pictures they are and where they still lie: {dataset, name, pictures}.
@@ -54,15 +49,21 @@ class Receipt:
     erased_at: datetime
     images: int
     vectors: int
+    local_features: int
     pictures: int
     indexes: int
     left_in_place: tuple[dict[str, Any], ...]
 
     @property
     def removed(self) -> dict[str, int]:
-        # No method of this version keeps local features, so there are none to remove.
-        counts = {"images": self.images, "vectors": self.vectors, "pictures": self.pictures}
-        return counts | {"local_features": 0, "rows": self.images, "indexes": self.indexes}
+        return {
+            "images": self.images,
+            "vectors": self.vectors,
+            "pictures": self.pictures,
+            "local_features": self.local_features,
+            "rows": self.images,
+            "indexes": self.indexes,
+        }
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -187,12 +188,14 @@ def _erase_rows(
     positions = {image.position for image in images if image.position < covered}
     if not images or gallery.index != change.before or not positions <= change.positions:
         return None
+    erased = _zero_features(session, settings, gallery, images)
     receipt = Receipt(
         gallery_id=gallery_id,
         revision=gallery.revision + 1,
         erased_at=utc_now(),
         images=len(images),
-        vectors=_zero_vectors(session, settings, gallery, images),
+        vectors=erased,
+        local_features=erased if gallery.maps else 0,
         pictures=_delete_pictures(settings, gallery_id, images),
         indexes=int(change.after != change.before),
         left_in_place=_left_in_place(session, images),
@@ -207,17 +210,12 @@ def _erase_rows(
     return receipt
 
 
-def _zero_vectors(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> int:
-    """Zeroes them in the generation in use and in the one that is being built; how many those are."""
+def _zero_features(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> int:
+    """Zeroes vectors and maps in the generation in use and in the one that is being built; how many of each."""
     current = [image.position for image in images]
     rebuilt = [image.rebuilt_position for image in images if image.rebuilt_position is not None]
-    size, num_rebuilt = embedding_size(session, gallery), count_rebuilt(session, gallery.id)
-    for ahead, positions, used in ((0, current, gallery.next_position), (1, rebuilt, num_rebuilt)):
-        folder = generation_folder(settings, gallery.id, gallery.generation + ahead)
-        if has_store(folder):
-            store = open_store(folder, size, count=used)
-            # Beyond `used` lies what a crash left of pictures that were added again, perhaps these.
-            store.erase([*positions, *range(used, len(store))])
+    generation_of(session, settings, gallery).erase(current, count=gallery.next_position)
+    generation_of(session, settings, gallery, ahead=1).erase(rebuilt, count=count_rebuilt(session, gallery.id))
     return len(current) + len(rebuilt)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -14,10 +12,10 @@ from service.clock import rfc3339
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
-from service.galleries.lifecycle import embedding_size, lock_gallery
+from service.galleries.features import Features, generation_of
+from service.galleries.lifecycle import lock_gallery
 from service.pictures import missing_picture
 from service.settings import Settings
-from service.vectors import generation_folder, open_or_create_store
 
 
 def find_image(session: Session, gallery_key: str, image_id: str) -> GalleryImage:
@@ -30,22 +28,16 @@ def find_image(session: Session, gallery_key: str, image_id: str) -> GalleryImag
 
 
 def append(
-    database: Database,
-    settings: Settings,
-    gallery_id: str,
-    images: Sequence[GalleryImage],
-    embeddings: NDArray[np.float32],
+    database: Database, settings: Settings, gallery_id: str, images: Sequence[GalleryImage], features: Features
 ) -> int:
-    """Adds rows with their unit vectors (N, D) at the gallery's next positions; the revision that shows them.
+    """Adds rows with their features at the gallery's next positions; the revision that shows them.
 
-    All or nothing: what a crash leaves in the store lies beyond the committed positions and is overwritten.
+    All or nothing: what a crash leaves in the files lies beyond the committed positions and is overwritten.
     """
     with database.write() as session:
         gallery = lock_gallery(session, gallery_id)
         start = gallery.next_position
-        folder = generation_folder(settings, gallery.id, gallery.generation)
-        store = open_or_create_store(folder, embedding_size(session, gallery), count=start)
-        store.write(start, embeddings)
+        generation_of(session, settings, gallery).write(start, features)
         gallery.revision += 1
         gallery.next_position += len(images)
         gallery.images += len(images)

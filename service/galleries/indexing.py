@@ -1,21 +1,24 @@
-"""What an index job does: adds a split to a gallery, or embeds the gallery anew."""
+"""What an index job does: adds a split to a gallery, or encodes the gallery anew."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from reid_core.errors import Stopped
+from reid_core.model import Model
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery
 from service.galleries.building import index_in_place
-from service.galleries.encoding import EncoderFor
+from service.galleries.encoding import gallery_encoder
 from service.galleries.rebuilding import rebuild
 from service.galleries.splits import add_split
+from service.galleries.statistics import refresh_statistics
 from service.galleries.upkeep import index_lock, remove_leftovers_of
 from service.settings import Settings
 from service.vectors import gallery_folder
@@ -29,13 +32,17 @@ def index_gallery(
     gallery_id: str,
     *,
     add: Mapping[str, str] | None,
-    encoder_for: EncoderFor,
-    on_progress: Callable[[int, int], None],
+    model_for: Callable[[str], Model],
+    progress: Callable[[str], Callable[[int, int], None]],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """Adds the split `add` ({dataset, split}), or without it rebuilds the gallery; then its index covers all pictures.
 
     Safe to be run again after it ended anywhere. Jobs of the same gallery wait for each other.
+
+    Args:
+        model_for: loads the model with that id.
+        progress: (phase) -> what takes (done, total) of that phase: `embed`, then `statistics` where there are maps.
 
     Returns:
         images, revision and index kind of the gallery, and counts: `added` and `unreadable`, or `embedded` and `kept`.
@@ -48,14 +55,22 @@ def index_gallery(
         gallery = find(session, Gallery, gallery_id)
     with _turn(gallery_folder(settings, gallery.id), should_stop):
         remove_leftovers_of(database, settings, gallery.id)
-        encoder = encoder_for(gallery.model_id)
+        model_for = cache(model_for)  # the re-ranker may be the gallery's own model
+        encoder = gallery_encoder(gallery, lambda model_id: model_for(model_id).encoder())
         if add is not None:
             counts = add_split(
-                database, settings, gallery.id, add, encoder, on_progress=on_progress, should_stop=should_stop
+                database, settings, gallery.id, add, encoder, on_progress=progress("embed"), should_stop=should_stop
             )
             index_in_place(database, settings, gallery.id)
         else:
-            counts = rebuild(database, settings, gallery.id, encoder, on_progress=on_progress, should_stop=should_stop)
+            counts = rebuild(
+                database, settings, gallery.id, encoder, on_progress=progress("embed"), should_stop=should_stop
+            )
+        head = model_for(gallery.reranker_id).matching_head() if gallery.reranker_id else None
+        if head is not None:
+            refresh_statistics(
+                database, settings, gallery.id, head, on_progress=progress("statistics"), should_stop=should_stop
+            )
     with database.read() as session:
         gallery = find(session, Gallery, gallery.id)
     kind = gallery.index["kind"] if gallery.index else "flat"

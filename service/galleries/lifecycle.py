@@ -8,8 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from reid_core.errors import Fault
-from reid_core.methods import METHODS
+from reid_core.retrieval.maps import map_bytes
 from service.clock import rfc3339
 from service.db import audit
 from service.db.ids import new_id
@@ -18,20 +17,23 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, Job, Model
 from service.errors import Problem, not_found
 from service.galleries.bodies import GalleryBody
+from service.galleries.rerankers import choose_reranker
+from service.readiness import find_ready
 from service.settings import Settings
 from service.storage import delete_tree
 from service.vectors import gallery_folder
 
 
-def create_gallery(session: Session, body: GalleryBody) -> Gallery:
+def create_gallery(session: Session, settings: Settings, body: GalleryBody) -> Gallery:
     """The new row, without pictures; raises 404 for an unknown model, 409 `name-taken`, 422 for a wrong re-ranker."""
     model = find(session, Model, body.model)
-    reranker = find_reranker(session, body.reranker) if body.reranker is not None else None
+    reranker, maps = choose_reranker(session, settings, model, body)
     gallery = Gallery(
         id=new_id("gal"),
         name=body.name,
         model_id=model.id,
         reranker_id=reranker.id if reranker else None,
+        maps=maps,
         index_kind=body.index,
         keep_images=body.keep_images,
         retention_days=body.retention_days,
@@ -50,31 +52,14 @@ def create_gallery(session: Session, body: GalleryBody) -> Gallery:
     return gallery
 
 
-def find_reranker(session: Session, key: str) -> Model:
-    """The model called `key`, if its method compares pictures pair by pair; raises 404 or 422."""
-    model = find(session, Model, key)
-    if getattr(METHODS.get(model.method), "score_pairs", None) is None:
-        able = [name for name, method in METHODS.items() if getattr(method, "score_pairs", None) is not None]
-        message = f"method {model.method!r} cannot score pairs of pictures"
-        raise Problem(
-            "invalid-request",
-            f"model {model.name!r} cannot re-rank: its {message}",
-            hint=f"use a model of {' or '.join(able)}" if able else "leave reranker out; no method of this version can",
-            errors=[Fault("/reranker", "cannot-rerank", message)],
-        )
-    return model
-
-
 def find_split(session: Session, dataset_key: str, split: str) -> Dataset:
     """The data set, once it is ready and has pictures in `split`; raises 404, 409 or 422."""
-    dataset = find(session, Dataset, dataset_key)
-    if dataset.state == "pending":
-        raise Problem("wrong-state", f"data set {dataset.name!r} is still being read", hint="wait until it is ready")
+    dataset = find_ready(session, dataset_key)
     of_split = select(DatasetImage.id).where(DatasetImage.dataset_id == dataset.id, DatasetImage.split == split)
-    if dataset.state != "ready" or session.scalar(of_split.limit(1)) is None:
+    if session.scalar(of_split.limit(1)) is None:
         raise Problem(
             "invalid-dataset",
-            f"data set {dataset.name!r} ({dataset.state}) has no pictures in split {split!r}",
+            f"data set {dataset.name!r} has no pictures in split {split!r}",
             hint=f"GET /datasets/{dataset.id} shows its splits",
         )
     return dataset
@@ -94,7 +79,7 @@ def embedding_size(session: Session, gallery: Gallery) -> int:
 
 
 def delete_gallery(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
-    """Removes the gallery with its rows, vectors and stored pictures; raises 404."""
+    """Removes the gallery with its rows, vectors, maps and stored pictures; raises 404."""
     with database.write() as session:
         gallery = find(session, Gallery, key)
         audit.record(session, key_id=key_id, action="gallery.delete", target=gallery.id, images=gallery.images)
@@ -117,7 +102,9 @@ def gallery_as_json(session: Session, gallery: Gallery, prefix: str = "") -> dic
         "revision": gallery.revision,
         "model": gallery.model_id,
         "reranker": gallery.reranker_id,
+        "maps": _maps_as_json(gallery),
         "index": _index_as_json(gallery),
+        "statistics": gallery.statistics,
         "keep_images": gallery.keep_images,
         "retention_days": gallery.retention_days,
         "created_at": rfc3339(gallery.created_at),
@@ -131,6 +118,10 @@ def _state(session: Session, gallery: Gallery) -> str:
     if job is not None and job.finished_at is None:
         return "building"
     return "ready" if gallery.images else "empty"
+
+
+def _maps_as_json(gallery: Gallery) -> dict[str, Any] | None:
+    return {**gallery.maps, "bytes_per_picture": map_bytes(**gallery.maps)} if gallery.maps else None
 
 
 def _index_as_json(gallery: Gallery) -> dict[str, Any]:

@@ -1,17 +1,16 @@
-"""Rebuilding a gallery: every picture embedded anew into the next generation, which takes over in one transaction.
+"""Rebuilding a gallery: every picture encoded anew into the next generation, which takes over in one transaction.
 
 Searches go on in the old generation meanwhile. Which pictures have been done stands in their rows
-(`rebuilt_position`), so that a job that was interrupted goes on, and an erasure finds the new vectors too.
+(`rebuilt_position`), so that a job that was interrupted goes on, and an erasure finds the new features too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
@@ -21,13 +20,14 @@ from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.building import build_and_switch
-from service.galleries.encoding import PictureEncoder, embed_all, read_pictures
+from service.galleries.encoding import GalleryEncoder, read_pictures
 from service.galleries.erasure import sweep_files
+from service.galleries.features import Features, generation_of
 from service.galleries.images import count_rebuilt
-from service.galleries.lifecycle import embedding_size, lock_gallery
+from service.galleries.lifecycle import lock_gallery
 from service.pictures import picture_path
 from service.settings import Settings
-from service.vectors import generation_folder, open_or_create_store, open_store
+from service.vectors import generation_folder
 
 PAGE_SIZE = 128
 
@@ -36,29 +36,29 @@ def rebuild(
     database: Database,
     settings: Settings,
     gallery_id: str,
-    encoder: PictureEncoder,
+    encoder: GalleryEncoder,
     *,
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> dict[str, int]:
-    """Embeds all pictures again, numbers them without gaps in their old order and builds the index.
+    """Encodes all pictures again, numbers them without gaps in their old order and builds the index.
 
-    A picture whose file is not kept or cannot be read keeps its vector: how many were embedded and kept. Raises
-    `Stopped` between pages, when `should_stop` says so; IndexCorrupt where a vector must be kept but is lost.
+    A picture whose file is not kept or cannot be read keeps its features: how many were embedded and kept. Raises
+    `Stopped` between pages, when `should_stop` says so; IndexCorrupt where features must be kept but are lost.
     """
     embedded = kept = 0
     while page := _read_page(database, gallery_id):
         if should_stop():
             raise Stopped
-        vectors = _embed(database, settings, page, encoder)
+        features = _encode(database, settings, page, encoder)
         with database.write() as session:
             gallery = lock_gallery(session, gallery_id)
             # What has been erased since the page was read must not come in again.
             still_there = select(GalleryImage).where(GalleryImage.id.in_([image.id for image in page]))
             images = session.scalars(still_there.order_by(GalleryImage.position)).all()
-            _write(session, settings, gallery, images, vectors)
-        embedded += len(vectors)
-        kept += len(page) - len(vectors)
+            _write(session, settings, gallery, images, features)
+        embedded += len(features)
+        kept += len(page) - len(features)
         on_progress(*_progress(database, gallery_id))
     _switch_over(database, settings, gallery_id)
     return {"embedded": embedded, "kept": kept}
@@ -71,10 +71,10 @@ def _read_page(database: Database, gallery_id: str) -> Sequence[GalleryImage]:
         return session.scalars(undone.order_by(GalleryImage.position).limit(PAGE_SIZE)).all()
 
 
-def _embed(
-    database: Database, settings: Settings, page: Sequence[GalleryImage], encoder: PictureEncoder
-) -> dict[str, NDArray[np.float32]]:
-    """Vectors by picture id, of those whose file can be read."""
+def _encode(
+    database: Database, settings: Settings, page: Sequence[GalleryImage], encoder: GalleryEncoder
+) -> dict[str, Features]:
+    """Features of one picture each by its id, of those whose file can be read."""
 
     def path(image: GalleryImage) -> Path | None:
         try:
@@ -86,7 +86,7 @@ def _embed(
         paths = [path(image) for image in page]
     read = read_pictures(paths, encoder, settings)
     found = {image.id: picture.prepared for image, picture in zip(page, read, strict=True) if picture is not None}
-    return dict(zip(found, embed_all(encoder, list(found.values())), strict=True)) if found else {}
+    return _by_id(found, encoder.encode(list(found.values()))) if found else {}
 
 
 def _write(
@@ -94,27 +94,31 @@ def _write(
     settings: Settings,
     gallery: Gallery,
     images: Sequence[GalleryImage],
-    vectors: dict[str, NDArray[np.float32]],
+    features: dict[str, Features],
 ) -> None:
-    """Puts `images` into the new generation: `vectors` by picture id, the others' as they are in the old one."""
+    """Puts `images` into the new generation: `features` by picture id, the others' as they are in the old one."""
     if not images:
         return
-    size, start = embedding_size(session, gallery), count_rebuilt(session, gallery.id)
-    kept = [image for image in images if image.id not in vectors]
+    start = count_rebuilt(session, gallery.id)
+    kept = [image for image in images if image.id not in features]
     if kept:
-        old = open_store(_folder(settings, gallery, 0), size, count=gallery.next_position)
-        copies = old.read([image.position for image in kept])
-        vectors = vectors | {image.id: copy for image, copy in zip(kept, copies, strict=True)}
-    new = open_or_create_store(_folder(settings, gallery, 1), size, count=start)
-    new.write(start, np.stack([vectors[image.id] for image in images]))
+        old = generation_of(session, settings, gallery)
+        copies = old.read([image.position for image in kept], count=gallery.next_position)
+        features = features | _by_id([image.id for image in kept], copies)
+    columns = zip(*(features[image.id] for image in images), strict=True)
+    generation_of(session, settings, gallery, ahead=1).write(start, tuple(np.stack(column) for column in columns))
     for position, image in enumerate(images, start):
         image.rebuilt_position = position
+
+
+def _by_id(ids: Iterable[str], features: Features) -> dict[str, Features]:
+    return dict(zip(ids, zip(*features, strict=True), strict=True))
 
 
 def _switch_over(database: Database, settings: Settings, gallery_id: str) -> None:
     with database.read() as session:
         gallery, count = find(session, Gallery, gallery_id), count_rebuilt(session, gallery_id)
-    new = _folder(settings, gallery, 1)
+    new = generation_folder(settings, gallery_id, gallery.generation + 1)
 
     def switch(session: Session, gallery: Gallery, entry: dict[str, Any] | None) -> None:
         late = select(GalleryImage).where(
@@ -145,8 +149,3 @@ def _progress(database: Database, gallery_id: str) -> tuple[int, int]:
     with database.read() as session:
         done = session.scalar(of_gallery.where(GalleryImage.rebuilt_position.is_not(None))) or 0
         return done, session.scalar(of_gallery) or 0
-
-
-def _folder(settings: Settings, gallery: Gallery, ahead: int) -> Path:
-    """Of the generation in use, or with `ahead` 1 of the one that is being built."""
-    return generation_folder(settings, gallery.id, gallery.generation + ahead)

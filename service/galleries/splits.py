@@ -13,7 +13,7 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, GalleryImage
 from service.errors import Problem
-from service.galleries.encoding import PictureEncoder, ReadPicture, embed_all, read_pictures
+from service.galleries.encoding import GalleryEncoder, ReadPicture, read_pictures
 from service.galleries.images import append
 from service.pictures import picture_path
 from service.settings import Settings
@@ -26,7 +26,7 @@ def add_split(
     settings: Settings,
     gallery_id: str,
     split: Mapping[str, str],
-    encoder: PictureEncoder,
+    encoder: GalleryEncoder,
     *,
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
@@ -61,7 +61,7 @@ def _read_page(database: Database, missing: Select[DatasetImage], last: int) -> 
 
 
 def _add_page(
-    database: Database, settings: Settings, gallery_id: str, page: Sequence[DatasetImage], encoder: PictureEncoder
+    database: Database, settings: Settings, gallery_id: str, page: Sequence[DatasetImage], encoder: GalleryEncoder
 ) -> int:
     """How many of the page's pictures could be read and were added."""
     read = read_pictures(_paths(database, settings, page), encoder, settings)
@@ -69,7 +69,7 @@ def _add_page(
     if found:
         ids = new_ids("img", len(found))
         images = [_as_gallery_image(*pair, image_id) for pair, image_id in zip(found, ids, strict=True)]
-        append(database, settings, gallery_id, images, embed_all(encoder, [picture.prepared for _, picture in found]))
+        append(database, settings, gallery_id, images, encoder.encode([picture.prepared for _, picture in found]))
     return len(found)
 
 

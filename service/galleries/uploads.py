@@ -1,4 +1,4 @@
-"""Pictures that come with a request: decoded, embedded, stored, and searchable when the request is answered."""
+"""Pictures that come with a request: decoded, encoded, stored, and searchable when the request is answered."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
-from torch import Tensor
-
 from reid_core.errors import CoreError, Fault
+from reid_core.retrieval.maps import map_bytes
 from service.db.ids import new_ids
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem, problem_from_core
 from service.galleries.bodies import PictureDetails
-from service.galleries.encoding import BATCH_SIZE, EncoderFor, PictureEncoder
+from service.galleries.encoding import BATCH_SIZE, EncoderFor, GalleryEncoder, Prepared, gallery_encoder
+from service.galleries.features import Features, join_features
 from service.galleries.images import append
 from service.pictures import decode_upload, pictures_folder
 from service.settings import Settings
@@ -51,7 +50,7 @@ class _Accepted:
     image: GalleryImage
     content: bytes
     suffix: str
-    prepared: Tensor
+    prepared: Prepared
 
 
 def add_uploads(
@@ -65,22 +64,21 @@ def add_uploads(
     """
     with database.read() as session:
         gallery = find(session, Gallery, gallery_key)
-    ensure_free_space(
-        settings.galleries_dir, needed_bytes=_total_bytes(uploads), min_free_bytes=settings.min_free_bytes
-    )
-    encoder, folder = encoder_for(gallery.model_id), pictures_folder(settings, gallery.id)
+    needed = _total_bytes(uploads) + len(uploads) * (map_bytes(**gallery.maps) if gallery.maps else 0)
+    ensure_free_space(settings.galleries_dir, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
+    encoder, folder = gallery_encoder(gallery, encoder_for), pictures_folder(settings, gallery.id)
     rejected: list[tuple[str, Problem]] = []
     images: list[GalleryImage] = []
-    embeddings: list[Tensor] = []
+    features: list[Features] = []
     try:
         for batch in _accepted_batches(uploads, settings, encoder, rejected):
             images += [accepted.image for accepted in batch]
             if gallery.keep_images:
                 _store_pictures(folder, batch)
-            embeddings.append(encoder.embed_prepared(torch.stack([accepted.prepared for accepted in batch])))
+            features.append(encoder.encode([accepted.prepared for accepted in batch]))
         if not images:
             raise _nothing_accepted(uploads, rejected)
-        revision = append(database, settings, gallery.id, images, torch.cat(embeddings).numpy())
+        revision = append(database, settings, gallery.id, images, join_features(features))
     except BaseException:
         _forget_pictures(folder, images)
         raise
@@ -88,7 +86,7 @@ def add_uploads(
 
 
 def _accepted_batches(
-    uploads: Sequence[Upload], settings: Settings, encoder: PictureEncoder, rejected: list[tuple[str, Problem]]
+    uploads: Sequence[Upload], settings: Settings, encoder: GalleryEncoder, rejected: list[tuple[str, Problem]]
 ) -> Iterator[list[_Accepted]]:
     """Batches of the files that are pictures; the others are noted in `rejected`."""
     batch: list[_Accepted] = []
@@ -107,7 +105,7 @@ def _accepted_batches(
         yield batch
 
 
-def _accept(image_id: str, name: str, upload: Upload, settings: Settings, encoder: PictureEncoder) -> _Accepted:
+def _accept(image_id: str, name: str, upload: Upload, settings: Settings, encoder: GalleryEncoder) -> _Accepted:
     content = upload.file.read(settings.max_picture_bytes + 1)
     picture, suffix = decode_upload(content, name, settings)
     image = GalleryImage(

@@ -39,8 +39,13 @@ class EvaluateBody(Body):
     kind: Literal["evaluate"]
     model: Reference
     dataset: Reference
-    reranker: Reference | None = None
     rerank: Literal["none", "qaconv", "k_reciprocal"] = "none"
+    reranker: Reference | None = Field(
+        default=None, description="for qaconv: the model whose matcher re-ranks; null: `model` itself"
+    )
+    candidates: int | None = Field(
+        default=None, ge=1, description="for qaconv: how many of each query's first are re-ranked; null: all"
+    )
 
 
 class IndexBody(Body):

@@ -24,7 +24,7 @@ def estimate(session: Session, settings: Settings, job: Resolved) -> dict[str, A
     """`{memory_bytes, seconds, pictures, basis}`: rough, for choosing a batch and for planning a day."""
     if job.kind == "train":
         chosen, classes, pictures = _training(session, job)
-        batch, passes = _batch_size(chosen), 3.0 * chosen.schedule.epochs
+        batch, passes = chosen.batch.num_pictures, 3.0 * chosen.schedule.epochs
     else:
         model = session.get_one(Model, _model_id(session, job))
         chosen = type(find_method(model.method).recipe).model_validate(model.settings)
@@ -59,11 +59,6 @@ def _pictures_to_embed(session: Session, job: Resolved) -> int:
 
 def _model_id(session: Session, job: Resolved) -> str:
     return session.get_one(Gallery, job.spec["gallery"]).model_id if job.kind == "index" else str(job.spec["model"])
-
-
-def _batch_size(settings: TrainingSettings) -> int:
-    batch = getattr(settings, "batch", None)
-    return getattr(batch, "size", 0) or getattr(batch, "identities", 1) * getattr(batch, "images_per_identity", 1)
 
 
 def _count(method: str, settings: TrainingSettings, classes: int, batch: int) -> Cost:

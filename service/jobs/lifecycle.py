@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from service.clock import utc_now
 from service.db.ids import new_id
 from service.db.session import Database
-from service.db.tables import Job, JobDataset, JobEvent
+from service.db.tables import Dataset, Gallery, Job, JobDataset, JobEvent, Model
 from service.errors import Problem, not_found
 
 WAITING = ("queued", "interrupted")
@@ -27,6 +27,12 @@ HELD = ("running", "cancelling")
 UNFINISHED = (*WAITING, *HELD)
 FINISHED = ("succeeded", "failed", "cancelled")
 STATES = (*UNFINISHED, *FINISHED)
+
+_SUBJECTS: dict[str, tuple[type[Gallery | Dataset], str]] = {
+    "index": (Gallery, "gallery"),
+    "register": (Dataset, "dataset"),
+}
+"""What shows its last job of that kind as `job_id`, and where the spec names it."""
 
 
 class LeaseLost(Exception):
@@ -39,6 +45,10 @@ def enqueue(session: Session, kind: str, spec: dict[str, Any], *, datasets: Sequ
     session.add(job)
     session.flush()
     session.add_all(JobDataset(job_id=job.id, dataset_id=dataset) for dataset in dict.fromkeys(datasets))
+    if kind in _SUBJECTS:
+        table, key = _SUBJECTS[kind]
+        if subject := session.get(table, spec[key]):
+            subject.job_id = job.id
     add_event(session, job.id, "queued", {})
     return job
 
@@ -159,11 +169,16 @@ def request_cancel(session: Session, job_id: str) -> Job:
 
 
 def resume(session: Session, job_id: str) -> Job:
-    """Queues a job again that was cancelled, failed or interrupted; it goes on from its last checkpoint."""
+    """Queues a job again that was cancelled, failed or interrupted; it goes on from its last checkpoint.
+
+    Raises 404, or 409 in another state or where its model's name belongs to another by now.
+    """
     job = _locked(session, job_id)
     allowed = ("cancelled", "failed", "interrupted")
     if job.state not in allowed:
         raise _wrong_state(job, "resumed", allowed)
+    if job.state in FINISHED:  # an interrupted one has kept its model's name
+        check_name_is_free(session, job.spec.get("model_name"))
     job.state, job.error, job.finished_at, job.crashes = "queued", None, None, 0
     job.queued_at, job.sent_at = utc_now(), None
     add_event(session, job_id, "resumed", {})
@@ -171,12 +186,28 @@ def resume(session: Session, job_id: str) -> Job:
 
 
 def retry(session: Session, job_id: str) -> Job:
-    """A new job with the spec of one that is over."""
+    """A new job with the spec of one that is over; raises 404, or 409 as `resume` does."""
     job = _locked(session, job_id)
     if job.state not in FINISHED:
         raise _wrong_state(job, "retried", FINISHED)
+    check_name_is_free(session, job.spec.get("model_name"))
     datasets = session.scalars(select(JobDataset.dataset_id).where(JobDataset.job_id == job_id)).all()
     return enqueue(session, job.kind, job.spec, datasets=datasets)
+
+
+def check_name_is_free(session: Session, name: str | None) -> None:
+    """Raises the 409 problem when a model has the name or an unfinished job will give it to one. None is free."""
+    if name is None:
+        return
+    taken_by_model = session.scalar(select(Model.id).where(Model.name == name))
+    waiting = session.scalars(select(Job).where(Job.kind == "train", Job.state.in_(UNFINISHED)))
+    taken_by_job = next((job.id for job in waiting if job.spec.get("model_name") == name), None)
+    if taken := taken_by_model or taken_by_job:
+        raise Problem(
+            "name-taken",
+            f"The model name {name!r} belongs to {taken}.",
+            hint="Choose another name, or rename or delete that one.",
+        )
 
 
 def _locked(session: Session, job_id: str) -> Job:

@@ -10,14 +10,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from reid_core.errors import CoreError, Fault
-from reid_core.methods import find_method
+from reid_core.methods import METHODS, find_method
 from reid_core.sampling.identities import too_few_identities
 from reid_core.settings import TrainingSettings, override
 from service.db.lookup import find
-from service.db.tables import Dataset, DatasetImage, Gallery, Job, Model
+from service.db.tables import Dataset, DatasetImage, Gallery, Model
 from service.errors import Problem, problem_from_core
 from service.jobs.bodies import EvaluateBody, IndexBody, TrainBody, WeightsFile
-from service.jobs.lifecycle import UNFINISHED
+from service.jobs.lifecycle import check_name_is_free
+from service.readiness import find_ready
 from service.settings import Settings
 
 
@@ -47,14 +48,13 @@ def resolve(session: Session, settings: Settings, body: TrainBody | EvaluateBody
 def _resolve_training(session: Session, settings: Settings, body: TrainBody) -> Resolved:
     chosen = _resolve_settings(body)
     keys = [body.dataset] if isinstance(body.dataset, str) else body.dataset
-    datasets = [_ready(find(session, Dataset, key)) for key in keys]
+    datasets = [find_ready(session, key) for key in keys]
     if len({dataset.id for dataset in datasets}) < len(datasets):
         raise _impossible("/dataset", "repeated-dataset", "a data set is named twice")
     _check_enough_identities(session, datasets, chosen)
     if body.teacher is not None:
         raise _impossible("/teacher", "no-teacher", f"method {body.method!r} learns from no teacher")
-    if body.model_name is not None:
-        check_name_is_free(session, body.model_name)
+    check_name_is_free(session, body.model_name)
     ids = [dataset.id for dataset in datasets]
     spec = {
         "method": body.method,
@@ -84,12 +84,13 @@ def _resolve_settings(body: TrainBody) -> TrainingSettings:
 
 def _resolve_initial(session: Session, settings: Settings, init_from: WeightsFile | str | None) -> Any:
     if isinstance(init_from, WeightsFile):
-        if not (settings.weights_dir / init_from.weights).is_file():
+        known = sorted(path.name for path in settings.weights_dir.glob("*") if path.is_file())
+        if init_from.weights not in known:
             detail = f"There is no file {init_from.weights!r} in the weights folder."
             raise Problem(
                 "weights-unusable",
                 detail,
-                hint="Put the safetensors file there (REID_WEIGHTS_DIR), or use another init_from.",
+                hint=f"Put it there (REID_WEIGHTS_DIR), or use one of: {', '.join(known) or 'none yet'}.",
                 errors=[Fault("/init_from/weights", "no-such-file", detail)],
             )
         return {"weights": init_from.weights}
@@ -99,9 +100,8 @@ def _resolve_initial(session: Session, settings: Settings, init_from: WeightsFil
 
 
 def _resolve_evaluation(session: Session, body: EvaluateBody) -> Resolved:
-    model, dataset = find(session, Model, body.model), _ready(find(session, Dataset, body.dataset))
-    if body.rerank != "none" or body.reranker is not None:
-        raise _impossible("/rerank", "no-reranker", "no method of this version re-ranks; use rerank none")
+    model, dataset = find(session, Model, body.model), find_ready(session, body.dataset)
+    reranker = _resolve_reranker(session, body, model)
     if not (dataset.report or {}).get("evaluable_queries"):
         raise Problem(
             "invalid-dataset",
@@ -109,34 +109,34 @@ def _resolve_evaluation(session: Session, body: EvaluateBody) -> Resolved:
             hint=f"GET /datasets/{dataset.id}/report says why under findings.",
             errors=[Fault("/dataset", "nothing-to-evaluate", "no evaluable query")],
         )
-    spec = {"model": model.id, "dataset": dataset.id, "reranker": None, "rerank": "none"}
+    spec = {
+        "model": model.id,
+        "dataset": dataset.id,
+        "rerank": body.rerank,
+        "reranker": reranker.id if reranker else None,
+        "candidates": body.candidates,
+    }
     return Resolved("evaluate", spec, (dataset.id,))
 
 
-def check_name_is_free(session: Session, name: str) -> None:
-    """Raises the 409 problem when a model has the name or an unfinished job will give it to one."""
-    taken_by_model = session.scalar(select(Model.id).where(Model.name == name))
-    waiting = session.scalars(select(Job).where(Job.kind == "train", Job.state.in_(UNFINISHED)))
-    taken_by_job = next((job.id for job in waiting if job.spec.get("model_name") == name), None)
-    if taken := taken_by_model or taken_by_job:
+def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Model | None:
+    """The model whose matcher re-ranks; None unless asked for. Raises 404 or 422."""
+    if body.rerank != "qaconv":
+        for name in ("reranker", "candidates"):
+            if getattr(body, name) is not None:
+                raise _impossible(f"/{name}", "not-used", f"{name} is only used with rerank qaconv")
+        return None
+    reranker = model if body.reranker is None else find(session, Model, body.reranker)
+    if METHODS[reranker.method].matching_head is None:
+        able = " or ".join(name for name, method in METHODS.items() if method.matching_head is not None)
+        message = f"model {reranker.name!r} is of method {reranker.method!r}, which matches no local features"
         raise Problem(
-            "name-taken", f"The model name {name!r} belongs to {taken}.", hint="Choose another name or delete that one."
+            "invalid-request",
+            f"{message[0].upper()}{message[1:]}.",
+            hint=f"Name as reranker a model that was trained by {able}, or use rerank k_reciprocal.",
+            errors=[Fault("/rerank" if body.reranker is None else "/reranker", "cannot-rerank", message)],
         )
-
-
-def _ready(dataset: Dataset) -> Dataset:
-    if dataset.state == "pending":
-        raise Problem(
-            "wrong-state", f"Data set {dataset.name!r} is still being read.", hint="Try again when its state is ready."
-        )
-    if dataset.state != "ready":
-        raise Problem(
-            "invalid-dataset",
-            f"Data set {dataset.name!r} could not be read.",
-            hint=f"GET /datasets/{dataset.id} says why under error.",
-            errors=[Fault("/dataset", "invalid-dataset", "the data set is invalid")],
-        )
-    return dataset
+    return reranker
 
 
 def _check_enough_identities(session: Session, datasets: Sequence[Dataset], settings: TrainingSettings) -> None:
@@ -158,7 +158,7 @@ def _check_enough_identities(session: Session, datasets: Sequence[Dataset], sett
             errors=[Fault("/dataset", "no-train-split", "no training pictures")],
         )
     batch = getattr(settings, "batch", None)
-    needed = getattr(batch, "identities", 1)
+    needed = getattr(batch, "identities", None) or 1
     if found < needed and settings.schedule.epochs > 0:
         raise problem_from_core(too_few_identities(needed, found), below="/settings")
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from service.clock import rfc3339
 from service.db.tables import GalleryImage
-
-STAGES = ("decode", "embed", "retrieve", "rerank")
+from service.search.explain import Explanation
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +18,12 @@ class Hit:
     score: float
     retrieval_score: float
     retrieval_rank: int
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The hits, best first, and what they were found with."""
+    """The hits, best first, and what they were found with; `drawable` while their explanations can be drawn."""
 
     search_id: str
     gallery: str
@@ -36,6 +33,7 @@ class Answer:
     rerank: str
     timings_ms: dict[str, float]
     hits: tuple[Hit, ...]
+    drawable: bool = False
 
     def as_json(self, prefix: str = "") -> dict[str, Any]:
         """As the contract has it; `prefix` is put before links."""
@@ -47,37 +45,24 @@ class Answer:
             "reranker": self.reranker,
             "rerank": self.rerank,
             "timings_ms": self.timings_ms,
-            "results": [_hit_as_json(rank, hit, prefix) for rank, hit in enumerate(self.hits, 1)],
+            "results": [self._result(rank, hit, prefix) for rank, hit in enumerate(self.hits, 1)],
         }
 
-
-class Stopwatch:
-    """The time that each stage of a search took, from when this is made."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._seconds = dict.fromkeys(STAGES, 0.0)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Counts what happens inside as the time of that stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[name] += time.perf_counter() - start
-
-    def timings_ms(self) -> dict[str, float]:
-        seconds = {**self._seconds, "total": time.perf_counter() - self._start}
-        return {name: round(1000 * value, 3) for name, value in seconds.items()}
+    def _result(self, rank: int, hit: Hit, prefix: str) -> dict[str, Any]:
+        shown = {"rank": rank, **_hit_as_json(hit, prefix)}
+        if hit.explanation is not None:
+            shown["query_picture"] = hit.explanation.picture + 1
+            shown["correspondences"] = [pair.as_json() for pair in hit.explanation.pairs]
+        if self.drawable:
+            shown["links"]["explanation"] = f"{prefix}/search/{self.search_id}/results/{rank}/explanation.png"
+        return shown
 
 
-def _hit_as_json(rank: int, hit: Hit, prefix: str) -> dict[str, Any]:
+def _hit_as_json(hit: Hit, prefix: str) -> dict[str, Any]:
     image = hit.image
     here = f"{prefix}/galleries/{image.gallery_id}/images/{image.id}"
     has_file = image.file is not None or image.dataset_image_id is not None
     return {
-        "rank": rank,
         "image_id": image.id,
         "score": hit.score,
         "retrieval_score": hit.retrieval_score,

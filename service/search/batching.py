@@ -1,4 +1,4 @@
-"""Pictures of requests that come at the same time, embedded together."""
+"""Pictures of requests that come at the same time, through the network together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import Encoder, Encoding
 from service.errors import Problem
 
 MAX_PICTURES = 32
@@ -23,7 +23,8 @@ WAIT_SECONDS = 0.002
 class _Request:
     encoder: Encoder
     pictures: Tensor
-    embeddings: Future[Tensor] = field(default_factory=Future)
+    with_maps: bool
+    encoding: Future[Encoding] = field(default_factory=Future)
 
 
 class Batcher:
@@ -37,13 +38,13 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
         self._thread.start()
 
-    def embed(self, encoder: Encoder, pictures: Tensor) -> Tensor:
-        """What `encoder.embed_prepared` gives for `pictures`."""
+    def encode(self, encoder: Encoder, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
+        """What `encoder.encode_prepared` gives for `pictures`."""
         if not self._thread.is_alive():
             raise Problem("unavailable", "the service is stopping", headers={"Retry-After": "5"})
-        request = _Request(encoder, pictures)
+        request = _Request(encoder, pictures, with_maps)
         self._requests.put(request)
-        return request.embeddings.result()
+        return request.encoding.result()
 
     def close(self) -> None:
         """Answers what has been asked so far and ends the thread."""
@@ -77,9 +78,11 @@ def _by_encoder(requests: Sequence[_Request]) -> Iterator[list[_Request]]:
 
 
 def _answer(requests: Sequence[_Request]) -> None:
-    """Embeds the pictures of requests for the same encoder, and hands each its own or the error."""
+    """Encodes the pictures of requests for the same encoder, and hands each its own or the error."""
+    with_maps = any(request.with_maps for request in requests)
     try:
-        embeddings = requests[0].encoder.embed_prepared(torch.cat([request.pictures for request in requests]))
+        pictures = torch.cat([request.pictures for request in requests])
+        encoding = requests[0].encoder.encode_prepared(pictures, with_maps=with_maps)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         problem = Problem("unavailable", "the device has too little free memory", headers={"Retry-After": "5"})
@@ -87,11 +90,18 @@ def _answer(requests: Sequence[_Request]) -> None:
     except Exception as error:  # noqa: BLE001 - raised again by whoever asked; this thread has to go on
         _fail(requests, error)
     else:
-        parts = embeddings.split([len(request.pictures) for request in requests])
-        for request, part in zip(requests, parts, strict=True):
-            request.embeddings.set_result(part)
+        _hand_out(encoding, requests)
+
+
+def _hand_out(encoding: Encoding, requests: Sequence[_Request]) -> None:
+    start = 0
+    for request in requests:
+        own = slice(start, start + len(request.pictures))
+        maps = encoding.maps[own] if request.with_maps and encoding.maps is not None else None
+        request.encoding.set_result(Encoding(encoding.embeddings[own], maps))
+        start = own.stop
 
 
 def _fail(requests: Sequence[_Request], error: Exception) -> None:
     for request in requests:
-        request.embeddings.set_exception(error)
+        request.encoding.set_exception(error)

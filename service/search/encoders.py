@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
+from reid_core.matching import FoldedHead
 from reid_core.model import load_model
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import Encoder, Encoding
 from reid_core.training.precision import resolve_device
 from service.search.batching import Batcher
 from service.settings import Settings
@@ -21,9 +22,13 @@ KEPT_MODELS = 3
 
 @dataclass(frozen=True, slots=True)
 class SharedEncoder:
-    """An encoder whose batches are shared with other requests; any number of threads may use it."""
+    """A model whose batches are shared with other requests; any number of threads may use it.
+
+    `head` scores pairs of its maps; None for a model that does not match locally.
+    """
 
     encoder: Encoder
+    head: FoldedHead | None
     batcher: Batcher
 
     def prepare(self, image: Image.Image) -> Tensor:
@@ -32,7 +37,11 @@ class SharedEncoder:
 
     def embed_prepared(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 to (N, D) float32 of unit length."""
-        return self.batcher.embed(self.encoder, pictures)
+        return self.encode_prepared(pictures).embeddings
+
+    def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
+        """Embeddings as above, and where asked for the maps (N, h, w, c) float32."""
+        return self.batcher.encode(self.encoder, pictures, with_maps=with_maps)
 
 
 class Encoders:
@@ -42,7 +51,7 @@ class Encoders:
         self._settings = settings
         self._batcher = batcher
         self._lock = threading.Lock()
-        self._loaded: OrderedDict[str, Future[Encoder]] = OrderedDict()
+        self._loaded: OrderedDict[str, Future[SharedEncoder]] = OrderedDict()
 
     def get(self, model_id: str) -> SharedEncoder:
         """Loads the model where that is needed, once for all who wait for it.
@@ -59,12 +68,13 @@ class Encoders:
                 self._loaded.popitem(last=False)
         if known is None:
             self._load(model_id, future)
-        return SharedEncoder(future.result(), self._batcher)
+        return future.result()
 
-    def _load(self, model_id: str, future: Future[Encoder]) -> None:
+    def _load(self, model_id: str, future: Future[SharedEncoder]) -> None:
         try:
             device = resolve_device(self._settings.device)
-            future.set_result(load_model(self._settings.models_dir / model_id, device).encoder())
+            model = load_model(self._settings.models_dir / model_id, device)
+            future.set_result(SharedEncoder(model.encoder(), model.matching_head(), self._batcher))
         except BaseException as error:
             with self._lock:
                 self._loaded.pop(model_id, None)  # the next request tries again

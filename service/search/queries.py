@@ -6,8 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from reid_core.errors import Fault
 from reid_core.retrieval.snapshot import Filters
 from service.bodies import Body, Instant, Reference
+from service.db.tables import Gallery
+from service.errors import Problem
+from service.settings import Settings
 
 CameraName = Annotated[str, StringConstraints(max_length=200)]
 
@@ -20,15 +24,17 @@ class Options(Body):
 
     top_k: int = Field(default=10, ge=1, description="most results; REID_MAX_TOP_K at most")
     rerank: Literal["none", "qaconv", "k_reciprocal"] = "none"
-    candidates: int = Field(default=100, ge=1, description="how many a re-ranking looks at")
+    candidates: int = Field(default=100, ge=1, description="how many a re-ranking looks at; top_k where that is more")
     camera: list[CameraName] = Field(
         default_factory=list, description="only these cameras; empty text: pictures without a camera"
     )
     exclude_camera: list[CameraName] = Field(default_factory=list, description="none of these cameras")
     captured_after: Instant | None = Field(default=None, description="taken then or later")
     captured_before: Instant | None = Field(default=None, description="taken before then")
-    min_score: float | None = Field(default=None, description="no results with a lower score")
-    explain: bool = False
+    min_score: float | None = Field(default=None, description="no results with a lower score, by `rerank` where given")
+    explain: bool = Field(
+        default=False, description="say which places of the two pictures match; can be drawn for a while"
+    )
 
     @model_validator(mode="after")
     def _times_in_order(self) -> Options:
@@ -44,6 +50,15 @@ class Options(Body):
             captured_after=self.captured_after,
             captured_before=self.captured_before,
         )
+
+    @property
+    def needs_maps(self) -> bool:
+        return self.rerank == "qaconv" or self.explain
+
+    @property
+    def width(self) -> int:
+        """How many of the closest pictures are looked at before the cut to `top_k`."""
+        return self.top_k if self.rerank == "none" else max(self.top_k, self.candidates)
 
 
 class StoredQuery(Options):
@@ -78,3 +93,27 @@ class EmbeddingQuery(PictureQuery):
 
 
 Query = StoredQuery | PictureQuery | EmbeddingQuery
+
+
+def refuse_impossible(query: Query, gallery: Gallery, settings: Settings) -> None:
+    """Raises 422 for limits that are exceeded, and for what this gallery or an embedding cannot answer."""
+    for name in ("top_k", "candidates"):
+        value: int = getattr(query, name)
+        if value > settings.max_top_k:
+            message = f"{name} is {value}, at most {settings.max_top_k} are allowed"
+            raise impossible(query, name, "too-large", message, hint="ask for less, or raise REID_MAX_TOP_K")
+    if not query.needs_maps:
+        return
+    name, otherwise = ("rerank", "rerank=k_reciprocal") if query.rerank == "qaconv" else ("explain", "no explain")
+    if gallery.reranker_id is None:
+        message = f"gallery {gallery.name!r} keeps no local features, so nothing can be matched place by place"
+        hint = f"search a gallery that was made with a QAConv model as `model` or `reranker`, or ask with {otherwise}"
+        raise impossible(query, name, "no-reranker", message, hint=hint)
+    if isinstance(query, EmbeddingQuery):
+        message = "an embedding has no local features to match place by place"
+        raise impossible(query, name, "needs-picture", message, hint=f"send the picture, or ask with {otherwise}")
+
+
+def impossible(query: Query, name: str, code: str, message: str, *, hint: str) -> Problem:
+    """The 422 problem of the query's field `name`."""
+    return Problem("invalid-request", message, hint=hint, errors=[Fault(f"{query.pointer}/{name}", code, message)])

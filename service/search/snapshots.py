@@ -13,25 +13,30 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from reid_core.errors import IndexCorrupt
+from reid_core.retrieval.maps import MapStore
 from reid_core.retrieval.snapshot import Snapshot
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage, Model
 from service.errors import not_found
 from service.settings import Settings
-from service.vectors import generation_folder, load_index_file, open_store
+from service.vectors import generation_folder, load_index_file, open_maps, open_store
 
 KEPT_GALLERIES = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """A gallery as it was at `revision`; `built` is how many pictures its built index covers."""
+    """A gallery as it was at `revision`; `built` is how many pictures its built index covers.
+
+    `maps` holds the re-ranker's map of every position in `snapshot`; None where the gallery keeps none.
+    """
 
     revision: int
     generation: int
     deletions: int
     built: int
     snapshot: Snapshot
+    maps: MapStore | None
 
 
 @dataclass(slots=True, eq=False)
@@ -97,10 +102,12 @@ def _load(session: Session, settings: Settings, gallery: Gallery, before: Loaded
     """The gallery as the session sees it; what `before` holds of the same files is used again."""
     if before is not None and before.generation == gallery.generation and _built(gallery) <= before.built:
         # An erasure replaces the built index, but what it removed is hidden in this snapshot's already.
-        snapshot = _extended(session, gallery, before)
+        snapshot, maps = _extended(session, gallery, before), before.maps
     else:
-        snapshot = _opened(session, settings, gallery)
-    return Loaded(gallery.revision, gallery.generation, gallery.deletions, _built(gallery), snapshot)
+        snapshot, maps = _opened(session, settings, gallery), _opened_maps(settings, gallery)
+    if maps is not None:
+        maps.hold(gallery.next_position)  # now: a rebuild may delete the file while these are read
+    return Loaded(gallery.revision, gallery.generation, gallery.deletions, _built(gallery), snapshot, maps)
 
 
 def _built(gallery: Gallery) -> int:
@@ -115,6 +122,13 @@ def _opened(session: Session, settings: Settings, gallery: Gallery) -> Snapshot:
     cameras, times, empty = _columns(session, gallery.id, 0, gallery.next_position)
     index = load_index_file(folder, gallery.index) if gallery.index else None
     return Snapshot.open(store, cameras, times, index).without(empty)
+
+
+def _opened_maps(settings: Settings, gallery: Gallery) -> MapStore | None:
+    if gallery.maps is None:
+        return None
+    folder = generation_folder(settings, gallery.id, gallery.generation)
+    return open_maps(folder, gallery.maps, count=gallery.next_position)
 
 
 def _extended(session: Session, gallery: Gallery, before: Loaded) -> Snapshot:

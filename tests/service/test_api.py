@@ -70,11 +70,16 @@ def test_a_key_is_made_shown_once_and_deleted(client: httpx.Client) -> None:
         ({"name": "a/b", "scopes": ["read"]}, 422),
         ({"name": "a", "scopes": ["read"], "expires_at": "2020-01-01T00:00:00Z"}, 422),
         ({"name": "a", "scopes": ["read"], "expires_at": "2099-01-01T00:00:00"}, 422),
+        ({"name": "a", "scopes": ["read"], "expires_at": "0001-01-01T00:00:00+23:00"}, 422),
+        ({"name": "a", "scopes": ["read"], "expires_at": 99999999999}, 422),
+        ({"name": "key_" + "0" * 26, "scopes": ["read"]}, 422),
         ({"name": "admin", "scopes": ["read"]}, 409),
     ],
 )
 def test_impossible_keys_are_refused(client: httpx.Client, body: dict[str, object], status: int) -> None:
-    assert client.post("/api-keys", json=body).status_code == status
+    answer = client.post("/api-keys", json=body)
+    assert answer.status_code == status
+    assert status == 409 or answer.json()["errors"][0]["pointer"].startswith(("/name", "/scopes", "/expires_at"))
 
 
 def test_times_are_rfc_3339_in_utc(client: httpx.Client) -> None:
@@ -136,6 +141,13 @@ def test_a_list_takes_only_its_own_cursors(client: httpx.Client, app: FastAPI) -
 def test_a_limit_out_of_range_is_422(client: httpx.Client, limit: str) -> None:
     answer = client.get(f"/api-keys?limit={limit}")
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/query/limit")
+
+
+def test_a_parameter_that_takes_one_value_is_given_once(client: httpx.Client) -> None:
+    answer = client.get("/jobs?state=queued&state=failed&limit=1")
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/query/state")
+    cameras = client.get("/search?gallery=none&image_id=none&camera=1&camera=2")
+    assert cameras.json()["type"] == "/problems/not-found"
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -207,6 +207,10 @@ def test_a_request_id_that_could_harm_the_log_is_replaced(client: httpx.Client, 
     assert len(got) == 32
 
 
+def test_a_problem_without_a_hint_of_its_own_has_its_kinds() -> None:
+    assert Problem("name-taken", "taken").as_json()["hint"] == KINDS["name-taken"].explanation
+
+
 def test_every_kind_is_explained_at_its_type(client: httpx.Client) -> None:
     items = client.get("/problems").json()["items"]
     assert [item["type"] for item in items] == [f"/problems/{slug}" for slug in KINDS]

@@ -92,6 +92,14 @@ def test_files_come_whole_or_in_parts_and_no_others_do(client: httpx.Client, mod
     for name in ("training.log", "..%2F..%2Freid.db", "%2e%2e", "nothing"):
         assert client.get(f"/models/a/files/{name}").status_code == 404, name
     assert "weights.safetensors" in client.get("/models/a/files/nothing").json()["hint"]
+    assert client.get(url, headers={"If-None-Match": f'"{sha256(CONTENT)}"'}).status_code == 304
+
+
+@pytest.mark.parametrize("asked", ["bytes=99999-", "lines=1-2", "bytes=9-1"])
+def test_a_part_that_a_file_does_not_have_is_a_problem(client: httpx.Client, models: list[str], asked: str) -> None:
+    answer = client.get("/models/a/files/weights.safetensors", headers={"Range": asked})
+    assert (answer.status_code, answer.json()["type"]) == (416, "/problems/range-not-satisfiable")
+    assert answer.headers["content-range"] == f"bytes */{len(CONTENT)}"
 
 
 def test_a_model_can_be_renamed_to_what_nobody_is_called(
@@ -105,7 +113,8 @@ def test_a_model_can_be_renamed_to_what_nobody_is_called(
     with database.write() as session:
         session.add(Job(id=new_id("job"), kind="train", state="queued", spec={"model_name": "coming"}))
     assert client.patch("/models/entrance", json={"name": "coming"}).status_code == 409
-    assert client.patch("/models/entrance", json={"method": "qaconv"}).status_code == 422
+    for impossible in ({"method": "qaconv"}, {"name": "mdl_" + "0" * 26}, {"name": " hall"}, {"name": ".."}):
+        assert client.patch("/models/entrance", json=impossible).status_code == 422, impossible
     assert client.patch("/models/nobody", json={"name": "x"}).status_code == 404
 
 

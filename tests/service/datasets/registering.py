@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 from sqlalchemy import update
 
+from service.clock import utc_now
 from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, Job
+from service.jobs.lifecycle import FINISHED
 from tests.reid_core.pictures import make_pictures
 
 Register = Callable[..., dict[str, Any]]
@@ -59,8 +61,9 @@ def add_row(database: Database, folder: Path, name: str) -> Dataset:
 
 def set_job(database: Database, job_id: str, state: str = "succeeded", error: dict[str, Any] | None = None) -> None:
     """Puts a job into a state, as its worker would."""
+    finished_at = utc_now() if state in FINISHED else None
     with database.write() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(state=state, error=error))
+        session.execute(update(Job).where(Job.id == job_id).values(state=state, error=error, finished_at=finished_at))
 
 
 def slug(answer: httpx.Response) -> str:

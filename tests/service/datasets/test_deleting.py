@@ -8,10 +8,11 @@ import httpx
 from sqlalchemy import func, select
 
 from service.datasets import register
-from service.datasets.catalog import State, delete_dataset, in_state
+from service.datasets.catalog import delete_dataset
 from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset, Model
+from service.readiness import State, in_state
 from service.settings import Settings
 from tests.service.datasets.registering import (
     Register,

@@ -181,7 +181,8 @@ def test_a_data_set_whose_registration_was_given_up_is_invalid_until_it_is_resum
     assert client.get("/datasets?state=pending").json()["items"] == []
     assert client.get("/datasets/lobby/report").status_code == 409
 
-    assert client.post(f"/jobs/{dataset['job']}/retry").status_code == 202
+    retried = client.post(f"/jobs/{dataset['job']}/retry").json()
+    assert client.get("/datasets/lobby").json()["job"] == retried["id"]
     assert len(client.get("/datasets?state=pending").json()["items"]) == 1
     run(dataset)
     assert client.get("/datasets/lobby").json()["state"] == "ready"

@@ -72,6 +72,9 @@ def test_an_unknown_format_is_answered_with_the_known_ones(client: httpx.Client,
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == "/format"
     assert {"auto", "market1501", "folders"} <= set(re.findall(r"\w+", answer.json()["detail"]))
+    half_a_character = b'{"name": "lobby", "path": "market", "format": "\\ud800"}'
+    half = client.post("/datasets", content=half_a_character, headers={"Content-Type": "application/json"})
+    assert (half.status_code, half.json()["errors"][0]["pointer"]) == (422, "/format")
 
 
 def test_names_that_mislead_or_fit_no_address_are_refused(client: httpx.Client, market: Path) -> None:

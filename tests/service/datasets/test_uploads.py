@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import time
 import zipfile
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from reid_core.errors import DatasetError
-from service.datasets import register
+from service.datasets import register, remove_lost_uploads
+from service.db.ids import new_ids
 from service.db.session import Database
 from service.main import create_app
 from service.settings import Settings
@@ -108,6 +110,9 @@ def test_a_form_must_be_complete_and_hold_one_archive(client: httpx.Client, sett
     for body in (cut_off, b"no form at all"):
         answer = client.post("/datasets", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
         assert (answer.status_code, slug(answer)) == (400, "malformed-request")
+    endless = {"Content-Type": f"multipart/form-data; boundary={'x' * 5000}"}
+    answer = client.post("/datasets", content=cut_off, headers=endless)
+    assert (answer.status_code, slug(answer)) == (400, "malformed-request")
     assert files_below(settings.uploads_dir) == []
 
 
@@ -163,6 +168,23 @@ def test_an_upload_that_breaks_off_leaves_nothing(client: httpx.Client, settings
 
     wait_for(lambda: files_below(settings.uploads_dir) == [])
     assert client.get("/datasets").json()["items"] == []
+
+
+def test_what_killed_uploads_left_is_removed_once_it_lies_still(
+    client: httpx.Client, database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    mine = upload(client, zipped(make_market(tmp_path / "pictures")), name="waiting").json()["id"]
+    lost, arriving = new_ids("ds", 2)
+    (settings.uploads_dir / f"{lost}.part").write_bytes(b"PK")
+    (settings.uploads_dir / f".{lost}-a1b2" / "train").mkdir(parents=True)
+    (settings.uploads_dir / "notes.txt").write_text("an operator's own")
+    for path in settings.uploads_dir.iterdir():
+        os.utime(path, (0, time.time() - 3700))
+    (settings.uploads_dir / f"{arriving}.part").write_bytes(b"PK")
+
+    remove_lost_uploads(database, settings)
+
+    assert files_below(settings.uploads_dir) == sorted([f"{mine}.part", f"{arriving}.part", "notes.txt"])
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reid_core.data.preprocessing import Preprocessing
+from reid_core.data.preprocessing import preprocessing_of
 from reid_core.methods import METHODS
+from reid_core.model import Model as LoadedModel
 from reid_core.model import load_model, save_model
 from reid_core.retrieval.encoder import Encoder
 from reid_core.settings import override
@@ -25,26 +26,41 @@ from service.settings import Settings
 from tests.reid_core.pictures import make_pictures
 
 SIZE = 512
+MAP_SHAPE = (4, 2, 8)
+MATCHER_SIZE = MAP_SHAPE[0] * MAP_SHAPE[2]
+"""Of the vector that the matcher derives from its map."""
 
 
 def save_tiny_model(folder: Path) -> None:
     """An untrained network that is quick and tells colours apart."""
-    method = METHODS["bnneck"]
-    settings = override(method.recipe, {"backbone": "resnet18", "image": {"height": 32, "width": 16}})
+    _save(folder, "bnneck", {"image": {"height": 32, "width": 16}})
+
+
+def save_tiny_matcher(folder: Path) -> None:
+    """An untrained network whose maps have `MAP_SHAPE`."""
+    _save(folder, "qaconv-pk", {"image": {"height": 64, "width": 32}, "neck_channels": MAP_SHAPE[2]})
+
+
+def _save(folder: Path, name: str, overrides: dict[str, Any]) -> None:
+    method = METHODS[name]
+    settings = override(method.recipe, {"backbone": "resnet18", **overrides})
     torch.manual_seed(0)
     network = method.build_network(settings, 4)
     folder.mkdir(parents=True)
-    save_model(folder, network, method="bnneck", settings=settings, num_classes=4, preprocessing=Preprocessing(32, 16))
+    preprocessing = preprocessing_of(settings)
+    save_model(folder, network, method=name, settings=settings, num_classes=4, preprocessing=preprocessing)
 
 
-def add_model_row(database: Database, model_id: str, name: str = "tiny") -> Model:
+def add_model_row(
+    database: Database, model_id: str, name: str = "tiny", *, method: str = "bnneck", size: int = SIZE
+) -> Model:
     row = Model(
         id=model_id,
         name=name,
-        method="bnneck",
+        method=method,
         settings={},
         lineage={},
-        embedding_size=SIZE,
+        embedding_size=size,
         preprocessing={},
         files={"weights.safetensors": {"bytes": 1, "sha256": "0"}, "manifest.json": {"bytes": 1, "sha256": "0"}},
     )
@@ -78,9 +94,13 @@ def add_dataset(database: Database, folder: Path, **changes: Any) -> Dataset:
     return dataset
 
 
+def load(settings: Settings, model_id: str) -> LoadedModel:
+    """As a worker does."""
+    return load_model(settings.models_dir / model_id, torch.device("cpu"))
+
+
 def encoder_for(settings: Settings, model_id: str) -> Encoder:
-    """As a worker loads it."""
-    return load_model(settings.models_dir / model_id, torch.device("cpu")).encoder()
+    return load(settings, model_id).encoder()
 
 
 def picture(seed: int, format: str = "PNG", size: tuple[int, int] = (16, 32)) -> bytes:

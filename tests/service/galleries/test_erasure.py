@@ -16,7 +16,7 @@ from service.clock import utc_now
 from service.db.session import Database
 from service.db.tables import AuditEntry, Dataset, Gallery, GalleryImage, Model
 from service.errors import Problem
-from service.galleries import expire, index_gallery
+from service.galleries import expire
 from service.galleries.bodies import GalleryBody
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.images import append
@@ -24,11 +24,11 @@ from service.galleries.lifecycle import create_gallery
 from service.settings import Settings
 from service.vectors import generation_folder, open_store
 from tests.service.galleries.conftest import MODEL_ID
+from tests.service.galleries.jobs import Worker
 from tests.service.galleries.stock import (
     SIZE,
     add_model_row,
     added_ids,
-    encoder_for,
     files_containing,
     found_ids,
     make_gallery,
@@ -43,16 +43,12 @@ def stored_vectors(settings: Settings, gallery_id: str, count: int, generation: 
     return np.array(open_store(generation_folder(settings, gallery_id, generation), SIZE, count=count).rows(0, count))
 
 
+def stored_maps(database: Database, settings: Settings, gallery_id: str) -> np.ndarray:
+    return Worker(database, settings, gallery_id).maps()
+
+
 def rebuild(database: Database, settings: Settings, gallery_id: str) -> None:
-    index_gallery(
-        database,
-        settings,
-        gallery_id,
-        add=None,
-        encoder_for=lambda model_id: encoder_for(settings, model_id),
-        on_progress=lambda done, total: None,
-        should_stop=lambda: False,
-    )
+    Worker(database, settings, gallery_id).run()
 
 
 def fill(client: httpx.Client, **fields: object) -> tuple[str, list[str], list[bytes]]:
@@ -65,25 +61,28 @@ def fill(client: httpx.Client, **fields: object) -> tuple[str, list[str], list[b
     return gallery, ids, [contents[1], contents[4]]
 
 
-@pytest.mark.usefixtures("model")
+@pytest.mark.usefixtures("model", "matcher")
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("reranker", [None, "matcher"])
 def test_after_erasing_a_person_no_file_holds_a_byte_of_it(
-    client: httpx.Client, database: Database, settings: Settings, kind: str
+    client: httpx.Client, database: Database, settings: Settings, kind: str, reranker: str | None
 ) -> None:
-    gallery, ids, pictures = fill(client, index=kind)
+    gallery, ids, pictures = fill(client, index=kind, reranker=reranker)
     rebuild(database, settings, gallery)
     generation = client.get(f"/galleries/{gallery}").json()
     assert generation["index"]["kind"] == kind
     found_ids(client.get("/search", params={"gallery": gallery, "image_id": ids[1]}))
     vectors = stored_vectors(settings, gallery, 6, generation=1)
-    needles = [SECRET.encode(), *pictures, vectors[1].tobytes(), vectors[4].tobytes()]
+    features = [vectors, stored_maps(database, settings, gallery)] if reranker else [vectors]
+    needles = [SECRET.encode(), *pictures, *(array[place].tobytes() for array in features for place in (1, 4))]
     assert all(files_containing(settings.home, needle) for needle in needles)
 
     answer = client.delete(f"/galleries/{gallery}/identities/{SECRET}")
 
     assert answer.status_code == 200, answer.text
+    assert answer.json()["removed"]["local_features"] == (2 if reranker else 0)
     assert [files_containing(settings.home, needle) for needle in needles] == [[]] * len(needles)
-    left = [vectors[place].tobytes() for place in (0, 2, 3, 5)]
+    left = [array[place].tobytes() for array in features for place in (0, 2, 3, 5)]
     assert all(files_containing(settings.home, needle) for needle in left)
 
 
@@ -154,15 +153,7 @@ def test_pictures_of_a_data_set_are_left_in_place_and_named(
     client: httpx.Client, database: Database, settings: Settings, dataset: Dataset
 ) -> None:
     gallery = make_gallery(client, dataset={"id": "lobby", "split": "gallery"})["id"]
-    index_gallery(
-        database,
-        settings,
-        gallery,
-        add={"dataset": dataset.id, "split": "gallery"},
-        encoder_for=lambda model_id: encoder_for(settings, model_id),
-        on_progress=lambda done, total: None,
-        should_stop=lambda: False,
-    )
+    Worker(database, settings, gallery).run({"dataset": dataset.id, "split": "gallery"})
     receipt = client.delete(f"/galleries/{gallery}/identities/0002").json()
     assert receipt["left_in_place"] == [{"dataset": dataset.id, "name": "lobby", "pictures": 6}]
     assert receipt["removed"]["pictures"] == 0
@@ -179,16 +170,16 @@ def vectors(count: int) -> np.ndarray:
 
 
 @pytest.fixture
-def hall(each_database: Database) -> str:
+def hall(each_database: Database, settings: Settings) -> str:
     """An empty gallery in either kind of database."""
     add_model_row(each_database, MODEL_ID)
     with each_database.write() as session:
-        return create_gallery(session, GalleryBody(name="hall", model="tiny", index="hnsw")).id
+        return create_gallery(session, settings, GalleryBody(name="hall", model="tiny", index="hnsw")).id
 
 
 def test_erasing_works_alike_on_every_database(each_database: Database, settings: Settings, hall: str) -> None:
     made = vectors(4)
-    append(each_database, settings, hall, [row(0), row(1, SECRET), row(2), row(3, SECRET)], made)
+    append(each_database, settings, hall, [row(0), row(1, SECRET), row(2), row(3, SECRET)], (made,))
     receipt = erase_identity(each_database, settings, "hall", SECRET, key_id=None)
     assert receipt["removed"]["vectors"] == 2
     left = stored_vectors(settings, hall, 4)
@@ -207,11 +198,11 @@ def test_what_a_crashed_addition_left_in_the_store_is_erased_too(
     database: Database, settings: Settings, model: Model
 ) -> None:
     with database.write() as session:
-        hall = create_gallery(session, GalleryBody(name="hall", model=model.id)).id
+        hall = create_gallery(session, settings, GalleryBody(name="hall", model=model.id)).id
     made = vectors(3)
-    append(database, settings, hall, [row(0, SECRET)], made[:1])
+    append(database, settings, hall, [row(0, SECRET)], (made[:1],))
     with pytest.raises(Exception, match="UNIQUE"):
-        append(database, settings, hall, [row(1), row(0)], made[1:])
+        append(database, settings, hall, [row(1), row(0)], (made[1:],))
     erase_identity(database, settings, hall, SECRET, key_id=None)
     assert not stored_vectors(settings, hall, 3).any()
 

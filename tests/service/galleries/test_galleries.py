@@ -7,6 +7,7 @@ import pytest
 
 from service.db.session import Database
 from service.db.tables import AuditEntry, Dataset, Gallery, GalleryImage, Job, JobDataset, Model
+from service.jobs import enqueue
 from service.settings import Settings
 from tests.service.galleries.stock import add_model_row, added_ids, make_gallery, picture, upload
 
@@ -73,7 +74,10 @@ def test_a_split_that_cannot_be_added_makes_no_gallery(
     assert ask("everything").status_code == 422
     with database.write() as session:
         session.get_one(Dataset, dataset.id).state = "pending"
+        job = enqueue(session, "register", {"dataset": dataset.id}, datasets=[dataset.id])
     assert ask("gallery").status_code == 409
+    client.post(f"/jobs/{job.id}/cancel")
+    assert (ask("gallery").status_code, "cancelled" in ask("gallery").json()["detail"]) == (422, True)
     assert client.get("/galleries").json()["items"] == []
 
 

@@ -14,20 +14,20 @@ import pytest
 from reid_core.errors import IndexCorrupt, Stopped
 from reid_core.retrieval.index import IVFPQ_LEAST
 from service.db.session import Database
-from service.db.tables import Dataset, Gallery, GalleryImage, Model
+from service.db.tables import Dataset, GalleryImage, Model
 from service.errors import Problem
-from service.galleries import building, index_gallery, rebuilding, splits
+from service.galleries import building, rebuilding, splits
 from service.galleries.bodies import GalleryBody
 from service.galleries.building import wanted_kind
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery
 from service.galleries.upkeep import index_lock
-from service.search.snapshots import Snapshots
 from service.settings import Settings
-from service.vectors import gallery_folder, generation_folder, open_store
+from service.vectors import gallery_folder, generation_folder
 from tests.service.galleries.conftest import MODEL_ID
-from tests.service.galleries.stock import SIZE, add_model_row, encoder_for, files_containing
+from tests.service.galleries.jobs import Worker
+from tests.service.galleries.stock import SIZE, add_model_row, files_containing, load
 
 
 @pytest.fixture(autouse=True)
@@ -37,66 +37,10 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hall(database: Database, model: Model) -> str:
+def hall(database: Database, settings: Settings, model: Model) -> str:
     """An empty gallery that is searched through a graph."""
     with database.write() as session:
-        return create_gallery(session, GalleryBody(name="hall", model=model.id, index="hnsw")).id
-
-
-class Worker:
-    """Runs index jobs on the gallery `hall`."""
-
-    def __init__(self, database: Database, settings: Settings, gallery_id: str) -> None:
-        self.database = database
-        self.settings = settings
-        self.gallery_id = gallery_id
-        self.progress: list[tuple[int, int]] = []
-
-    def run(
-        self,
-        add: dict[str, str] | None = None,
-        *,
-        at: dict[int, Callable[[], object]] | None = None,
-        stop_after: int = 10**9,
-    ) -> dict[str, Any]:
-        """The job's result; `at` says what happens when so many pictures are done."""
-        self.progress = []
-
-        def on_progress(done: int, total: int) -> None:
-            self.progress.append((done, total))
-            (at or {}).get(done, lambda: None)()
-
-        return index_gallery(
-            self.database,
-            self.settings,
-            self.gallery_id,
-            add=add,
-            encoder_for=lambda model_id: encoder_for(self.settings, model_id),
-            on_progress=on_progress,
-            should_stop=lambda: len(self.progress) >= stop_after,
-        )
-
-    def gallery(self) -> Gallery:
-        with self.database.read() as session:
-            return session.get_one(Gallery, self.gallery_id)
-
-    def images(self) -> list[GalleryImage]:
-        with self.database.read() as session:
-            images = session.query(GalleryImage).filter_by(gallery_id=self.gallery_id)
-            return images.order_by(GalleryImage.position).all()
-
-    def vectors(self) -> np.ndarray:
-        """(N, D) of the generation in use."""
-        gallery = self.gallery()
-        folder = generation_folder(self.settings, gallery.id, gallery.generation)
-        return np.array(open_store(folder, SIZE, count=gallery.next_position).rows(0, gallery.next_position))
-
-    def found(self, image: GalleryImage) -> list[str]:
-        """Ids in the order of a search by that picture's stored vector, through the index as a new process loads it."""
-        snapshot = Snapshots(self.database, self.settings).current(self.gallery_id).snapshot
-        _, positions = snapshot.search(snapshot.store.read([image.position]), 100)
-        ids = {image.position: image.id for image in self.images()}
-        return [ids[position] for position in positions[0].tolist()]
+        return create_gallery(session, settings, GalleryBody(name="hall", model=model.id, index="hnsw")).id
 
 
 @pytest.fixture
@@ -127,7 +71,7 @@ def test_a_split_is_added_with_all_that_is_known_of_it(worker: Worker, split: di
     assert (images[0].identity, images[0].camera, images[0].file) == ("0001", "1", None)
     assert (images[0].width, images[0].height) == (16, 32)
     paths = [Path(dataset.path) / image.filename for image in images]
-    expected = encoder_for(worker.settings, worker.gallery().model_id).embed_files(paths).numpy()
+    expected = load(worker.settings, worker.gallery().model_id).encoder().embed_files(paths).numpy()
     np.testing.assert_allclose(worker.vectors(), expected, atol=1e-5)
     assert worker.found(images[7])[0] == images[7].id
 
@@ -177,9 +121,9 @@ def test_a_rebuild_numbers_pictures_without_gaps_in_their_order(
 def test_a_rebuild_works_alike_on_every_database(each_database: Database, settings: Settings) -> None:
     add_model_row(each_database, MODEL_ID)
     with each_database.write() as session:
-        hall = create_gallery(session, GalleryBody(name="hall", model="tiny", index="hnsw")).id
+        hall = create_gallery(session, settings, GalleryBody(name="hall", model="tiny", index="hnsw")).id
     vectors = np.concatenate([unit(seed) for seed in range(6)])
-    append(each_database, settings, hall, [uploaded(seed) for seed in range(6)], vectors)
+    append(each_database, settings, hall, [uploaded(seed) for seed in range(6)], (vectors,))
     erase_image(each_database, settings, hall, "img_1", key_id=None)
     worker = Worker(each_database, settings, hall)
     assert worker.run() == {"images": 5, "revision": 3, "index": "hnsw", "embedded": 0, "kept": 5}
@@ -194,7 +138,7 @@ def test_a_rebuild_keeps_the_vectors_of_pictures_that_are_not_there(
     worker: Worker, split: dict[str, str], settings: Settings, database: Database, dataset: Dataset
 ) -> None:
     worker.run(split)
-    append(database, settings, worker.gallery_id, [uploaded(1)], unit(1))
+    append(database, settings, worker.gallery_id, [uploaded(1)], (unit(1),))
     (Path(dataset.path) / worker.images()[2].filename).unlink()
     before = worker.vectors()
     result = worker.run()
@@ -209,7 +153,7 @@ def test_a_rebuild_takes_in_what_changes_meanwhile(
     images, vectors = worker.images(), worker.vectors()
 
     def add(number: int) -> None:
-        append(database, settings, worker.gallery_id, [uploaded(number)], unit(number))
+        append(database, settings, worker.gallery_id, [uploaded(number)], (unit(number),))
 
     def erase(number: int) -> None:
         erase_image(database, settings, "hall", images[number].id, key_id=None)
@@ -236,7 +180,7 @@ def test_a_person_erased_while_the_index_is_built_is_not_in_it(
     def build_then_erase(*arguments: Any, **options: Any) -> Any:
         index = build(*arguments, **options)
         erase_identity(database, settings, "hall", "0002", key_id=None)
-        append(database, settings, worker.gallery_id, [uploaded(1)], unit(1))
+        append(database, settings, worker.gallery_id, [uploaded(1)], (unit(1),))
         calls.append(index)
         return index
 

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import io
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from service.db.session import Database
 from service.db.tables import AuditEntry, Dataset, DatasetImage, Model
-from service.search.batching import MAX_PICTURES, Batcher
-from service.search.encoders import KEPT_MODELS, Encoders
 from service.search.fusion import best_scores
 from service.search.snapshots import Snapshots
 from service.settings import Settings
@@ -192,7 +186,6 @@ IMPOSSIBLE: list[tuple[dict[str, Any], int, str | None]] = [
     ({"candidates": 1001}, 422, "/query/candidates"),
     ({"top_k": "many"}, 422, "/query/top_k"),
     ({"rerank": "qaconv"}, 422, "/query/rerank"),
-    ({"rerank": "k_reciprocal"}, 422, "/query/rerank"),
     ({"rerank": "magic"}, 422, "/query/rerank"),
     ({"explain": "true"}, 422, "/query/explain"),
     ({"min_score": "nan"}, 422, "/query/min_score"),
@@ -324,65 +317,3 @@ def test_snapshots_are_extended_and_not_loaded_anew(
     client.delete(f"/galleries/hall/images/{new}")
     fresh, extended = Snapshots(database, settings).current(gallery), snapshots.current(gallery)
     assert fresh.snapshot.alive.tolist() == extended.snapshot.alive.tolist()
-
-
-class Recorder:
-    """An encoder that notes how many pictures came together, and holds the first batch until it is let go."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.busy = threading.Event()
-        self.go = threading.Event()
-
-    def embed_prepared(self, pictures: torch.Tensor) -> torch.Tensor:
-        self.sizes.append(len(pictures))
-        self.busy.set()
-        self.go.wait(10)
-        if (pictures < 0).any():
-            raise ValueError("a picture is broken")
-        return pictures * 2
-
-
-def test_requests_at_the_same_time_are_embedded_together() -> None:
-    batcher, recorder = Batcher(), Recorder()
-    with ThreadPoolExecutor(50) as pool:
-        first = pool.submit(batcher.embed, recorder, torch.zeros(1, 2))
-        recorder.busy.wait(10)
-        others = [pool.submit(batcher.embed, recorder, torch.full((2, 2), number)) for number in range(40)]
-        while batcher._requests.qsize() < 40:
-            pass
-        recorder.go.set()
-        assert first.result().shape == (1, 2)
-        for number, other in enumerate(others):
-            assert torch.equal(other.result(), torch.full((2, 2), 2 * number))
-    assert recorder.sizes == [1, MAX_PICTURES, MAX_PICTURES, 80 - 2 * MAX_PICTURES]
-    batcher.close()
-
-
-def test_an_error_reaches_whoever_asked_and_the_next_request_is_answered() -> None:
-    batcher, recorder = Batcher(), Recorder()
-    recorder.go.set()
-    with pytest.raises(ValueError, match="broken"):
-        batcher.embed(recorder, torch.full((1, 2), -1))
-    assert batcher.embed(recorder, torch.ones(1, 2)).tolist() == [[2, 2]]
-    batcher.close()
-    with pytest.raises(Exception, match="stopping"):
-        batcher.embed(recorder, torch.ones(1, 2))
-
-
-def test_only_the_models_used_last_stay_loaded(settings: Settings) -> None:
-    for number in range(KEPT_MODELS + 1):
-        (settings.models_dir / f"mdl_{number}").symlink_to(settings.models_dir / MODEL_ID)
-    batcher = Batcher()
-    encoders = Encoders(settings, batcher)
-    load: Callable[[int], object] = lambda number: encoders.get(f"mdl_{number}").encoder  # noqa: E731
-    with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(load, [0] * 4))) == 1
-    first = load(0)
-    load(1)
-    load(2)
-    assert load(0) is first
-    load(3)
-    assert load(0) is first
-    assert len(encoders._loaded) == KEPT_MODELS
-    batcher.close()

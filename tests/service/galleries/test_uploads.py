@@ -188,12 +188,12 @@ def vectors(*seeds: int) -> np.ndarray:
 
 
 @pytest.fixture
-def hall(each_database: Database) -> str:
+def hall(each_database: Database, settings: Settings) -> str:
     """An empty gallery in either kind of database."""
     if each_database.dialect == "postgresql":
         add_model_row(each_database, MODEL_ID)
     with each_database.write() as session:
-        return create_gallery(session, GalleryBody(name="hall", model="tiny")).id
+        return create_gallery(session, settings, GalleryBody(name="hall", model="tiny")).id
 
 
 def test_additions_at_the_same_time_get_positions_of_their_own(
@@ -201,7 +201,7 @@ def test_additions_at_the_same_time_get_positions_of_their_own(
 ) -> None:
     def add(number: int) -> int:
         images = [row(10 * number), row(10 * number + 1)]
-        return append(each_database, settings, hall, images, vectors(10 * number, 10 * number + 1))
+        return append(each_database, settings, hall, images, (vectors(10 * number, 10 * number + 1),))
 
     with ThreadPoolExecutor(4) as pool:
         revisions = list(pool.map(add, range(8)))
@@ -218,19 +218,19 @@ def test_what_a_crash_left_beyond_the_committed_positions_is_overwritten(
     database: Database, settings: Settings
 ) -> None:
     with database.write() as session:
-        hall = create_gallery(session, GalleryBody(name="hall", model="tiny")).id
-    append(database, settings, hall, [row(1)], vectors(1))
+        hall = create_gallery(session, settings, GalleryBody(name="hall", model="tiny")).id
+    append(database, settings, hall, [row(1)], (vectors(1),))
     with pytest.raises(Exception, match="UNIQUE"):
-        append(database, settings, hall, [row(2), row(1)], vectors(2, 3))
+        append(database, settings, hall, [row(2), row(1)], (vectors(2, 3),))
     store = open_store(generation_folder(settings, hall, 0), SIZE, count=1)
     assert len(store) == 3
-    assert append(database, settings, hall, [row(4)], vectors(4)) == 2
+    assert append(database, settings, hall, [row(4)], (vectors(4),)) == 2
     np.testing.assert_array_equal(store.read([0, 1]), vectors(1, 4))
     with database.read() as session:
         gallery = session.get_one(Gallery, hall)
     assert (gallery.images, gallery.next_position) == (2, 2)
     with pytest.raises(Problem, match="no gallery"):
-        append(database, settings, "gal_gone", [row(5)], vectors(5))
+        append(database, settings, "gal_gone", [row(5)], (vectors(5),))
 
 
 def test_leftovers_of_crashes_are_removed_and_nothing_else(

@@ -262,6 +262,8 @@ def _create_galleries() -> None:
         sa.Column("reranker_id", sa.String(), nullable=True),
         sa.Column("index_kind", sa.String(), nullable=False),
         sa.Column("index", _JSON, nullable=True),
+        sa.Column("maps", _JSON, nullable=True),
+        sa.Column("statistics", _JSON, nullable=True),
         sa.Column("keep_images", sa.Boolean(), nullable=False),
         sa.Column("retention_days", sa.Integer(), nullable=True),
         sa.Column("revision", sa.Integer(), nullable=False),

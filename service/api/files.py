@@ -1,0 +1,51 @@
+"""Files as answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import Request, Response
+from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from service.errors import Problem
+
+# `no-cache`: asked for again each time, so that an erased picture is not shown from a cache.
+_HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+
+
+def answer_file(
+    request: Request, path: Path, media_type: str, *, sha256: str | None = None, filename: str | None = None
+) -> Response:
+    """The file, in parts where `Range` asks for some, or 304 where `If-None-Match` says that the client has it.
+
+    A file whose `sha256` is not known is told apart by its time and size. With `filename` it is to be saved, not shown.
+    A `Range` that the file does not have is answered with 416.
+    """
+    headers = _HEADERS | ({"ETag": f'"{sha256}"'} if sha256 else {})
+    file = _File(path, headers=headers, media_type=media_type, filename=filename, stat_result=path.stat())
+    if file.headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers | {"ETag": file.headers["etag"]})
+    return file
+
+
+class _File(FileResponse):
+    """Starlette's, but a wrong `Range` is a problem as every other error is."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_if_good(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                raise _wrong_range(Headers(scope=scope)["range"], self.headers["content-length"])
+            await send(message)
+
+        await super().__call__(scope, receive, send_if_good)
+
+
+def _wrong_range(asked: str, size: str) -> Problem:
+    return Problem(
+        "range-not-satisfiable",
+        f"{asked!r} names no part of this file, which has {size} bytes",
+        hint="leave `Range` out for the whole file",
+        headers={"Content-Range": f"bytes */{size}"},
+    )

@@ -1,0 +1,73 @@
+"""Drawings of why a result matched, made anew from what the search left behind and what the gallery holds."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from reid_core.data.preprocessing import open_picture
+from service.auth import Caller
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Gallery
+from service.errors import Problem
+from service.pictures import decode_upload, find_picture, picture_path
+from service.search.drawing import Side, draw
+from service.search.explain import contributions, explain
+from service.search.queries import PictureQuery, StoredQuery
+from service.search.questions import Matching, Questions
+from service.search.records import Record, Shown, read_picture, read_record
+from service.search.timing import Stopwatch
+from service.settings import Settings
+
+
+class Illustrations:
+    """Draws explanations. Threads may share it."""
+
+    def __init__(self, database: Database, settings: Settings, questions: Questions) -> None:
+        self._database = database
+        self._settings = settings
+        self._questions = questions
+
+    def draw(self, search_id: str, rank: int, caller: Caller) -> bytes:
+        """A PNG: the query and the result at `rank` side by side, lines between the places that correspond.
+
+        Raises:
+            Problem: 404 for a search that left no record or has no such result, and where a gallery keeps no picture;
+                410 once one of the two pictures has been erased.
+        """
+        record = read_record(self._settings, search_id, caller)
+        if not 1 <= rank <= len(record.results):
+            raise Problem("not-found", f"search {search_id!r} has {len(record.results)} results, there is no {rank}")
+        shown = record.results[rank - 1]
+        with self._database.read() as session:
+            gallery = find(session, Gallery, record.gallery)
+        match_picture, match = self._stored(shown.image_id, gallery)
+        picture, query = self._asked(search_id, record, shown, gallery)
+        explanation = explain(query, match.maps[0], match.sizes[0])
+        heat, match_heat = contributions(query, match.maps[0])
+        drawn = draw(
+            Side("query", picture, heat),
+            Side(f"rank {rank}: score {shown.score:.3f}", match_picture, match_heat),
+            explanation.pairs,
+        )
+        file = io.BytesIO()
+        drawn.save(file, "PNG")
+        return file.getvalue()
+
+    def _asked(self, search_id: str, record: Record, shown: Shown, gallery: Gallery) -> tuple[Image.Image, Matching]:
+        """The picture that the search asked by, or that of several which explains the result."""
+        if record.image_id is not None:
+            return self._stored(record.image_id, gallery)
+        content = read_picture(self._settings, search_id, shown.picture)
+        query = PictureQuery(gallery=gallery.id, explain=True)
+        question = self._questions.read(query, [content], gallery, Stopwatch())
+        return decode_upload(content, "the query", self._settings)[0], question.need_matching()
+
+    def _stored(self, image_id: str, gallery: Gallery) -> tuple[Image.Image, Matching]:
+        with self._database.read() as session:
+            path = picture_path(session, self._settings, find_picture(session, image_id))
+        query = StoredQuery(gallery=gallery.id, image_id=image_id, explain=True)
+        question = self._questions.read(query, (), gallery, Stopwatch())
+        return open_picture(path, max_pixels=self._settings.max_image_pixels), question.need_matching()

@@ -1,0 +1,94 @@
+"""The stages of a search: what is closest by its vector, then those candidates in a better order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reid_core.matching import folded_scores
+from reid_core.reranking import Reciprocal, rerank_candidates
+from reid_core.retrieval.snapshot import Filters
+from service.search.fusion import best_scores
+from service.search.questions import Matching, Question, read_maps
+from service.search.snapshots import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A picture by its position in the gallery. `score` ranks, larger is better; the other two are of retrieval."""
+
+    position: int
+    score: float
+    retrieval_score: float
+    retrieval_rank: int
+
+
+def retrieve(loaded: Loaded, question: Question, filters: Filters, k: int, leave_out: int | None) -> list[Found]:
+    """The `k` pictures closest by their cosine to any vector of the question, best first.
+
+    `leave_out` is a position that does not come back.
+    """
+    snapshot, width = loaded.snapshot, k if leave_out is None else k + 1
+    scores, positions = snapshot.search(question.vectors, width, keep=snapshot.keep(filters))
+    best, places = best_scores(scores, positions, width)
+    ranked = [pair for pair in zip(places.tolist(), best.clip(-1, 1).tolist(), strict=True) if pair[0] != leave_out]
+    return [Found(position, score, score, rank) for rank, (position, score) in enumerate(ranked[:k], 1)]
+
+
+def rerank(found: Sequence[Found], kind: str, question: Question, loaded: Loaded) -> list[Found]:
+    """`found` by the better scores that `kind` stands for: `qaconv` or `k_reciprocal`."""
+    if not found:
+        return []
+    return (_by_matching if kind == "qaconv" else _by_neighbours)(found, question, loaded)
+
+
+def score_pairs(matching: Matching, maps: Tensor) -> NDArray[np.float64]:
+    """(P, n) scores by the matcher of the query's P pictures and n maps (n, h * w, c)."""
+    maps = maps.to(matching.maps.device)
+    scores: NDArray[np.float64] = folded_scores(matching.maps, maps, matching.head).double().cpu().numpy()
+    return scores
+
+
+def _by_matching(found: Sequence[Found], question: Question, loaded: Loaded) -> list[Found]:
+    """`found` in the order of the matcher's scores; their own is its probability of "the same person", 0 to 1.
+
+    Probabilities close to 1 become equal while the scores that they come from still differ. Equal scores keep their
+    order.
+    """
+    pairs = score_pairs(question.need_matching(), read_maps(loaded, [one.position for one in found]))
+    logits = pairs.mean(axis=0) if question.fusion == "mean" else pairs.max(axis=0)
+    return _ordered(found, logits, _sigmoid(logits))
+
+
+def _by_neighbours(found: Sequence[Found], question: Question, loaded: Loaded) -> list[Found]:
+    """`found` by 1 - their k-reciprocal distance, 0 to 1. Equal ones keep their order.
+
+    Neighbours are sought among the candidates only. Of several query pictures the closest counts for each candidate.
+    """
+    stored = loaded.snapshot.store.read([one.position for one in found])
+    to_query = _distances(question.vectors, stored).min(axis=0)
+    distances = rerank_candidates(to_query, _distances(stored, stored), Reciprocal())
+    scores = 1 - distances.double().numpy()
+    return _ordered(found, scores, scores)
+
+
+def _distances(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(A, B) squared Euclidean distances of unit vectors (A, D) and (B, D)."""
+    squared: NDArray[np.float32] = (2 - 2 * (first @ second.T)).clip(min=0)
+    return squared
+
+
+def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    small: NDArray[np.float64] = np.exp(-np.abs(logits))  # never overflows
+    return np.where(logits >= 0, 1, small) / (1 + small)
+
+
+def _ordered(found: Sequence[Found], keys: NDArray[Any], scores: NDArray[Any]) -> list[Found]:
+    """`found` with `scores`, those with the largest of `keys` first; equal ones stay in their order."""
+    order = np.argsort(-keys, kind="stable").tolist()
+    return [replace(found[place], score=float(scores[place])) for place in order]

@@ -1,0 +1,53 @@
+"""Which model re-ranks a gallery, and how its maps are kept."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.service.galleries.conftest import MATCHER_ID, MODEL_ID
+from tests.service.galleries.stock import MAP_SHAPE, make_gallery
+
+pytestmark = pytest.mark.usefixtures("model", "matcher")
+
+
+def test_a_gallery_is_re_ranked_by_its_own_model_where_that_can_and_no_other_is_named(client: httpx.Client) -> None:
+    shapes = {"shape": list(MAP_SHAPE)}
+    own = make_gallery(client, name="own", model="matcher")
+    assert (own["reranker"], own["statistics"]) == (MATCHER_ID, None)
+    assert own["maps"] == {"dtype": "float16", **shapes, "bytes_per_picture": 128}
+    other = make_gallery(client, name="other", model="tiny", reranker="matcher", maps="int8")
+    assert (other["model"], other["reranker"]) == (MODEL_ID, MATCHER_ID)
+    assert other["maps"] == {"dtype": "int8", **shapes, "bytes_per_picture": 64}
+    plain, none = make_gallery(client, name="plain"), make_gallery(client, name="none", model="matcher", maps="none")
+    assert [(gallery["reranker"], gallery["maps"]) for gallery in (plain, none)] == [(None, None)] * 2
+    assert client.get("/galleries/other").json() == other
+
+
+REFUSED = [
+    ({"reranker": "tiny"}, "/reranker", "'bnneck'"),
+    ({"maps": "int8"}, "/maps", "'bnneck'"),
+    ({"reranker": "matcher", "maps": "none"}, "/maps", "'none'"),
+    ({"maps": "float32"}, "/maps", "int8"),
+]
+
+
+@pytest.mark.parametrize(("fields", "pointer", "said"), REFUSED)
+def test_maps_that_cannot_be_are_refused(client: httpx.Client, fields: dict[str, str], pointer: str, said: str) -> None:
+    answer = client.post("/galleries", json={"name": "hall", "model": "tiny", **fields})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
+    assert said in answer.json()["errors"][0]["message"]
+    assert client.get("/galleries").json()["items"] == []
+
+
+def test_a_refusal_names_the_models_that_can_re_rank_or_the_methods_that_make_one(client: httpx.Client) -> None:
+    body = {"name": "hall", "model": "tiny", "reranker": "tiny"}
+    assert client.post("/galleries", json=body).json()["hint"] == "name as reranker one of 'matcher'"
+    assert client.delete("/models/matcher").status_code == 204
+    assert "qaconv" in client.post("/galleries", json=body).json()["hint"]
+
+
+def test_a_re_ranker_cannot_be_deleted_while_a_gallery_needs_it(client: httpx.Client) -> None:
+    make_gallery(client, reranker="matcher")
+    answer = client.delete("/models/matcher")
+    assert (answer.status_code, "'hall'" in answer.json()["detail"]) == (409, True)

@@ -1,0 +1,242 @@
+"""Explanations name places in both pictures, are drawn for a while, and keep nothing that erasing would miss."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.db.session import Database
+from service.keys import create_key
+from service.search.drawing import Side, draw
+from service.search.explain import PlacePair
+from service.search.records import sweep_records
+from service.settings import Settings
+from tests.service.galleries.stock import added_ids, files_containing, make_gallery, upload
+from tests.service.search.stock import GRID, MATCHER_ID, encode, match, scene
+
+HOUR = 3600
+
+
+def search(client: httpx.Client, *contents: bytes, **fields: Any) -> dict[str, Any]:
+    files = [("image", (f"{number}.png", content)) for number, content in enumerate(contents)]
+    answer = client.post("/search", data={"gallery": "hall", "explain": "true", **fields}, files=files)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def search_stored(client: httpx.Client, image_id: str, **parameters: Any) -> dict[str, Any]:
+    answer = client.get("/search", params={"gallery": "hall", "image_id": image_id, "explain": True, **parameters})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def location(place: list[float], size: tuple[int, int]) -> int:
+    """Which cell of the map has its middle at `place` of a picture of `size`."""
+    column, row = place[0] * GRID[1] / size[0] - 0.5, place[1] * GRID[0] / size[1] - 0.5
+    assert (column, row) == (pytest.approx(round(column)), pytest.approx(round(row)))
+    return round(row) * GRID[1] + round(column)
+
+
+def test_places_that_correspond_are_given_in_pixels(client: httpx.Client, ids: list[str], settings: Settings) -> None:
+    size = (48, 160)
+    asked = scene(30, size)
+    _, query = encode(settings, MATCHER_ID, [asked])
+    _, gallery = encode(settings, MATCHER_ID, [scene(number) for number in range(len(ids))])
+    for result in search(client, asked, rerank="qaconv")["results"]:
+        stored = gallery[ids.index(result["image_id"])]
+        similarities = (query[0] @ stored.T).numpy()
+        assert 1 <= len(result["correspondences"]) <= 16
+        for pair in result["correspondences"]:
+            row, column = location(pair["query"], size), location(pair["match"], (32, 64))
+            assert pair["similarity"] == pytest.approx(similarities[row, column], abs=2e-3)
+            assert similarities[row, column] >= similarities[row].max() - 2e-3
+        assert len({tuple(pair["query"]) for pair in result["correspondences"]}) == len(result["correspondences"])
+
+
+@pytest.mark.parametrize("rerank", ["none", "qaconv", "k_reciprocal"])
+def test_every_search_can_be_explained(client: httpx.Client, ids: list[str], rerank: str) -> None:
+    body = search_stored(client, ids[0], rerank=rerank, top_k=3)
+    plain = client.get("/search", params={"gallery": "hall", "image_id": ids[0], "rerank": rerank, "top_k": 3}).json()
+    assert [one["image_id"] for one in body["results"]] == [one["image_id"] for one in plain["results"]]
+    assert "explain" in body["timings_ms"]
+    itself = next(one for one in body["results"] if one["image_id"] == ids[0])
+    assert itself["correspondences"]
+    for pair in itself["correspondences"]:
+        assert (pair["query"], pair["similarity"]) == (pair["match"], pytest.approx(1, abs=2e-3))
+    assert all("correspondences" not in one and "explanation" not in one["links"] for one in plain["results"])
+
+
+def test_of_several_pictures_the_closest_explains(client: httpx.Client, ids: list[str], settings: Settings) -> None:
+    asked = [scene(2), scene(6), scene(40)]
+    logits = match(settings, encode(settings, MATCHER_ID, asked)[1], encode(settings, MATCHER_ID, asked[:2])[1])
+    found = {one["image_id"]: one for one in search(client, *asked, rerank="qaconv", top_k=12)["results"]}
+    assert [found[ids[number]]["query_picture"] for number in (2, 6)] == [int(p) + 1 for p in logits.argmax(axis=0)]
+    drawing = client.get(found[ids[6]]["links"]["explanation"])
+    assert drawing.status_code == 200, drawing.text
+
+
+def test_of_several_pictures_those_that_explain_are_kept(
+    client: httpx.Client, ids: list[str], settings: Settings
+) -> None:
+    asked = [scene(2), scene(6), scene(40)]
+    body = search(client, *asked, top_k=1, fusion="max")
+    (shown,) = body["results"]
+    number = shown["query_picture"] - 1
+    assert [path.name for path in kept(settings)] == [f"picture-{number}", "record.json"]
+    assert kept(settings)[0].read_bytes() == asked[number]
+
+
+def test_explanations_are_drawn(client: httpx.Client, ids: list[str]) -> None:
+    for body in (search_stored(client, ids[0]), search(client, scene(0, (64, 96)), rerank="qaconv")):
+        drawings = []
+        for result in body["results"][:2]:
+            drawing = client.get(result["links"]["explanation"])
+            assert (drawing.status_code, drawing.headers["content-type"]) == (200, "image/png")
+            assert drawing.headers["cache-control"] == "private, no-store"
+            with Image.open(io.BytesIO(drawing.content)) as picture:
+                picture.load()
+                assert (picture.mode, picture.height) == ("RGB", 620)
+            drawings.append(drawing.content)
+        assert drawings[0] != drawings[1]
+        assert client.get(f"/v1/search/{body['search_id']}/results/1/explanation.png").content == drawings[0]
+
+
+def test_lines_end_where_the_places_are() -> None:
+    black = Image.new("RGB", (10, 20))
+    heat = np.ones((2, 1), np.float32)
+    pair = PlacePair((5, 5), (5, 15), 0.5)
+    drawn = np.asarray(draw(Side("a", black, heat), Side("b", black, heat), [pair])).astype(int)
+    coloured = np.argwhere(drawn.max(axis=2) - drawn.min(axis=2) > 100)
+    in_pictures = coloured[coloured[:, 1] < drawn.shape[1] - 110]  # right of it is the legend
+    first, last = in_pictures[in_pictures[:, 1].argmin()], in_pictures[in_pictures[:, 1].argmax()]
+    left, top, width, height = 16, 44, 280, 560
+    assert first == pytest.approx([top + height / 4, left + width / 2], abs=8)
+    assert last == pytest.approx([top + 3 * height / 4, left + width + 140 + width / 2], abs=8)
+
+
+def test_places_that_add_nothing_are_faded() -> None:
+    black = Image.new("RGB", (10, 20))
+    heat = np.array([[0.0], [1.0]], np.float32)
+    drawn = np.asarray(draw(Side("a", black, heat), Side("b", black, heat), []))
+    assert drawn[60, 100].mean() > 100
+    assert drawn[590, 100].mean() < 20
+
+
+def kept(settings: Settings) -> list[Path]:
+    return sorted(path for path in settings.searches_dir.rglob("*") if path.is_file())
+
+
+def test_only_what_was_sent_is_kept_and_only_to_explain(
+    client: httpx.Client, ids: list[str], settings: Settings
+) -> None:
+    sent = scene(77)
+    assert search(client, sent, explain="false")["results"]
+    assert kept(settings) == []
+    stored = search_stored(client, ids[3])["search_id"]
+    assert [path.relative_to(settings.searches_dir).as_posix() for path in kept(settings)] == [f"{stored}/record.json"]
+    uploaded = search(client, sent)["search_id"]
+    folder = settings.searches_dir / uploaded
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        "picture-0": 0o600,
+        "record.json": 0o600,
+    }
+    assert (folder / "picture-0").read_bytes() == sent
+    vectors, maps = encode(settings, MATCHER_ID, [sent])
+    for needle in (vectors.tobytes(), maps.numpy().tobytes(), maps.half().numpy().tobytes()):
+        assert files_containing(settings.searches_dir, needle) == []
+
+
+def test_erased_pictures_are_not_drawn(client: httpx.Client, ids: list[str]) -> None:
+    for erased, image in ((0, ids[0]), (1, ids[1])):
+        body = search_stored(client, image, top_k=5)
+        link = body["results"][1]["links"]["explanation"]
+        assert client.get(link).status_code == 200
+        gone = body["results"][1 if erased else 0]["image_id"]  # the match, or the query itself
+        client.delete(f"/galleries/hall/images/{gone}")
+        answer = client.get(link)
+        assert (answer.status_code, answer.json()["type"]) == (410, "/problems/erased")
+
+
+def test_drawings_outlive_changes_of_the_gallery(client: httpx.Client, ids: list[str]) -> None:
+    body = search(client, scene(0), top_k=3)
+    link = body["results"][0]["links"]["explanation"]
+    before = client.get(link).content
+    client.delete(f"/galleries/hall/images/{body['results'][2]['image_id']}")
+    upload(client, "hall", [scene(99)])
+    assert client.get(link).content == before
+    client.delete("/galleries/hall")
+    assert client.get(link).status_code == 404
+
+
+def test_pictures_that_are_not_kept_cannot_be_drawn(client: httpx.Client, matcher: object) -> None:
+    make_gallery(client, model="matcher", keep_images=False)
+    added_ids(upload(client, "hall", [scene(1)]))
+    (result,) = search(client, scene(1))["results"]
+    assert result["correspondences"]
+    answer = client.get(result["links"]["explanation"])
+    assert (answer.status_code, "keeps no pictures" in answer.json()["detail"]) == (404, True)
+
+
+def test_records_end_with_their_time(client: httpx.Client, ids: list[str], settings: Settings) -> None:
+    old, older, fresh = (search(client, scene(5))["search_id"] for _ in range(3))
+    for search_id, age in ((old, HOUR + 1), (older, 2 * HOUR), (fresh, HOUR - 60)):
+        folder = settings.searches_dir / search_id
+        then = folder.stat().st_mtime - age
+        os.utime(folder, (then, then))
+    assert client.get(f"/search/{old}/results/1/explanation.png").status_code == 404
+    assert not (settings.searches_dir / old).exists()
+    sweep_records(settings)
+    assert [path.name for path in settings.searches_dir.iterdir()] == [fresh]
+    assert client.get(f"/search/{fresh}/results/1/explanation.png").status_code == 200
+
+
+def test_only_who_searched_sees_what_was_sent(client: httpx.Client, ids: list[str], database: Database) -> None:
+    with database.write() as session:
+        keys = [create_key(session, name=name, scopes=["search"])[1] for name in ("one", "two")]
+    files = {"image": scene(7)}
+    data = {"gallery": "hall", "explain": "true"}
+    asked = client.post("/search", data=data, files=files, headers={"Authorization": f"Bearer {keys[0]}"}).json()
+    link = asked["results"][0]["links"]["explanation"]
+    statuses = [client.get(link, headers={"Authorization": f"Bearer {key}"}).status_code for key in keys]
+    assert (statuses, client.get(link).status_code) == ([200, 404], 200)
+
+
+NOWHERE = ["search_nobody", "search_" + "0" * 26, "..", "%2e%2e", "..%2f..", "..%5c..", "record.json", "%00", "search_"]
+
+
+@pytest.mark.parametrize("search_id", NOWHERE)
+def test_unknown_searches_are_not_found(client: httpx.Client, ids: list[str], search_id: str) -> None:
+    search(client, scene(1))
+    assert client.get(f"/search/{search_id}/results/1/explanation.png").status_code == 404
+
+
+def test_results_that_were_not_given_cannot_be_explained(client: httpx.Client, ids: list[str]) -> None:
+    search_id = search(client, scene(1), top_k=2)["search_id"]
+    statuses = [client.get(f"/search/{search_id}/results/{rank}/explanation.png").status_code for rank in (0, 1, 2, 3)]
+    assert statuses == [404, 200, 200, 404]
+    plain = client.get("/search", params={"gallery": "hall", "image_id": ids[0]}).json()["search_id"]
+    assert client.get(f"/search/{plain}/results/1/explanation.png").status_code == 404
+
+
+class TestWithoutKeeping:
+    """Where the operator has nothing kept."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"explanation_minutes": 0})
+
+    def test_nothing_is_kept_and_no_drawing_promised(
+        self, client: httpx.Client, ids: list[str], settings: Settings
+    ) -> None:
+        (result, *_) = search(client, scene(1))["results"]
+        assert (bool(result["correspondences"]), "explanation" in result["links"]) == (True, False)
+        assert kept(settings) == []

@@ -1,0 +1,196 @@
+"""Jobs over the API: what cancel, resume and retry do to them, and what is refused before one is made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.clock import utc_now
+from service.db.ids import new_id, new_ids
+from service.db.session import Database
+from service.db.tables import Dataset, DatasetImage, Gallery, Model
+from service.jobs import enqueue
+from service.jobs.lifecycle import FINISHED
+from service.main import create_app
+from service.settings import Settings
+from tests.service.serving import serve
+
+TRAINING = {"kind": "train", "method": "bnneck", "dataset": "lobby", "settings": {"batch": {"identities": 2}}}
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def sent(app: FastAPI) -> list[str]:
+    """The jobs that were put on a queue, in order."""
+    return []
+
+
+@pytest.fixture
+def client(app: FastAPI, settings: Settings, sent: list[str]) -> Iterator[httpx.Client]:
+    with serve(app) as address:
+        app.state.send = lambda job_id, kind: sent.append(job_id)
+        key = settings.admin_key_path.read_text().strip()
+        with httpx.Client(base_url=address, headers={"X-API-Key": key}) as client:
+            yield client
+
+
+@pytest.fixture
+def lobby(database: Database, tmp_path: Path) -> Dataset:
+    """A data set called `lobby` with a picture of each of three people to train on."""
+    dataset = Dataset(id=new_id("ds"), name="lobby", path=str(tmp_path), format="auto", state="ready", uploaded=False)
+    with database.write() as session:
+        session.add(dataset)
+        session.flush()
+        for number, image_id in enumerate(new_ids("img", 3)):
+            place = {"split": "train", "position": number, "path": f"{number}.jpg", "identity": str(number)}
+            session.add(DatasetImage(id=image_id, dataset_id=dataset.id, camera="1", **place))
+    return dataset
+
+
+def add_job(database: Database, state: str, kind: str = "train", **spec: Any) -> str:
+    """A job in that state; its id."""
+    with database.write() as session:
+        job = enqueue(session, kind, spec)
+        job.state, job.finished_at = state, utc_now() if state in FINISHED else None
+    return job.id
+
+
+def add_model(database: Database, name: str) -> str:
+    model = Model(
+        id=new_id("mdl"),
+        name=name,
+        method="bnneck",
+        settings={},
+        lineage={},
+        embedding_size=8,
+        preprocessing={},
+        files={},
+    )
+    with database.write() as session:
+        session.add(model)
+    return model.id
+
+
+def test_only_what_waits_again_is_sent_and_every_change_is_in_the_audit_log(
+    client: httpx.Client, database: Database, sent: list[str]
+) -> None:
+    job = add_job(database, "queued")
+    states = [client.post(f"/jobs/{job}/{change}") for change in ("cancel", "resume", "cancel", "retry")]
+
+    assert [answer.status_code for answer in states] == [202] * 4
+    assert [answer.json()["state"] for answer in states] == ["cancelled", "queued", "cancelled", "queued"]
+    retried = states[-1].json()["id"]
+    assert states[-1].headers["location"] == f"/jobs/{retried}"
+    assert sent == [job, retried]
+    assert [(entry["action"], entry["target"]) for entry in client.get("/audit").json()["items"]] == [
+        ("job.retry", retried),
+        ("job.cancel", job),
+        ("job.resume", job),
+        ("job.cancel", job),
+    ]
+
+
+def test_a_job_whose_models_name_is_anothers_by_now_does_not_start_again(
+    client: httpx.Client, database: Database, sent: list[str]
+) -> None:
+    succeeded, cancelled = (add_job(database, state, model_name="entrance") for state in ("succeeded", "cancelled"))
+    add_model(database, "entrance")
+
+    for path in (f"/jobs/{succeeded}/retry", f"/jobs/{cancelled}/retry", f"/jobs/{cancelled}/resume"):
+        refused = client.post(path)
+        assert (refused.status_code, refused.json()["type"]) == (409, "/problems/name-taken"), path
+        assert "rename" in refused.json()["hint"]
+    assert sent == []
+
+    assert client.patch("/models/entrance", json={"name": "old entrance"}).status_code == 200
+    assert client.post(f"/jobs/{succeeded}/retry").status_code == 202
+    assert client.post(f"/jobs/{cancelled}/resume").status_code == 409  # the retried one will have the name
+    assert len(sent) == 1
+
+
+def test_an_interrupted_job_has_kept_its_models_name(client: httpx.Client, database: Database) -> None:
+    job = add_job(database, "interrupted", model_name="entrance")
+    assert client.post(f"/jobs/{job}/resume").status_code == 202
+
+
+def test_a_gallery_shows_the_job_that_was_retried_for_it(client: httpx.Client, database: Database) -> None:
+    with database.write() as session:
+        gallery = Gallery(
+            id=new_id("gal"), name="hall", model_id=add_model(database, "m"), index_kind="flat", keep_images=True
+        )
+        session.add(gallery)
+    job = add_job(database, "failed", "index", gallery=gallery.id)
+    assert client.get("/galleries/hall").json()["job"] == job
+
+    retried = client.post(f"/jobs/{job}/retry").json()["id"]
+
+    shown = client.get("/galleries/hall").json()
+    assert (shown["job"], shown["state"]) == (retried, "building")
+
+
+def test_a_retry_of_what_is_gone_is_a_job_like_any_other(client: httpx.Client, database: Database) -> None:
+    job = add_job(database, "failed", "index", gallery="gal_gone")
+    assert client.post(f"/jobs/{job}/retry").status_code == 202
+
+
+@pytest.mark.usefixtures("lobby")
+@pytest.mark.parametrize("name", ["missing.safetensors", "..", "ü" * 255])
+def test_weights_that_are_not_there_are_answered_with_those_that_are(
+    client: httpx.Client, settings: Settings, name: str
+) -> None:
+    (settings.weights_dir / "folder").mkdir(parents=True)
+    (settings.weights_dir / "osnet.safetensors").touch()
+
+    refused = client.post("/jobs", json=TRAINING | {"init_from": {"weights": name}})
+
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/weights-unusable")
+    assert refused.json()["errors"][0]["pointer"] == "/init_from/weights"
+    assert refused.json()["hint"].endswith("one of: osnet.safetensors.")
+
+
+def test_a_data_set_is_used_once_it_is_ready(client: httpx.Client, database: Database, lobby: Dataset) -> None:
+    with database.write() as session:
+        session.get_one(Dataset, lobby.id).state = "pending"
+        job = enqueue(session, "register", {"dataset": lobby.id}, datasets=[lobby.id])
+    reading = client.post("/jobs", json=TRAINING)
+    assert (reading.status_code, reading.json()["type"]) == (409, "/problems/wrong-state")
+
+    client.post(f"/jobs/{job.id}/cancel")
+    given_up = client.post("/jobs", json=TRAINING).json()
+
+    assert (given_up["status"], given_up["errors"][0]["pointer"]) == (422, "/dataset")
+    assert "cancelled" in given_up["detail"]
+    assert f"/jobs/{job.id}/resume" in given_up["hint"]
+
+
+def test_a_log_is_read_while_it_grows(client: httpx.Client, database: Database, settings: Settings) -> None:
+    job = add_job(database, "running")
+    assert client.get(f"/jobs/{job}/logs").text == ""
+    log = settings.jobs_dir / job / "log.txt"
+    log.parent.mkdir(parents=True)
+    over = threading.Event()
+
+    def write() -> None:
+        with log.open("ab", buffering=0) as file:
+            while not over.is_set():
+                file.write(b"epoch\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        answers = [client.get(f"/jobs/{job}/logs") for _ in range(30)]
+    finally:
+        over.set()
+        writer.join()
+    assert {answer.status_code for answer in answers} == {200}
+    assert answers[-1].text.startswith("epoch\n")

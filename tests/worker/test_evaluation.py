@@ -1,0 +1,191 @@
+"""Evaluation jobs rank by embeddings, by the matcher or by neighbours, and say which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reid_core.data.records import Picture
+from reid_core.errors import Stopped
+from reid_core.evaluation.ranking import encode_labels, evaluate_scores
+from reid_core.reranking import Reciprocal, rerank_embeddings
+from service.db.ids import new_ids
+from service.db.schema import upgrade
+from service.db.session import Database, open_database
+from service.db.tables import Dataset, DatasetImage, Evaluation
+from service.jobs.lifecycle import claim, enqueue
+from service.settings import Settings
+from tests.service.galleries.stock import add_model_row, save_tiny_model
+from tests.service.search.stock import EMBEDDING_SIZE, MATCHER_ID, METHOD, encode, match, save_matching_model, scene
+from worker import evaluation
+from worker.reporter import Reporter
+from worker.work import Work
+
+TINY_ID = "mdl_tiny"
+
+
+@dataclass(frozen=True)
+class People:
+    """Query and gallery of ten persons whose looks say nothing, their embeddings and maps; half have no match."""
+
+    query: list[Picture]
+    gallery: list[Picture]
+    vectors: np.ndarray
+    others: np.ndarray
+    logits: np.ndarray
+
+    def measure(self, scores: np.ndarray) -> dict[str, Any]:
+        """The metrics of (Q, G) scores."""
+        labels = encode_labels(self.query, self.gallery)
+        return evaluate_scores(lambda start, stop: torch.from_numpy(scores)[start:stop], *labels).as_json()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models and a database that knows them and the data set."""
+    home = tmp_path_factory.mktemp("evaluation") / "home"
+    save_matching_model(home / "models" / MATCHER_ID)
+    save_tiny_model(home / "models" / TINY_ID)
+    return home
+
+
+@pytest.fixture(scope="module")
+def settings(home: Path) -> Settings:
+    return Settings(home=home, min_free_bytes=0, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def people(settings: Settings) -> People:
+    folder = settings.home / "people"
+    folder.mkdir()
+    pictures = []
+    for number in range(40):
+        path = folder / f"{number}.png"
+        path.write_bytes(scene(number))
+        pictures.append(Picture(path, f"{number % 10 + 1:04d}", str(number // 10)))
+    query, gallery = pictures[:10], [one for one in pictures[10:] if one.identity > "0005"]
+    (vectors, maps), (others, other_maps) = (
+        encode(settings, MATCHER_ID, [one.path.read_bytes() for one in split]) for split in (query, gallery)
+    )
+    return People(query, gallery, vectors, others, match(settings, maps.half(), other_maps.half()))
+
+
+@pytest.fixture(scope="module")
+def database(settings: Settings, people: People) -> Iterator[Database]:
+    upgrade(settings.database_url)
+    database = open_database(settings.database_url)
+    add_model_row(database, MATCHER_ID, "matcher", method=METHOD, size=EMBEDDING_SIZE)
+    add_model_row(database, TINY_ID)
+    folder = str(people.query[0].path.parent)
+    with database.write() as session:
+        session.add(Dataset(id="ds_1", name="people", path=folder, format="auto", state="ready", uploaded=False))
+        session.flush()
+        session.add_all(_rows("query", people.query) + _rows("gallery", people.gallery))
+    yield database
+    database.close()
+
+
+def _rows(split: str, pictures: list[Picture]) -> list[DatasetImage]:
+    return [
+        DatasetImage(
+            id=image_id,
+            dataset_id="ds_1",
+            split=split,
+            position=position,
+            path=picture.path.name,
+            identity=picture.identity,
+            camera=picture.camera,
+        )
+        for position, (image_id, picture) in enumerate(zip(new_ids("img", len(pictures)), pictures, strict=True))
+    ]
+
+
+def make_work(settings: Settings, database: Database, *, stop_at: str | None = None, **spec: Any) -> Work:
+    """A running job; with `stop_at` it is to end once that phase is shown."""
+    resolved = {"model": MATCHER_ID, "dataset": "ds_1", "rerank": "none", "reranker": None, "candidates": None, **spec}
+    with database.write() as session:
+        job = enqueue(session, "evaluate", resolved)
+    assert claim(database, job.id, "worker", 60) == 1
+    reporter = Reporter(database, job.id, 1, 60)
+    return Work(settings, database, job, 1, reporter, lambda: stop_at is not None and _phase(reporter) == stop_at)
+
+
+def _phase(reporter: Reporter) -> str | None:
+    return (reporter._progress or {}).get("phase")
+
+
+def run(settings: Settings, database: Database, **spec: Any) -> dict[str, Any]:
+    """The job's result, its evaluation row beside it."""
+    outcome = evaluation.run(make_work(settings, database, **spec))
+    (row,) = outcome.rows
+    assert isinstance(row, Evaluation)
+    assert (row.rerank, row.reranker_id) == (spec.get("rerank", "none"), spec.get("reranker"))
+    assert {**row.metrics, "protocol": row.protocol}.items() <= outcome.result.items()
+    return outcome.result
+
+
+def test_without_re_ranking_embeddings_rank(settings: Settings, database: Database, people: People) -> None:
+    result = run(settings, database)
+    expected = people.measure(people.vectors @ people.others.T)
+    names = ("cmc", "mAP", "mINP", "valid_queries", "queries", "gallery")
+    assert {name: result[name] for name in names} == {name: expected[name] for name in names}
+    assert "first_stage" not in result
+    assert {name: result["protocol"][name] for name in ("rerank", "reranker", "candidates")} == {
+        "rerank": "none",
+        "reranker": None,
+        "candidates": None,
+    }
+
+
+def test_the_matcher_scores_all_pairs(settings: Settings, database: Database, people: People) -> None:
+    result = run(settings, database, rerank="qaconv", reranker=MATCHER_ID)
+    expected, first = people.measure(people.logits), people.measure(people.vectors @ people.others.T)
+    assert (result["cmc"], result["mAP"]) == (expected["cmc"], pytest.approx(expected["mAP"]))
+    assert expected["mAP"] != pytest.approx(first["mAP"])
+    assert result["first_stage"] == {"cmc": first["cmc"], "mAP": pytest.approx(first["mAP"])}
+    assert (result["protocol"]["rerank"], result["protocol"]["reranker"]) == ("qaconv", MATCHER_ID)
+    assert result["protocol"]["similarity"] == "score of the matcher, larger is closer"
+
+
+@pytest.mark.parametrize("candidates", [1, 4, 1000])
+def test_candidates_come_before_the_rest(
+    settings: Settings, database: Database, people: People, candidates: int
+) -> None:
+    result = run(settings, database, rerank="qaconv", reranker=MATCHER_ID, candidates=candidates)
+    scores = (people.vectors @ people.others.T).astype(np.float64)
+    for row, logits in zip(scores, people.logits, strict=True):
+        first = np.argsort(-row, kind="stable")[:candidates]
+        row[first] = 10 + logits[first] - logits.min()
+    expected = people.measure(scores)
+    assert (result["cmc"], result["mAP"]) == (expected["cmc"], pytest.approx(expected["mAP"]))
+    assert result["protocol"]["candidates"] == candidates
+
+
+def test_another_model_may_find_the_candidates(settings: Settings, database: Database, people: People) -> None:
+    result = run(settings, database, model=TINY_ID, rerank="qaconv", reranker=MATCHER_ID)
+    alone = run(settings, database, model=TINY_ID)
+    assert result["first_stage"] == {"cmc": alone["cmc"], "mAP": alone["mAP"]}
+    assert result["mAP"] == pytest.approx(people.measure(people.logits)["mAP"])
+
+
+def test_neighbours_may_re_rank(settings: Settings, database: Database, people: People) -> None:
+    result = run(settings, database, rerank="k_reciprocal")
+    scores = rerank_embeddings(people.vectors, people.others, Reciprocal()).scores(0, len(people.query))
+    assert result["mAP"] == pytest.approx(people.measure(scores.numpy())["mAP"])
+    assert set(result["first_stage"]) == {"cmc", "mAP"}
+
+
+@pytest.mark.parametrize("phase", ["query maps", "gallery maps", "rerank"])
+def test_maps_do_not_stay_behind(settings: Settings, database: Database, people: People, phase: str) -> None:
+    work = make_work(settings, database, stop_at=phase, rerank="qaconv", reranker=MATCHER_ID)
+    with pytest.raises(Stopped):
+        evaluation.run(work)
+    assert not (work.folder / "maps").exists()
+    (work.folder / "maps" / "query").mkdir(parents=True)  # what an attempt leaves that is killed
+    assert evaluation.run(replace(work, should_stop=lambda: False)).result["queries"] == 10
