@@ -5,10 +5,12 @@
 Prints Markdown rows, all times medians in milliseconds. A re-ranking reads random candidates from the memory map and
 scores them for one query; `cold` means that the operating system was told to forget the file before, `warm` that the
 same candidates have just been read. `processor` is the time that cores spent on a warm one, all cores together: what
-is left of it when other work waits for the same cores. `plain` does the same with `einsum` and `max`. The loss is measured against scores of the unrounded maps: how far the scores are off, in standard deviations
-of the scores, and how much of the ten best is the same. Memory is what the process owns (`uss`: mapped pages that the
-system may drop at any time are not counted). The maps are made up: people as clusters of pictures, every location a
-unit vector.
+is left of it when other work waits for the same cores. `plain` does the same with `einsum` and `max`. Memory is what
+the process owns before and after them (`uss`: mapped pages that the system may drop at any time are not counted).
+
+The loss is measured against scores of the unrounded maps: how far the scores are off, in standard deviations of the
+scores, and how much of the ten best is the same. The maps are made up: people as clusters of pictures, every location
+a unit vector.
 """
 
 from __future__ import annotations
@@ -58,15 +60,17 @@ def main() -> None:
 def _measured(path: Path, dtype: str, head: FoldedHead, arguments: argparse.Namespace) -> str:
     random = np.random.default_rng(arguments.seed)
     _fill(MapStore.create(path, SHAPE, dtype), arguments.images, random)
-    query, before, times = torch.from_numpy(_pictures(1, random)), _megabytes(), []
-    for _ in range(arguments.repeats):
+    query, times = torch.from_numpy(_pictures(1, random)), []
+    for repeat in range(1 + arguments.repeats):
         _forget(path)
         # Opened anew: the system forgets no page that is mapped.
         store = MapStore.open(path, SHAPE, dtype, count=arguments.images)
         positions = random.choice(arguments.images, arguments.candidates, replace=False)
         times.append(_times(store, positions, query, head))
         del store
-    shown = " | ".join(f"{median:.1f}" for median in np.median(times, axis=0))
+        if repeat == 0:  # threads and buffers are made
+            before = _megabytes()
+    shown = " | ".join(f"{median:.1f}" for median in np.median(times[1:], axis=0))
     return f"{path.stat().st_size / 1e9:.2f} | {shown} | {before:.0f} / {_megabytes():.0f}"
 
 

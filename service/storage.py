@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,8 +60,9 @@ def delete_tree(folder: Path) -> None:
     """Remove the folder and all in it; nothing happens if it is not there. Links inside are removed, not followed."""
     if folder.is_symlink():
         folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
+    while folder.exists():
+        with suppress(FileNotFoundError):  # another deletes it at the same time
+            shutil.rmtree(folder)
 
 
 def delete_file(path: Path) -> bool:

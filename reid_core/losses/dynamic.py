@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 Branch = Literal["primary", "both"]
-Scale = Literal["paper", "unit"]
+Weighting = Literal["focal", "equal"]
 
 _SMALLEST_LIKELIHOOD = 1e-6
 
@@ -46,17 +46,24 @@ class DynamicLosses(nn.Module):
         alpha: weight of the newest loss in k.
         gamma: how strongly a slow loss is weighted down.
         threshold: delta of the paper, in units of FL_secondary / FL_primary.
-        scale: "paper" weighs with FL itself. That is small: alpha = 0.25 keeps p at 0.75 or more and so FL, with
-            gamma = 2, at 0.018 or less, so that "both" steps hardly move the network. "unit" divides by the sum of
-            the two, which keeps their ratio and the size of a step.
+        weighting: of the two losses in "both". "focal" is eq. 8. Its weights are small: alpha = 0.25 keeps p at 0.75 or
+            more and so FL, with gamma = 2, at 0.018 or less. "equal" weighs both with 1 and leaves FL the choice of
+            the branch, as the authors' code does.
     """
 
     def __init__(
-        self, primary: str, secondary: str, *, alpha: float, gamma: float, threshold: float, scale: Scale = "paper"
+        self,
+        primary: str,
+        secondary: str,
+        *,
+        alpha: float,
+        gamma: float,
+        threshold: float,
+        weighting: Weighting = "focal",
     ) -> None:
         super().__init__()
         self.primary, self.secondary = primary, secondary
-        self.alpha, self.gamma, self.threshold, self.scale = alpha, gamma, threshold, scale
+        self.alpha, self.gamma, self.threshold, self.weighting = alpha, gamma, threshold, weighting
         self._averages: dict[str, float] = {}
         self._likelihoods = {primary: 0.0, secondary: 1.0}
 
@@ -72,9 +79,7 @@ class DynamicLosses(nn.Module):
         """What each loss of the next step is multiplied by: 1 and 0 in the branch "primary"."""
         if self.branch == "primary":
             return {self.primary: 1.0, self.secondary: 0.0}
-        focal = self._focal_weights()
-        divisor = sum(focal.values()) if self.scale == "unit" else 1.0
-        return {name: weight / divisor for name, weight in focal.items()}
+        return self._focal_weights() if self.weighting == "focal" else {self.primary: 1.0, self.secondary: 1.0}
 
     def update(self, losses: Mapping[str, float]) -> None:
         """Takes the plain, unweighted losses of the step that was just computed; other names are ignored."""

@@ -1,8 +1,8 @@
 """Triton kernels of the CUDA matcher; `cuda.py` lays out their inputs, launches them and is the only importer.
 
 Common to all: maps are contiguous (maps, positions, channels), and a tile is `block` positions wide. Positions past a
-map's end repeat its last one: a maximum does not see a copy.
-What belongs to a map's own positions in every pair with the others is contiguous (own, others, positions).
+map's end repeat its last one: a maximum does not see a copy. What belongs to a map's own positions in every pair with
+the others is contiguous (own, others, positions).
 """
 
 # Triton compiles the source of these functions and gives it types of its own, which mypy cannot know.
@@ -115,7 +115,8 @@ def find_maxima(
                 theirs = load_tile(their_map, j, k, num_cols, channels, block, depth)
                 tile = tl.dot(own, theirs.T, tile, input_precision="ieee")
             value, at = tl.max(tile, 1, return_indices=True)
-            # Not `value > rows`: the maximum over what is not a number must not be a number either.
+            # Not `value > rows`: the maximum over what is not a number must not be a number either. And a place past
+            # the end is that of a copy whose sum was rounded otherwise.
             better = (row_block == i // block) & ~(rows >= value[None, :])
             rows = tl.where(better, value[None, :], rows)
             row_at = tl.where(better, tl.minimum(j + at, num_cols - 1)[None, :], row_at)

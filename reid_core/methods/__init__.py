@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reid_core.errors import CoreError
-from reid_core.methods import bnneck, qaconv
+from reid_core.methods import bnneck, pyramid, qaconv
 from reid_core.methods.method import Method
 
 METHODS: dict[str, Method] = {
@@ -12,6 +12,7 @@ METHODS: dict[str, Method] = {
     "qaconv": qaconv.QACONV,
     "qaconv-pk": qaconv.QACONV_PK,
     "qaconv-gs": qaconv.QACONV_GS,
+    "pyramid": pyramid.PYRAMID,
 }
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn, optim
 from reid_core.backbones import BackboneName, build_backbone
 from reid_core.heads.pyramid import PyramidHead, PyramidOutput, check_parts
 from reid_core.losses.distance import euclidean
-from reid_core.losses.dynamic import DynamicLosses, Scale
+from reid_core.losses.dynamic import DynamicLosses, Weighting
 from reid_core.losses.identity import identity_accuracy, identity_loss
 from reid_core.losses.triplet import batch_hard, triplet_accuracy, triplet_loss
 from reid_core.methods.method import Losses, Method, Moment
@@ -50,7 +50,7 @@ class DynamicSettings(Part):
     alpha: Fraction = Field(default=0.25, description="weight of the newest loss in its moving average")
     gamma: float = Field(default=2, ge=0, description="how strongly a loss that falls slowly is weighted down")
     threshold: float = Field(default=0.16, ge=0, description="below this ratio of focal weights: identity loss alone")
-    scale: Scale = Field(default="paper", description="unit: focal weights divided by their sum")
+    weighting: Weighting = Field(default="focal", description="of both losses; equal: 1 and 1, as the authors' code")
 
 
 class PyramidSettings(TrainingSettings):
@@ -113,7 +113,7 @@ class PyramidCriterion(nn.Module):
             alpha=dynamic.alpha,
             gamma=dynamic.gamma,
             threshold=dynamic.threshold,
-            scale=dynamic.scale,
+            weighting=dynamic.weighting,
         )
 
     @property

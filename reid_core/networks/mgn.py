@@ -17,7 +17,7 @@ _FEATURE_SIZE = 256
 
 
 class MgnNetwork(nn.Module):
-    """Three branches from the fourth stage's second block on. (B, 3, H, W) to `Output`.
+    """Three branches from the second block at stride 16 on. (B, 3, H, W) to `Output`.
 
     The embedding is the eight features one after the other; metric losses take the three global ones.
     """

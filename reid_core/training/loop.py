@@ -119,11 +119,11 @@ def fit(plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoin
                 save_checkpoint(run, checkpoint)
             if stop:
                 raise Stopped
-        _finish_epoch(plan, run)
+        values = _finish_epoch(plan, run)
         if held_out and (position.epoch % settings.validation.every_epochs == 0 or position.epoch == position.epochs):
-            values = validate(encoder, held_out)
-            run.add_to_history(values)
-            observer.on_progress(watch.progress("validate", position, 0, values))
+            values |= validate(encoder, held_out)
+        run.add_to_history(values)
+        observer.on_progress(watch.progress("validate", position, 0, values))
     save_checkpoint(run, checkpoint)
     return Result(run.network, data.num_classes, preprocessing, run.history)
 
@@ -143,11 +143,13 @@ def _begin_epoch(plan: Plan, run: Run, data: TrainingPictures, encoder: Encoder,
     position.begin_epoch(draw.streams)
 
 
-def _finish_epoch(plan: Plan, run: Run) -> None:
+def _finish_epoch(plan: Plan, run: Run) -> dict[str, float]:
+    """The epoch's mean loss, by which an adaptive schedule goes on."""
     losses = [loss for _, loss in run.history["loss"][-run.position.steps :]]
-    run.add_to_history({"epoch_loss": sum(losses) / len(losses)})
+    mean = sum(losses) / len(losses)
     run.position.finish_epoch()
-    adapt(plan.settings.schedule, run.position, [loss for _, loss in run.history["epoch_loss"]])
+    adapt(plan.settings.schedule, run.position, [*(loss for _, loss in run.history.get("epoch_loss", [])), mean])
+    return {"epoch_loss": mean}
 
 
 def _train_step(run: Run, batch: Batch, dtype: torch.dtype, gradient_clip: float | None) -> Losses:

@@ -28,27 +28,22 @@ UNFINISHED = (*WAITING, *HELD)
 FINISHED = ("succeeded", "failed", "cancelled")
 STATES = (*UNFINISHED, *FINISHED)
 
-_SUBJECTS: dict[str, tuple[type[Gallery | Dataset], str]] = {
-    "index": (Gallery, "gallery"),
-    "register": (Dataset, "dataset"),
-}
-"""What shows its last job of that kind as `job_id`, and where the spec names it."""
-
 
 class LeaseLost(Exception):
     """The job belongs to another attempt by now, or is over; this process must end."""
 
 
 def enqueue(session: Session, kind: str, spec: dict[str, Any], *, datasets: Sequence[str] = ()) -> Job:
-    """Adds a queued job that reads the given data sets. Send its id to the queue after the commit, not before."""
+    """Adds a queued job that reads the given data sets; the gallery or data set that it makes shows it as its own.
+
+    Send its id to the queue after the commit, not before.
+    """
     job = Job(id=new_id("job"), kind=kind, state="queued", spec=spec)
     session.add(job)
     session.flush()
     session.add_all(JobDataset(job_id=job.id, dataset_id=dataset) for dataset in dict.fromkeys(datasets))
-    if kind in _SUBJECTS:
-        table, key = _SUBJECTS[kind]
-        if subject := session.get(table, spec[key]):
-            subject.job_id = job.id
+    if subject := _subject(session, kind, spec):
+        subject.job_id = job.id
     add_event(session, job.id, "queued", {})
     return job
 
@@ -208,6 +203,13 @@ def check_name_is_free(session: Session, name: str | None) -> None:
             f"The model name {name!r} belongs to {taken}.",
             hint="Choose another name, or rename or delete that one.",
         )
+
+
+def _subject(session: Session, kind: str, spec: dict[str, Any]) -> Gallery | Dataset | None:
+    """What the job makes, and which shows it as its own; None where that is gone, or comes only at the job's end."""
+    if kind == "index":
+        return session.get(Gallery, spec["gallery"])
+    return session.get(Dataset, spec["dataset"]) if kind == "register" else None
 
 
 def _locked(session: Session, job_id: str) -> Job:

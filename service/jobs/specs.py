@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -20,6 +21,8 @@ from service.jobs.bodies import EvaluateBody, IndexBody, TrainBody, WeightsFile
 from service.jobs.lifecycle import check_name_is_free
 from service.readiness import find_ready
 from service.settings import Settings
+
+_ANY_CLASSES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,10 @@ def _resolve_settings(body: TrainBody) -> TrainingSettings:
             error.slug, error.detail, hint=error.hint, errors=[Fault("/method", error.slug, error.detail)]
         ) from error
     try:
-        return override(method.recipe, body.settings)
+        chosen = override(method.recipe, body.settings)
+        with torch.device("meta"):  # without memory: finds settings that are fine alone and impossible together
+            method.build_network(chosen, _ANY_CLASSES)
+        return chosen
     except CoreError as error:
         raise problem_from_core(error, below="/settings") from error
 

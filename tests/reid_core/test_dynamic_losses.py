@@ -162,13 +162,10 @@ def test_a_secondary_loss_that_is_never_measured_is_never_taken() -> None:
     assert "triplet_k" not in dynamics.measures()
 
 
-def test_unit_scale_keeps_branches_and_ratios_and_makes_the_weights_sum_to_one() -> None:
-    dynamics = make(scale="unit")
-    for losses, _, branch, (identity, triplet) in TABLE:
-        total = identity + triplet
-        got_branch, weights = decide(dynamics, losses)
-        assert got_branch == branch
-        assert weights == pytest.approx((identity / total, triplet / total), rel=1e-5, abs=1e-15)
+def test_equal_weighting_keeps_the_branches_and_weighs_both_losses_alike() -> None:
+    dynamics = make(weighting="equal")
+    for losses, _, branch, _ in TABLE:
+        assert decide(dynamics, losses) == (branch, (1, 0) if branch == "primary" else (1, 1))
 
 
 def test_other_losses_are_ignored() -> None:

@@ -35,6 +35,11 @@ SMALL: dict[str, Any] = {
     "precision": "fp32",
 }
 
+SMALL_OF: dict[str, dict[str, Any]] = {
+    "pyramid": {"parts": 2, "levels": "11", "width": 16, "schedule": {"base_lr": 0.05}},
+}
+"""What a method needs beside that."""
+
 
 @pytest.fixture(params=list(METHODS))
 def method(request: pytest.FixtureRequest) -> Method:
@@ -50,7 +55,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def small(method: Method) -> TrainingSettings:
-    return override(method.recipe, SMALL)
+    return override(override(method.recipe, SMALL), SMALL_OF.get(method.name, {}))
 
 
 def plan(method: Method, folder: Path, **changes: Any) -> Plan:

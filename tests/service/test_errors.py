@@ -112,7 +112,11 @@ def test_faults_of_settings_point_into_the_body() -> None:
 
 def test_every_error_of_the_core_has_its_kind() -> None:
     for module in pkgutil.walk_packages(reid_core.__path__, "reid_core."):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if error.name != "triton":  # comes with torch's CUDA builds only
+                raise
     assert {error.slug for error in _descendants(CoreError)} <= set(KINDS)
 
 

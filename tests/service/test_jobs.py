@@ -194,3 +194,21 @@ def test_a_log_is_read_while_it_grows(client: httpx.Client, database: Database, 
         writer.join()
     assert {answer.status_code for answer in answers} == {200}
     assert answers[-1].text.startswith("epoch\n")
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "pointer"),
+    [
+        ("qaconv-gs", {"backbone": "densenet121"}, "/settings/instance_norm"),
+        ("qaconv-gs", {"batch": {"size": 30}}, "/settings/batch"),
+        ("pyramid", {"parts": 5, "levels": "11111"}, "/settings/parts"),
+        ("pyramid", {"levels": "111"}, "/settings/levels"),
+    ],
+)
+def test_settings_that_are_impossible_together_are_refused_before_a_job_is_made(
+    client: httpx.Client, lobby: Dataset, sent: list[str], method: str, asked: dict[str, Any], pointer: str
+) -> None:
+    answer = client.post("/jobs", json={"kind": "train", "method": method, "dataset": "lobby", "settings": asked})
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert not sent

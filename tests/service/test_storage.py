@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def test_deleting_a_tree_does_not_follow_links(tmp_path: Path) -> None:
         storage.delete_tree(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert (tmp_path / "kept" / "picture").exists()
+
+
+def test_a_folder_is_deleted_by_many_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "uploads"
+    for number in range(500):
+        storage.write_file(folder / str(number % 5) / f"{number}.jpg", b"")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(storage.delete_tree, [folder] * 8))
+    assert not folder.exists()
 
 
 def test_deleting_a_file_tells_whether_it_was_there(tmp_path: Path) -> None:

@@ -9,27 +9,23 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from torch import Tensor
 
 from reid_core.errors import CoreError, IndexCorrupt, Stopped
 from reid_core.retrieval import recall
-from reid_core.retrieval.encoder import Encoder, Encoding
 from service.db.session import Database
-from service.db.tables import Dataset, Gallery, GalleryImage
+from service.db.tables import Dataset, GalleryImage
 from service.galleries import rebuilding, remove_leftovers, splits
-from service.galleries.encoding import gallery_encoder, read_pictures
 from service.galleries.erasure import erase_image
 from service.galleries.features import generation_of
 from service.galleries.images import append
 from service.search.snapshots import Snapshots
 from service.settings import Settings
 from service.vectors import generation_folder
-from tests.service.galleries.conftest import MATCHER_ID, MODEL_ID
+from tests.service.galleries.conftest import MATCHER_ID
 from tests.service.galleries.jobs import Worker
 from tests.service.galleries.stock import (
     MAP_SHAPE,
     MATCHER_SIZE,
-    SIZE,
     added_ids,
     encoder_for,
     files_containing,
@@ -86,31 +82,6 @@ def features(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     made = [random.standard_normal((count, *shape), dtype=np.float32) for shape in shapes]
     vectors, maps = (array / np.linalg.norm(array, axis=-1, keepdims=True) for array in made)
     return vectors, maps
-
-
-class Counting:
-    """An encoder that counts the passes through its network."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.prepare = encoder.prepare
-        self.encoder = encoder
-        self.passes = 0
-
-    def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
-        self.passes += 1
-        return self.encoder.encode_prepared(pictures, with_maps=with_maps)
-
-
-@pytest.mark.parametrize(("model_id", "size"), [(MATCHER_ID, MATCHER_SIZE), (MODEL_ID, SIZE)])
-def test_vector_and_map_come_from_one_pass_where_one_model_makes_both(
-    settings: Settings, dataset: Dataset, model_id: str, size: int
-) -> None:
-    networks = {key: Counting(encoder_for(settings, key)) for key in (MATCHER_ID, MODEL_ID)}
-    encoder = gallery_encoder(Gallery(model_id=model_id, reranker_id=MATCHER_ID), networks.__getitem__)
-    read = read_pictures(sorted(Path(dataset.path).iterdir())[:3], encoder, settings)
-    vectors, maps = encoder.encode([one.prepared for one in read if one is not None])
-    assert (vectors.shape, maps.shape) == ((3, size), (3, NUM_LOCATIONS, MAP_SHAPE[2]))
-    assert [network.passes for network in networks.values()] == [1, int(model_id == MODEL_ID)]
 
 
 @EITHER

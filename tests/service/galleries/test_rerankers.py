@@ -1,12 +1,19 @@
-"""Which model re-ranks a gallery, and how its maps are kept."""
+"""Which model re-ranks a gallery, how its maps are kept, and what it costs to make them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
+from torch import Tensor
 
+from reid_core.retrieval.encoder import Encoder, Encoding
+from service.db.tables import Dataset, Gallery
+from service.galleries.encoding import gallery_encoder, read_pictures
+from service.settings import Settings
 from tests.service.galleries.conftest import MATCHER_ID, MODEL_ID
-from tests.service.galleries.stock import MAP_SHAPE, make_gallery
+from tests.service.galleries.stock import MAP_SHAPE, MATCHER_SIZE, SIZE, encoder_for, make_gallery
 
 pytestmark = pytest.mark.usefixtures("model", "matcher")
 
@@ -51,3 +58,28 @@ def test_a_re_ranker_cannot_be_deleted_while_a_gallery_needs_it(client: httpx.Cl
     make_gallery(client, reranker="matcher")
     answer = client.delete("/models/matcher")
     assert (answer.status_code, "'hall'" in answer.json()["detail"]) == (409, True)
+
+
+class Counting:
+    """An encoder that counts the passes through its network."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.prepare = encoder.prepare
+        self.encoder = encoder
+        self.passes = 0
+
+    def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
+        self.passes += 1
+        return self.encoder.encode_prepared(pictures, with_maps=with_maps)
+
+
+@pytest.mark.parametrize(("model_id", "size"), [(MATCHER_ID, MATCHER_SIZE), (MODEL_ID, SIZE)])
+def test_vector_and_map_come_from_one_pass_where_one_model_makes_both(
+    settings: Settings, dataset: Dataset, model_id: str, size: int
+) -> None:
+    networks = {key: Counting(encoder_for(settings, key)) for key in (MATCHER_ID, MODEL_ID)}
+    encoder = gallery_encoder(Gallery(model_id=model_id, reranker_id=MATCHER_ID), networks.__getitem__)
+    read = read_pictures(sorted(Path(dataset.path).iterdir())[:3], encoder, settings)
+    vectors, maps = encoder.encode([one.prepared for one in read if one is not None])
+    assert (vectors.shape, maps.shape) == ((3, size), (3, 8, MAP_SHAPE[2]))
+    assert [network.passes for network in networks.values()] == [1, int(model_id == MODEL_ID)]
