@@ -13,6 +13,12 @@ COPY worker worker
 RUN /opt/reid/bin/pip install -c constraints.txt ".[${EXTRAS}]"
 
 FROM python:3.11-slim-bookworm
+ARG EXTRAS=cpu
+# Triton compiles the launcher of its kernels when they first run.
+# hadolint ignore=DL3008 -- Debian replaces versions with every point release.
+RUN if [ "$EXTRAS" = gpu ]; then \
+      apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
+    fi
 RUN useradd --create-home --uid 1000 reid && install -d -o reid -g reid /var/lib/reid
 COPY --from=build /opt/reid /opt/reid
 ENV PATH=/opt/reid/bin:$PATH \

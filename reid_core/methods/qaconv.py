@@ -235,8 +235,12 @@ def draw_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
         return draw_pk_batches(settings, epoch)
 
     def measure(pictures: Sequence[int]) -> NDArray[np.float32]:
+        network: QaconvNetwork = epoch.network  # type: ignore[assignment]
         maps: Tensor = epoch.encode(pictures).maps  # type: ignore[assignment]  # this network has maps
-        scores = symmetric_scores(maps.flatten(1, 2), matching_head(epoch.network))  # type: ignore[arg-type]
+        device = network.neck.weight.device
+        # On cards the matcher's kernel wants half precision; on CPUs fp32 is converted as the CPU has units for it.
+        maps = maps.flatten(1, 2).to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+        scores = symmetric_scores(maps, matching_head(network)).cpu()
         distances = 1 - torch.sigmoid(scores / _SCORE_SCALE)
         return (rerank_distances(distances, Reciprocal()) if settings.rerank_graph else distances).numpy()
 
