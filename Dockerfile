@@ -15,7 +15,8 @@ RUN /opt/reid/bin/pip install -c constraints.txt ".[${EXTRAS}]"
 FROM python:3.11-slim-bookworm
 ARG EXTRAS=cpu
 # Triton compiles the launcher of its kernels when they first run.
-# hadolint ignore=DL3008 -- Debian replaces versions with every point release.
+# No versions: Debian replaces them with every point release.
+# hadolint ignore=DL3008
 RUN if [ "$EXTRAS" = gpu ]; then \
       apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
     fi

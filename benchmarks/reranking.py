@@ -33,6 +33,7 @@ from reid_core.evaluation.ranking import BLOCK_SCORES, Labels, evaluate, evaluat
 from reid_core.reranking import Reciprocal, rerank_embeddings
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
 
 PAPER = Reciprocal()
 CAMERAS, LATENT = 6, 64
@@ -76,17 +77,18 @@ def make_inputs(options: argparse.Namespace) -> Inputs:
 
 def run_ours(inputs: Inputs) -> Floats:
     reranked = rerank_embeddings(inputs.query, inputs.gallery, PAPER)
-    rows = max(1, BLOCK_SCORES // len(inputs.gallery))
-    for start in range(0, len(inputs.query), rows):
+    rows = max(COMPARED, BLOCK_SCORES // len(inputs.gallery))
+    scores = reranked.scores(0, min(rows, len(inputs.query)))
+    compared: Floats = 1 - scores[:COMPARED].numpy()
+    for start in range(rows, len(inputs.query), rows):
         reranked.scores(start, min(start + rows, len(inputs.query)))
-    distances: Floats = reranked.distances(0, COMPARED).numpy()
-    return distances
+    return compared
 
 
 def run_plain(inputs: Inputs) -> Floats:
     vectors = torch.cat([inputs.query, inputs.gallery]).numpy()
     squares = np.square(vectors).sum(axis=1)
-    original = squares[:, None] + squares[None] - 2 * (vectors @ vectors.T)
+    original = squares[:, None] + squares - 2 * (vectors @ vectors.T)
     original /= original.max(axis=1, keepdims=True)
     order = np.argsort(original, axis=1)
     encodings = np.zeros_like(original)
@@ -94,12 +96,13 @@ def run_plain(inputs: Inputs) -> Floats:
         members = expand(order, picture)
         weights = np.exp(-original[picture, members])
         encodings[picture, members] = weights / weights.sum()
-    averaged = np.stack([encodings[order[picture, : PAPER.k2]].mean(axis=0) for picture in range(len(original))])
+    averaged = np.stack([encodings[nearest].mean(axis=0) for nearest in order[:, : PAPER.k2]])
     queries = len(inputs.query)
-    return (1 - PAPER.weight) * measure_jaccard(averaged, queries) + PAPER.weight * original[:queries, queries:]
+    result: Floats = (1 - PAPER.weight) * measure_jaccard(averaged, queries) + PAPER.weight * original[:queries]
+    return result[:COMPARED, queries:]
 
 
-def expand(order: NDArray[np.intp], picture: int) -> NDArray[np.intp]:
+def expand(order: Indices, picture: int) -> Indices:
     own = find_reciprocal(order, picture, PAPER.k1)
     sets = [own]
     for other in own:
@@ -109,18 +112,18 @@ def expand(order: NDArray[np.intp], picture: int) -> NDArray[np.intp]:
     return np.unique(np.concatenate(sets))
 
 
-def find_reciprocal(order: NDArray[np.intp], picture: int, k: int) -> NDArray[np.intp]:
+def find_reciprocal(order: Indices, picture: int, k: int) -> Indices:
     nearest = order[picture, : k + 1]
-    return nearest[(order[nearest, : k + 1] == picture).any(axis=1)]
+    returned: Indices = nearest[(order[nearest, : k + 1] == picture).any(axis=1)]
+    return returned
 
 
 def measure_jaccard(encodings: Floats, queries: int) -> Floats:
-    gallery = encodings[queries:]
-    holders = [np.flatnonzero(column) for column in gallery.T]
-    minima = np.zeros((queries, len(gallery)), dtype=np.float32)
+    holders = [np.flatnonzero(column) for column in encodings.T]
+    minima = np.zeros((queries, len(encodings)), dtype=np.float32)
     for row, encoding in zip(minima, encodings[:queries], strict=True):
         for column in np.flatnonzero(encoding):
-            row[holders[column]] += np.minimum(encoding[column], gallery[holders[column], column])
+            row[holders[column]] += np.minimum(encoding[column], encodings[holders[column], column])
     return 1 - minima / (2 - minima)
 
 
@@ -132,7 +135,7 @@ def measure(run: Callable[[Inputs], Floats], options: argparse.Namespace) -> Rea
     distances = run(inputs)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux
-    return Reading(seconds, cpu_seconds, peak, peak - resident, distances[:COMPARED])
+    return Reading(seconds, cpu_seconds, peak, peak - resident, distances)
 
 
 def report(name: str, readings: list[Reading]) -> float:

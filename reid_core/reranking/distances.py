@@ -22,15 +22,14 @@ _PAIRS_AT_ONCE = 2**13
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distances:
-    """Float32 distances between `size` pictures, made when asked for: 0 or more, smaller is closer."""
+    """Float32 distances between `size` pictures, made when asked for: smaller is closer; a 0 may round to below 0."""
 
     size: int
     device: torch.device
-    rows: Callable[[int, int, int], Tensor]
-    """(start, stop, first) -> (stop - start, size - first), of pictures from start on to those from `first` on. It is
-    the caller's to change."""
+    fill: Callable[[Tensor, int, int], None]
+    """(block, start, first): writes those of pictures start, start + 1, ... to pictures first, first + 1, ..."""
     pairs: Callable[[Tensor, Tensor], Tensor]
-    """(P,), (P,) -> (P,), of picture rows[p] to picture columns[p]."""
+    """(P,), (P,) -> (P,): those of picture rows[p] to picture columns[p]."""
 
 
 def read_embeddings(query: Array, gallery: Array) -> Distances:
@@ -68,35 +67,41 @@ def read_matrix(distances: Array) -> Distances:
             f"The distances to re-rank go from {float(matrix.amin())} to {float(matrix.amax())}.",
             hint="Give finite distances of 0 or more, smaller is closer; of QAConv scores 1 - sigmoid(score / 10).",
         )
-    return Distances(
-        size=len(matrix),
-        device=matrix.device,
-        rows=lambda start, stop, first: matrix[start:stop, first:].clone(),
-        pairs=lambda rows, columns: matrix[rows, columns],
-    )
+
+    def fill(block: Tensor, start: int, first: int) -> None:
+        block.copy_(matrix[start : start + block.shape[0], first : first + block.shape[1]])
+
+    return Distances(len(matrix), matrix.device, fill, lambda rows, columns: matrix[rows, columns])
 
 
-def split_rows(count: int, should_stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive blocks of a (count, count) matrix. Raises Stopped when `should_stop` says so."""
-    rows = max(1, BLOCK_DISTANCES // count)
-    for start in range(0, count, rows):
+def split_rows(size: int, should_stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, int]]:
+    """(start, stop) of blocks of rows of a (size, size) matrix. Raises Stopped when `should_stop` says so."""
+    rows = rows_at_once(size)
+    for start in range(0, size, rows):
         if should_stop():
             raise Stopped
-        yield start, min(start + rows, count)
+        yield start, min(start + rows, size)
+
+
+def rows_at_once(size: int) -> int:
+    """Rows of the largest of these blocks."""
+    return min(size, max(1, BLOCK_DISTANCES // size))
 
 
 def _measure(vectors: Tensor) -> Distances:
-    squares = vectors.square().sum(dim=1)
+    squares = vectors.square().sum(dim=1, keepdim=True)
+    ones = torch.ones_like(squares)
+    # |x|^2 + |y|^2 - 2xy as one product: a block is gone through once, not three times.
+    left, right = torch.cat([-2 * vectors, squares, ones], dim=1), torch.cat([vectors, ones, squares], dim=1)
 
-    def measure_rows(start: int, stop: int, first: int) -> Tensor:
-        block = torch.addmm(squares[first:], vectors[start:stop], vectors[first:].T, alpha=-2)
-        return block.add_(squares[start:stop, None]).clamp_(min=0)
+    def fill(block: Tensor, start: int, first: int) -> None:
+        torch.mm(left[start : start + block.shape[0]], right[first : first + block.shape[1]].T, out=block)
 
     def measure_pairs(rows: Tensor, columns: Tensor) -> Tensor:
         parts = zip(rows.split(_PAIRS_AT_ONCE), columns.split(_PAIRS_AT_ONCE), strict=True)
-        return torch.cat([(vectors[some] - vectors[others]).square().sum(dim=1) for some, others in parts])
+        return torch.cat([(left[some] * right[others]).sum(dim=1) for some, others in parts])
 
-    return Distances(len(vectors), vectors.device, measure_rows, measure_pairs)
+    return Distances(len(vectors), vectors.device, fill, measure_pairs)
 
 
 def _check_embeddings(split: str, embeddings: Tensor) -> None:

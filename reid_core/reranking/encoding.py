@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reid_core.reranking.distances import Distances, split_rows
+from reid_core.reranking.distances import Distances, rows_at_once, split_rows
 
 _SHARES_AT_ONCE = 2**20
 
@@ -54,7 +54,7 @@ class Neighbours:
     """N(i, k) of N pictures, in (N, k + 1); of fewer pictures, all of them."""
 
     indices: Tensor  # nearest first, but the picture itself before all
-    distances: Tensor
+    distances: Tensor  # to those; of the picture to itself -inf
     farthest: Tensor  # (N,) the largest distance of every picture, above 0
 
 
@@ -62,25 +62,26 @@ def find_neighbours(
     distances: Distances, k: int, on_progress: Callable[[int, int], None], should_stop: Callable[[], bool]
 ) -> Neighbours:
     """The k nearest others of every picture."""
-    size = distances.size
-    count = min(k + 1, size)
+    size, count = distances.size, min(k + 1, distances.size)
     indices = torch.empty(size, count, dtype=torch.int64, device=distances.device)
     values, farthest = torch.empty(indices.shape, device=distances.device), torch.empty(size, device=distances.device)
+    buffer = torch.empty(rows_at_once(size), size, device=distances.device)
     for start, stop in split_rows(size, should_stop):
-        block = distances.rows(start, stop, 0)
+        block = buffer[: stop - start]
+        distances.fill(block, start, 0)
         farthest[start:stop] = block.amax(dim=1)
-        block.diagonal(start).fill_(-1)  # before its duplicates
+        block.diagonal(start).fill_(-torch.inf)  # before its duplicates
         indices[start:stop] = _find_nearest(block, count)
         values[start:stop] = block.gather(1, indices[start:stop])
         on_progress(stop, size)
     # Where all pictures are the same, every distance is to be 0 of the largest.
-    return Neighbours(indices, values.clamp_(min=0), farthest.clamp_(min=torch.finfo(torch.float32).tiny))
+    return Neighbours(indices, values, farthest.clamp_(min=torch.finfo(torch.float32).tiny))
 
 
-def encode(distances: Distances, neighbours: Neighbours, k: int, should_stop: Callable[[], bool]) -> Sparse:
-    """V of eq. 7: (N, N), every row sums to 1."""
+def encode(distances: Distances, neighbours: Neighbours, inner_k: int, should_stop: Callable[[], bool]) -> Sparse:
+    """V of eq. 7: (N, N), every row sums to 1. `inner_k` is the k1 / 2 of eq. 4."""
     size = distances.size
-    mutual, inner = _find_mutual(neighbours.indices, round(k / 2) + 1, should_stop)
+    mutual, inner = _find_mutual(neighbours.indices, inner_k + 1, should_stop)
     rows, columns, values = [], [], []
     for start, stop in split_rows(size, should_stop):
         own = mutual[start:stop]
@@ -90,7 +91,7 @@ def encode(distances: Distances, neighbours: Neighbours, k: int, should_stop: Ca
         columns += [own[own_rows, places], more_columns]
         values += [neighbours.distances[start + own_rows, places], distances.pairs(start + more_rows, more_columns)]
     every_row = torch.cat(rows)
-    weights = torch.exp(-torch.cat(values) / neighbours.farthest[every_row])
+    weights = torch.exp(-torch.cat(values).clamp_(min=0) / neighbours.farthest[every_row])
     weights /= weights.new_zeros(size).index_add_(0, every_row, weights)[every_row]
     order = every_row.argsort(stable=True)
     return compress(size, every_row[order], torch.cat(columns)[order], weights[order])

@@ -135,11 +135,13 @@ class Reranked:
 
     def distances(self, start: int, stop: int) -> Tensor:
         """(stop - start, G) float32 of queries start to stop - 1, from 0 to 1, smaller is closer."""
-        original = self.original.rows(start, stop, self.first).div_(self.farthest[start:stop, None])
         minima = sum_minima(self.encodings, self.sharers, start, stop, self.original.size - self.first)
         # Every encoding sums to 1, so the larger of two's entries sum to 2 less the smaller.
         jaccard = 1 - minima / (2 - minima)
-        return jaccard.clamp_(min=0).lerp_(original, self.weight)
+        original = torch.empty_like(jaccard)
+        self.original.fill(original, start, self.first)
+        original /= self.farthest[start:stop, None]
+        return jaccard.lerp_(original, self.weight).clamp_(0, 1)
 
     def scores(self, start: int, stop: int) -> Tensor:
         """1 - distances, so larger is closer: what `reid_core.evaluation.ranking.evaluate_scores` asks for."""
@@ -154,6 +156,6 @@ def _rerank(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Reranked:
     neighbours = find_neighbours(original, parameters.k1, on_progress, should_stop)
-    encodings = encode(original, neighbours, parameters.k1, should_stop)
+    encodings = encode(original, neighbours, round(parameters.k1 / 2), should_stop)
     averaged = average(encodings, neighbours.indices[:, : parameters.k2], should_stop)
     return Reranked(original, neighbours.farthest, averaged, averaged.transpose(first), first, parameters.weight)

@@ -23,7 +23,7 @@ PAPER = Reciprocal()
 PARAMETERS = [
     PAPER,
     Reciprocal(k1=7, k2=3),
-    Reciprocal(k1=7, k2=1),
+    Reciprocal(k1=5, k2=1),
     Reciprocal(k1=1, k2=1),
     Reciprocal(weight=0.0),
     Reciprocal(weight=1.0),

@@ -12,8 +12,6 @@ from PIL import Image
 
 from service.db.session import Database
 from service.db.tables import AuditEntry, Dataset, DatasetImage, Model
-from service.search.fusion import best_scores
-from service.search.snapshots import Snapshots
 from service.settings import Settings
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.stock import (
@@ -167,17 +165,6 @@ def test_several_pictures_are_fused(client: httpx.Client, ids: list[str], settin
     assert sorted(best) == sorted([ids[2], ids[6]])
 
 
-def test_the_best_of_several_queries_equals_comparing_everything() -> None:
-    generator = np.random.default_rng(0)
-    scores = generator.integers(0, 30, (3, 40)).astype(np.float32)  # with many ties
-    order = np.lexsort((np.broadcast_to(np.arange(40), (3, 40)), -scores))[:, :7]
-    got_scores, got = best_scores(np.take_along_axis(scores, order, axis=1), order, 7)
-    best = scores.max(axis=0)
-    expected = np.lexsort((np.arange(40), -best))[:7]
-    np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(got_scores, best[expected])
-
-
 IMPOSSIBLE: list[tuple[dict[str, Any], int, str | None]] = [
     ({"gallery": "nobody"}, 404, None),
     ({"image_id": "img_nobody"}, 404, None),
@@ -297,23 +284,3 @@ def test_a_model_whose_files_are_damaged_is_told(
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/weights-unusable")
     (settings.models_dir / "mdl_2").symlink_to(settings.models_dir / MODEL_ID)
     assert upload(client, "other", [picture(1)]).status_code == 201
-
-
-def test_snapshots_are_extended_and_not_loaded_anew(
-    client: httpx.Client, ids: list[str], database: Database, settings: Settings
-) -> None:
-    gallery = client.get("/galleries/hall").json()["id"]
-    snapshots = Snapshots(database, settings)
-    first = snapshots.current(gallery)
-    assert snapshots.current(gallery) is first
-    (new,) = added_ids(upload(client, "hall", [picture(50)], [{"camera": "9"}]))
-    client.delete(f"/galleries/hall/images/{ids[2]}")
-    second = snapshots.current(gallery)
-    assert second.snapshot.store is first.snapshot.store
-    assert (len(first.snapshot), len(second.snapshot)) == (8, 9)
-    assert second.snapshot.alive.tolist() == [number != 2 for number in range(9)]
-    assert "9" in second.snapshot.camera_names
-    assert second.revision == first.revision + 2
-    client.delete(f"/galleries/hall/images/{new}")
-    fresh, extended = Snapshots(database, settings).current(gallery), snapshots.current(gallery)
-    assert fresh.snapshot.alive.tolist() == extended.snapshot.alive.tolist()
