@@ -5,7 +5,7 @@ DATA ?=
 WEIGHTS ?=
 EXTRAS ?= cpu,dev
 
-.PHONY: setup demo test test-slow test-gpu lint benchmarks clean
+.PHONY: setup demo test test-slow test-gpu lint clean
 
 setup: .venv/.installed
 

@@ -65,7 +65,7 @@ def make_inputs(options: argparse.Namespace) -> Inputs:
     people = torch.arange(size) % options.people
     cameras = torch.randint(CAMERAS, (size,), generator=generator)
     centres = torch.randn(options.people, LATENT, generator=generator)
-    shifts = 0.7 * torch.randn(CAMERAS, LATENT, generator=generator)
+    shifts = 0.6 * torch.randn(CAMERAS, LATENT, generator=generator)
     strays = torch.randn(size, LATENT, generator=generator) * torch.rand(size, 1, generator=generator)
     mixing = torch.randn(LATENT, options.dim, generator=generator)
     vectors = functional.normalize((centres[people] + shifts[cameras] + options.noise * strays) @ mixing)

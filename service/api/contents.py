@@ -42,16 +42,16 @@ async def read_json(request: Request) -> Any:
 
 @asynccontextmanager
 async def open_form(request: Request, *, max_files: int, setting: str) -> AsyncIterator[FormData]:
-    """The body's fields and files, closed at the end; raises 413 for more files than `setting` allows."""
+    """The body's fields and files, closed at the end; raises 413 for more files than `setting` allows, or more text."""
+    max_bytes = request.app.state.settings.max_json_bytes
     try:
-        form = await request.form(max_files=max_files, max_part_size=request.app.state.settings.max_json_bytes)
+        form = await request.form(max_files=max_files, max_part_size=max_bytes)
     except HTTPException as error:
-        if str(error.detail).startswith("Too many files"):
-            raise Problem(
-                "too-large",
-                f"there are more than {setting} = {max_files} files",
-                hint=f"send them in several requests, or raise {setting}",
-            ) from error
+        if "Too many files" in error.detail:
+            raise _too_large(f"there are more than {setting} = {max_files} files", setting) from error
+        if "exceeded maximum size" in error.detail:
+            message = f"a field has more than REID_MAX_JSON_BYTES = {max_bytes:,} bytes"
+            raise _too_large(message, "REID_MAX_JSON_BYTES") from error
         raise
     try:
         yield form
@@ -78,6 +78,10 @@ def check_field(adapter: TypeAdapter[Checked], text: str | bytes, field: str) ->
         return adapter.validate_python(value)
     except ValidationError as error:
         raise _with_pointers(error, {field: value}, field) from error
+
+
+def _too_large(message: str, setting: str) -> Problem:
+    return Problem("too-large", message, hint=f"send it in several requests, or raise {setting}")
 
 
 def _with_pointers(error: ValidationError, body: Any, *below: str) -> RequestValidationError:

@@ -243,5 +243,6 @@ def _crashed_too_often(job: Job, reason: str) -> Problem:
     return Problem(
         "job-crashed",
         f"The job's process was lost {job.crashes} times, lastly: {reason}.",
-        hint=f"GET /jobs/{job.id}/logs shows its last words; POST /jobs/{job.id}/resume tries again.",
+        hint=f"GET /jobs/{job.id}/logs shows its last words; POST /jobs/{job.id}/resume tries again, REID_MAX_ATTEMPTS "
+        "times at most.",
     )

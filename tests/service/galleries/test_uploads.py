@@ -136,7 +136,7 @@ def test_requests_that_are_no_upload_are_refused(client: httpx.Client) -> None:
 
 
 def test_limits_are_told_by_their_setting(settings: Settings, database: Database) -> None:
-    limits = {"max_images_per_request": 3, "max_picture_bytes": 2000, "max_image_pixels": 600}
+    limits = {"max_images_per_request": 3, "max_picture_bytes": 2000, "max_image_pixels": 600, "max_json_bytes": 3000}
     small = settings.model_copy(update=limits)
     with (
         serve(create_app(small)) as address,
@@ -146,6 +146,8 @@ def test_limits_are_told_by_their_setting(settings: Settings, database: Database
         many = upload(client, "hall", [picture(1)] * 4)
         assert (many.status_code, many.json()["type"]) == (413, "/problems/too-large")
         assert "REID_MAX_IMAGES_PER_REQUEST" in many.json()["hint"]
+        wordy = upload(client, "hall", [picture(1)], [{"identity": "x" * 4000}])
+        assert (wordy.status_code, "REID_MAX_JSON_BYTES" in wordy.json()["hint"]) == (413, True)
         heavy = upload(client, "hall", [picture(1) + bytes(2000)])
         assert (heavy.status_code, "REID_MAX_PICTURE_BYTES" in heavy.json()["hint"]) == (413, True)
         wide = upload(client, "hall", [picture(1, size=(30, 30)), picture(1)])
