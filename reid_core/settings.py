@@ -131,7 +131,6 @@ class TrainingSettings(Part):
     """What every method takes, beside its own."""
 
     backbone: BackboneName
-    last_stride: Literal[1, 2]
     image: ImageSize
     normalisation: Literal["imagenet", "none"] = Field(
         default="imagenet", description="of the input: torchvision's mean and standard deviation, or values from 0 to 1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reid_core.errors import CoreError
-from reid_core.methods import bnneck, pyramid, qaconv
+from reid_core.methods import bnneck, mgn, ptl, pyramid, qaconv
 from reid_core.methods.method import Method
 
 METHODS: dict[str, Method] = {
@@ -13,6 +13,12 @@ METHODS: dict[str, Method] = {
     "qaconv-pk": qaconv.QACONV_PK,
     "qaconv-gs": qaconv.QACONV_GS,
     "pyramid": pyramid.PYRAMID,
+    "finetune-resnet50": ptl.FINETUNE_RESNET50,
+    "finetune-densenet161": ptl.FINETUNE_DENSENET161,
+    "ptl-resnet50": ptl.PTL_RESNET50,
+    "ptl-densenet161": ptl.PTL_DENSENET161,
+    "mgn": mgn.MGN,
+    "ptl-mgn": mgn.PTL_MGN,
 }
 
 

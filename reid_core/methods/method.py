@@ -45,6 +45,8 @@ class Method:
             keeps its learning rate, the others follow the schedule.
         draw_batches: (settings, epoch) -> one epoch's batches of picture indices.
         choose_stream: (criterion) -> which of the drawn streams gives the next batch.
+        reset_state: (network) -> None, for a network that carries something from batch to batch: forgets it, as every
+            epoch begins and when the run is over.
         matching_head: (network) -> what scores pairs of its feature maps, for a method that matches locally; its
             network then has `map_shape`, the (h, w, c) of a map.
     """
@@ -59,6 +61,7 @@ class Method:
     build_optimizers: Callable[[Any, Any, Any], list[optim.Optimizer]]
     draw_batches: Callable[[Any, Epoch], Draw]
     choose_stream: Callable[[Any], int] = lambda criterion: 0
+    reset_state: Callable[[Any], None] = lambda network: None
     matching_head: Callable[[Any], FoldedHead] | None = None
 
     def settings_schema(self) -> dict[str, Any]:

@@ -54,7 +54,6 @@ class QaconvSettings(TrainingSettings):
     """The paper's section 5.1; where it is silent, the authors' first release of graph sampling."""
 
     backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = Field(default=1, description="of the stage behind the one used: without effect")
     instance_norm: InstanceNorm = Field(default="block", description="block: as the paper; ibn-b: as the later release")
     neck_channels: int = Field(default=64, ge=8, le=1024, description="of the map; 128 in the later release")
     retrieval: RetrievalVector = Field(
@@ -125,7 +124,7 @@ class QaconvNetwork(nn.Module):
     def __init__(self, settings: QaconvSettings, num_classes: int) -> None:
         super().__init__()
         self.freeze_backbone_bn = settings.freeze_backbone_bn
-        self.backbone = build_backbone(settings.backbone, last_stride=settings.last_stride)
+        self.backbone = build_backbone(settings.backbone, last_stride=1)
         self.backbone.drop_last_stage()
         insert_instance_norm(self.backbone, settings.instance_norm)
         self.neck = nn.Conv2d(self.backbone.channels[-1], settings.neck_channels, kernel_size=3, padding=1)

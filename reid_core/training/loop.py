@@ -125,11 +125,13 @@ def fit(plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoin
         run.add_to_history(values)
         observer.on_progress(watch.progress("validate", position, 0, values))
     save_checkpoint(run, checkpoint)
+    plan.method.reset_state(run.network)
     return Result(run.network, data.num_classes, preprocessing, run.history)
 
 
 def _begin_epoch(plan: Plan, run: Run, data: TrainingPictures, encoder: Encoder, observer: Observer) -> None:
     position = run.position
+    plan.method.reset_state(run.network)
     epoch = Epoch(
         number=position.epoch,
         identities=data.identities,

@@ -19,6 +19,9 @@ _HEIGHT, _WIDTH = 1120, 840
 """Pictures are enlarged or reduced to fit into this."""
 
 _MARGIN, _TITLE, _GAP, _LEGEND = 32, 56, 280, 200
+_STEP = 84
+"""The match stands so much lower: else lines between equal heights, which most are, would cover each other."""
+
 _LINE, _DOT, _ROW, _TEXT = 4, 9, 44, 28
 _PAPER, _INK = "#ffffff", "#222222"
 
@@ -56,14 +59,14 @@ def draw(query: Side, match: Side, pairs: Sequence[PlacePair]) -> Image.Image:
     Colours go from red to violet with the height in the query; places that add little to the score are faded.
     """
     left = _Panel(query, _faded(query), _MARGIN, _TITLE + _MARGIN)
-    right = _Panel(match, _faded(match), left.left + left.image.width + _GAP, _TITLE + _MARGIN)
+    right = _Panel(match, _faded(match), left.left + left.image.width + _GAP, left.top + _STEP)
     legend = right.left + right.image.width + _MARGIN
-    height = max(left.image.height, right.image.height, len(pairs) * _ROW)
+    height = max(left.image.height, _STEP + right.image.height, len(pairs) * _ROW)
     canvas = Image.new("RGB", (legend + _LEGEND, height + _TITLE + 2 * _MARGIN), _PAPER)
     pencil = ImageDraw.Draw(canvas)
     for panel in (left, right):
         canvas.paste(panel.image, (panel.left, panel.top))
-        pencil.text((panel.left, _MARGIN), panel.side.title, _INK, ImageFont.load_default(_TEXT))
+        pencil.text((panel.left, panel.top - _TITLE), panel.side.title, _INK, ImageFont.load_default(_TEXT))
     colours = _colours([pair.query[1] for pair in pairs])
     for pair, colour in reversed(list(zip(pairs, colours, strict=True))):  # the first on top
         _draw_line(pencil, left.place(pair.query), right.place(pair.match), colour)

@@ -35,10 +35,15 @@ SMALL: dict[str, Any] = {
     "precision": "fp32",
 }
 
+RANDOM: dict[str, Any] = {"batch": {"size": 12}, "schedule": SMALL["schedule"] | {"base_lr": 0.01}}
 SMALL_OF: dict[str, dict[str, Any]] = {
-    "pyramid": {"parts": 2, "levels": "11", "width": 16, "schedule": {"base_lr": 0.05}},
+    "pyramid": {"parts": 2, "levels": "11", "width": 16, "schedule": SMALL["schedule"] | {"base_lr": 0.05}},
+    "finetune-resnet50": RANDOM,
+    "finetune-densenet161": RANDOM,
+    "ptl-resnet50": RANDOM,
+    "ptl-densenet161": RANDOM,
 }
-"""What a method needs beside that."""
+"""What a method needs instead."""
 
 
 @pytest.fixture(params=list(METHODS))
@@ -55,7 +60,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def small(method: Method) -> TrainingSettings:
-    return override(override(method.recipe, SMALL), SMALL_OF.get(method.name, {}))
+    return override(method.recipe, SMALL | SMALL_OF.get(method.name, {}))
 
 
 def plan(method: Method, folder: Path, **changes: Any) -> Plan:
@@ -180,7 +185,8 @@ def test_a_loss_that_is_not_finite_ends_with_its_name_step_and_rate(method: Meth
 
 
 def test_held_out_identities_give_accuracy_curves(method: Method, tmp_path: Path) -> None:
-    settings = override(small(method), {"validation": {"fraction": 0.4, "every_epochs": 2}, "batch": {"identities": 3}})
+    fewer = {} if "size" in (SMALL | SMALL_OF.get(method.name, {}))["batch"] else {"batch": {"identities": 3}}
+    settings = override(small(method), {"validation": {"fraction": 0.4, "every_epochs": 2}, **fewer})
     result = train(plan(method, tmp_path / "pictures", settings=settings), tmp_path / "run")
     assert result.num_classes == 3
     assert len(result.history["mAP"]) == 2

@@ -104,7 +104,7 @@ def test_explanations_are_drawn(client: httpx.Client, ids: list[str]) -> None:
             assert drawing.headers["cache-control"] == "private, no-store"
             with Image.open(io.BytesIO(drawing.content)) as picture:
                 picture.load()
-                assert (picture.mode, picture.height) == ("RGB", 620)
+                assert (picture.mode, picture.height) == ("RGB", 662)
             drawings.append(drawing.content)
         assert drawings[0] != drawings[1]
         assert client.get(f"/v1/search/{body['search_id']}/results/1/explanation.png").content == drawings[0]
@@ -120,7 +120,7 @@ def test_lines_end_where_the_places_are() -> None:
     first, last = in_pictures[in_pictures[:, 1].argmin()], in_pictures[in_pictures[:, 1].argmax()]
     left, top, width, height = 16, 44, 280, 560
     assert first == pytest.approx([top + height / 4, left + width / 2], abs=8)
-    assert last == pytest.approx([top + 3 * height / 4, left + width + 140 + width / 2], abs=8)
+    assert last == pytest.approx([top + 42 + 3 * height / 4, left + width + 140 + width / 2], abs=8)
 
 
 def test_places_that_add_nothing_are_faded() -> None:
