@@ -4,6 +4,7 @@ CoreError
 ├── SettingsError      a setting is unknown or out of range (carries JSON pointers)
 ├── DatasetError       the pictures cannot be used as asked
 ├── PictureError       a file is not a picture we can decode
+│   └── PictureTooLarge   it has more pixels than are decoded
 ├── WeightsError       a weights file does not fit or cannot be had
 ├── TrainingDiverged   a loss or gradient is not finite
 ├── OutOfMemory        the device is too small for the batch
@@ -54,6 +55,10 @@ class DatasetError(CoreError):
 
 class PictureError(CoreError):
     slug = "invalid-picture"
+
+
+class PictureTooLarge(PictureError):
+    slug = "too-large"
 
 
 class WeightsError(CoreError):

@@ -8,14 +8,13 @@ from pathlib import Path
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from reid_core.data.preprocessing import open_picture
+from reid_core.data.preprocessing import PICTURE_FORMATS, open_picture
 from service.db.tables import Dataset, DatasetImage, ErasedImage, GalleryImage
 from service.errors import Problem, not_found
 from service.settings import Settings
 from service.storage import resolve_inside
 from service.vectors import gallery_folder
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 _MEDIA_TYPES = {
     ".jpg": "image/jpeg",
@@ -65,8 +64,8 @@ def decode_upload(content: bytes, name: str, settings: Settings) -> tuple[Image.
     """The upright RGB picture and the suffix of its format; `name` stands in messages.
 
     Raises:
-        Problem: `too-large` for too many bytes or pixels.
-        PictureError: it is no picture that we read, or is damaged.
+        Problem: `too-large` for too many bytes.
+        PictureError: it has too many pixels, is no picture that we read, or is damaged.
     """
     if len(content) > settings.max_picture_bytes:
         raise Problem(
@@ -74,32 +73,9 @@ def decode_upload(content: bytes, name: str, settings: Settings) -> tuple[Image.
             f"{name} has more than {settings.max_picture_bytes:,} bytes",
             hint="send a crop of one person, or raise REID_MAX_PICTURE_BYTES",
         )
-    suffix = _probe(content, name, settings.max_image_pixels)
-    return open_picture(content, max_pixels=settings.max_image_pixels), suffix
-
-
-def _probe(content: bytes, name: str, max_pixels: int) -> str:
-    """The suffix for the picture's format, read from its first bytes."""
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as header:
-            width, height, suffix = header.width, header.height, _SUFFIXES[header.format or ""]
-    except Image.DecompressionBombError as error:
-        raise _too_many_pixels(str(error), max_pixels) from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise Problem(
-            "invalid-picture", f"{name} is not a picture that we read", hint="send JPEG, PNG, WebP, BMP or TIFF"
-        ) from error
-    if width * height > max_pixels:
-        raise _too_many_pixels(f"{name} has {width} x {height} pixels", max_pixels)
-    return suffix
-
-
-def _too_many_pixels(detail: str, max_pixels: int) -> Problem:
-    return Problem(
-        "too-large",
-        f"{detail}; at most {max_pixels:,} pixels are decoded",
-        hint="send a crop of one person, or raise REID_MAX_IMAGE_PIXELS",
-    )
+    picture = open_picture(content, max_pixels=settings.max_image_pixels, name=name)
+    with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as header:
+        return picture, _SUFFIXES[header.format or ""]
 
 
 def _path(session: Session, settings: Settings, picture: GalleryImage | DatasetImage) -> Path:

@@ -120,7 +120,7 @@ class _Forward:
         self.last_read = self._file.read(size)
         self._position += len(self.last_read)
         if self._position > self._limit:
-            raise _too_large(f"holds more than {self._limit} bytes")
+            raise _too_large(f"{self._limit} bytes", "REID_MAX_ARCHIVE_BYTES")
         return self.last_read
 
     def seek(self, offset: int) -> None:
@@ -137,7 +137,7 @@ def _write_all(entries: Iterator[_Entry], folder: Path, max_bytes: int, max_file
     room, written = max_bytes, 0
     for number, entry in enumerate(entries, start=1):
         if number > max_files:
-            raise _too_large(f"holds more than {max_files} entries")
+            raise _too_large(f"{max_files} entries", "REID_MAX_ARCHIVE_FILES")
         parts = _parts(entry)
         if any(is_debris(part) for part in parts):
             continue
@@ -175,14 +175,15 @@ def _write(entry: _Entry, target: Path, room: int, max_bytes: int) -> int:
         while chunk := source.read(_CHUNK):
             written += len(chunk)
             if written > room:
-                raise _too_large(f"holds more than {max_bytes} bytes")
+                raise _too_large(f"{max_bytes} bytes", "REID_MAX_ARCHIVE_BYTES")
             file.write(chunk)
     return written
 
 
-def _too_large(what: str) -> DatasetError:
+def _too_large(limit: str, setting: str) -> DatasetError:
     return DatasetError(
-        f"The archive {what}.", hint="Raise the limit, or put the folder under a data root and register its path."
+        f"The archive holds more than {limit}.",
+        hint=f"Raise {setting}, or put the folder under a data root and register its path.",
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from reid_core.errors import PictureError
+from reid_core.errors import PictureError, PictureTooLarge
 from reid_core.settings import TrainingSettings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,27 +54,34 @@ def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
     )
 
 
-def open_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> Image.Image:
     """The decoded RGB picture, turned upright as its EXIF orientation says.
 
+    `name` is what messages call it; a file goes by its own.
+
     Raises:
-        PictureError: the file cannot be read, is no picture, is truncated or has more than `max_pixels`.
+        PictureTooLarge: it has more than `max_pixels`.
+        PictureError: the file cannot be read, is no picture or is truncated.
     """
-    name = source.name if isinstance(source, Path) else "the upload"
+    name = source.name if isinstance(source, Path) else name
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS) as image:
             if image.width * image.height > max_pixels:
-                raise PictureError(
-                    f"{name} has {image.width} x {image.height} pixels, more than {max_pixels}.",
-                    hint="Send a crop of one person, or raise REID_MAX_IMAGE_PIXELS.",
-                )
+                raise _too_large(f"{name} has {image.width} x {image.height} pixels", max_pixels)
             return ImageOps.exif_transpose(image).convert("RGB")
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a picture.", hint="JPEG, PNG, WebP, BMP and TIFF are read.") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"{name} is too large: {error}.", hint="Send a crop of one person.") from error
+        raise _too_large(f"{name} has more pixels than any picture may have", max_pixels) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise PictureError(f"{name} cannot be decoded: {error}.", hint="Save it again as JPEG or PNG.") from error
+
+
+def _too_large(what: str, max_pixels: int) -> PictureTooLarge:
+    return PictureTooLarge(
+        f"{what}; at most {max_pixels:,} are decoded.",
+        hint="Send a crop of one person, or raise REID_MAX_IMAGE_PIXELS.",
+    )
 
 
 def resize(image: Image.Image, preprocessing: Preprocessing) -> Tensor:

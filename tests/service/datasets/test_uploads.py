@@ -151,7 +151,9 @@ def test_an_archive_too_large_once_unpacked_makes_the_data_set_invalid(
     with pytest.raises(DatasetError, match="more than 100000 bytes"):
         register(database, settings.model_copy(update={"max_archive_bytes": 100_000}), dataset["id"])
 
-    assert client.get("/datasets/bomb").json()["state"] == "invalid"
+    shown = client.get("/datasets/bomb").json()
+    assert shown["state"] == "invalid"
+    assert "REID_MAX_ARCHIVE_BYTES" in shown["error"]["hint"]
     assert files_below(settings.uploads_dir) == []
 
 
