@@ -21,12 +21,13 @@ class CenterLoss(nn.Module):
         self.weight = weight
         self.centers = nn.Parameter(torch.randn(num_classes, width))
 
-    def forward(self, features: Tensor, identities: Tensor) -> Tensor:
+    def forward(self, features: Tensor, identities: Tensor, *, scale: float = 1.0) -> Tensor:
+        """`scale` times `weight` for the features; the centers are pulled as ever."""
         own = self.centers[identities]  # (B, width)
         features = features.float()
         to_features = _half_square(features - own.detach())
         to_centers = _half_square(features.detach() - own)
-        return self.weight * to_features + (to_centers - to_centers.detach())
+        return scale * self.weight * to_features + (to_centers - to_centers.detach())
 
 
 def _half_square(difference: Tensor) -> Tensor:

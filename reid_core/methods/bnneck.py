@@ -19,6 +19,7 @@ from reid_core.backbones import BackboneName, build_backbone
 from reid_core.heads.bnneck import BNNeck
 from reid_core.losses.center import CenterLoss
 from reid_core.losses.distance import euclidean
+from reid_core.losses.dynamic import DynamicLosses, DynamicSettings
 from reid_core.losses.identity import identity_accuracy, identity_loss
 from reid_core.losses.triplet import (
     CameraBias,
@@ -33,6 +34,7 @@ from reid_core.losses.triplet import (
 from reid_core.methods.method import Losses, Method, Moment
 from reid_core.network import Batch, Output
 from reid_core.sampling import Draw, Epoch
+from reid_core.sampling.alternating import BALANCED, RANDOM, draw_random_and_balanced
 from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import (
     Augmentation,
@@ -68,6 +70,8 @@ class BnneckSettings(TrainingSettings):
     label_smoothing: Fraction = 0.1
     margin: float = Field(default=0.3, ge=0, description="of the triplet loss, in Euclidean distance")
     center: CenterSettings = CenterSettings()
+    # Not of the baseline: paper 002's scheme, for the identity and the triplet loss.
+    dynamic: DynamicSettings = DynamicSettings(enabled=False)
 
 
 class MiningSettings(Part):
@@ -102,28 +106,43 @@ class BnneckNetwork(nn.Module):
 
 
 class BnneckCriterion(nn.Module):
-    """Identity + triplet + center loss; with `BnneckCameraSettings` the triplets are mined with the camera bias."""
+    """Identity + triplet + center loss; with `BnneckCameraSettings` the triplets are mined with the camera bias.
+
+    With dynamic losses the center loss goes with the triplet loss: left out where that is, and weighted as it is.
+    """
 
     def __init__(self, settings: BnneckSettings, num_classes: int, network: nn.Module) -> None:
         super().__init__()
         self.settings = settings
         self.center = CenterLoss(num_classes, network.embedding_size, settings.center.weight)  # type: ignore[arg-type]
+        # Only where it is used: it would be a part of every checkpoint.
+        enabled = settings.dynamic.enabled
+        self.dynamic = DynamicLosses("identity_loss", "triplet_loss", settings.dynamic) if enabled else None
 
     def forward(self, output: Output, batch: Batch, moment: Moment) -> Losses:
         (feature,), (logits,) = output.features, output.logits
         distances = euclidean(feature)
         hardest = self._mine(distances, batch, moment)
-        terms = {
+        losses = {
             "identity_loss": identity_loss(logits, batch.identities, smoothing=self.settings.label_smoothing),
             "triplet_loss": triplet_loss(distances, hardest, margin=self.settings.margin),
         }
-        if self.settings.center.weight > 0:
-            terms["center_loss"] = self.center(feature, batch.identities)
-        measures = {
+        accuracies = {
             "identity_accuracy": identity_accuracy(logits, batch.identities),
             "triplet_accuracy": triplet_accuracy(distances, hardest),
         }
-        return Losses(terms, measures)
+        if self.dynamic is None:
+            return Losses(losses | self._center_loss(feature, batch, 1.0), accuracies)
+        if not hardest.valid.any():
+            del losses["triplet_loss"]
+        scale = self.dynamic.weights()["triplet_loss"] if "triplet_loss" in losses else 0.0
+        terms, measures = self.dynamic.step(losses)
+        return Losses(terms | self._center_loss(feature, batch, scale), accuracies | measures)
+
+    def _center_loss(self, feature: Tensor, batch: Batch, scale: float) -> dict[str, Tensor]:
+        if self.settings.center.weight == 0 or scale == 0:
+            return {}
+        return {"center_loss": self.center(feature, batch.identities, scale=scale)}
 
     def _mine(self, distances: Tensor, batch: Batch, moment: Moment) -> Hardest:
         if not isinstance(self.settings, BnneckCameraSettings):
@@ -145,8 +164,17 @@ def build_optimizers(settings: BnneckSettings, network: nn.Module, criterion: Bn
 
 
 def draw_batches(settings: BnneckSettings, epoch: Epoch) -> Draw:
-    """P x K batches."""
+    """P x K batches; with dynamic losses random ones of that size beside them."""
+    if settings.dynamic.enabled:
+        return Draw(draw_random_and_balanced(epoch.identities, settings.batch, epoch.generator))
     return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
+
+
+def choose_stream(criterion: BnneckCriterion) -> int:
+    """With dynamic losses balanced batches for all losses, random ones for the identity loss alone."""
+    if criterion.dynamic is None:
+        return 0
+    return BALANCED if criterion.dynamic.branch == "both" else RANDOM
 
 
 BNNECK = Method(
@@ -159,6 +187,7 @@ BNNECK = Method(
     build_criterion=BnneckCriterion,
     build_optimizers=build_optimizers,
     draw_batches=draw_batches,
+    choose_stream=choose_stream,
 )
 
 BNNECK_CAMERA = replace(

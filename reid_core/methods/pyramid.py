@@ -10,7 +10,6 @@ Search compares the concatenated features of all windows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -20,37 +19,22 @@ from torch import Tensor, nn, optim
 from reid_core.backbones import BackboneName, build_backbone
 from reid_core.heads.pyramid import PyramidHead, PyramidOutput, check_parts
 from reid_core.losses.distance import euclidean
-from reid_core.losses.dynamic import DynamicLosses, Weighting
+from reid_core.losses.dynamic import DynamicLosses, DynamicSettings
 from reid_core.losses.identity import identity_accuracy, identity_loss
 from reid_core.losses.triplet import batch_hard, triplet_accuracy, triplet_loss
 from reid_core.methods.method import Losses, Method, Moment
 from reid_core.network import Batch, Output
 from reid_core.sampling import Draw, Epoch
-from reid_core.sampling.identities import draw_identity_batches
-from reid_core.sampling.random import draw_random_batches
+from reid_core.sampling.alternating import BALANCED, RANDOM, draw_random_and_balanced
 from reid_core.settings import (
     Augmentation,
     Erasing,
     Fraction,
     IdentityBatch,
     ImageSize,
-    Part,
     Schedule,
     TrainingSettings,
 )
-
-_RANDOM, _BALANCED = 0, 1
-"""The two streams of batches."""
-
-
-class DynamicSettings(Part):
-    """Algorithm 1 and equations 5 to 8."""
-
-    enabled: bool = Field(default=True, description="false: both losses, unweighted, on balanced batches at every step")
-    alpha: Fraction = Field(default=0.25, description="weight of the newest loss in its moving average")
-    gamma: float = Field(default=2, ge=0, description="how strongly a loss that falls slowly is weighted down")
-    threshold: float = Field(default=0.16, ge=0, description="below this ratio of focal weights: identity loss alone")
-    weighting: Weighting = Field(default="focal", description="of both losses; equal: 1 and 1, as the authors' code")
 
 
 class PyramidSettings(TrainingSettings):
@@ -62,7 +46,7 @@ class PyramidSettings(TrainingSettings):
     levels: str = Field(default="111111", pattern="^[01]+$", description="a 0 or 1 per level, finest first")
     width: int = Field(default=128, ge=8, le=1024, description="numbers per window; the paper compares 64, 128, 256")
     dropout: Fraction = Field(default=0, description="before the classifiers; the authors' code has 0.2")
-    triplet: bool = Field(default=True, description="false: identity loss on random batches only")
+    triplet: bool = Field(default=True, description="false: identity loss alone, random and balanced batches in turn")
     margin: float = Field(default=1.4, ge=0, description="of the triplet loss, in Euclidean distance")
     dynamic: DynamicSettings = DynamicSettings()
     image: ImageSize = ImageSize(height=384, width=128)
@@ -106,42 +90,24 @@ class PyramidCriterion(nn.Module):
 
     def __init__(self, settings: PyramidSettings, num_classes: int, network: nn.Module) -> None:
         super().__init__()
-        self.settings, dynamic = settings, settings.dynamic
-        self.dynamic = DynamicLosses(
-            "identity_loss",
-            "triplet_loss",
-            alpha=dynamic.alpha,
-            gamma=dynamic.gamma,
-            threshold=dynamic.threshold,
-            weighting=dynamic.weighting,
-        )
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        """What each loss of the next step is multiplied by."""
-        if not self.settings.triplet:
-            return {"identity_loss": 1.0, "triplet_loss": 0.0}
-        return self.dynamic.weights() if self.settings.dynamic.enabled else {"identity_loss": 1.0, "triplet_loss": 1.0}
+        self.settings = settings
+        self.dynamic = DynamicLosses("identity_loss", "triplet_loss", settings.dynamic)
 
     def forward(self, output: Output, batch: Batch, moment: Moment) -> Losses:
         (vector,) = output.features
-        weights = self.weights
         # Summed over the windows (eq. 2).
         identity = torch.stack([identity_loss(logits, batch.identities) for logits in output.logits]).sum()
         distances = euclidean(vector)
         hardest = batch_hard(distances, batch.identities)
-        triplet = triplet_loss(distances, hardest, margin=self.settings.margin)
-        losses = {"identity_loss": identity} | ({"triplet_loss": triplet} if hardest.valid.any() else {})
-        measures = {
+        losses = {"identity_loss": identity}
+        if self.settings.triplet and hardest.valid.any():
+            losses["triplet_loss"] = triplet_loss(distances, hardest, margin=self.settings.margin)
+        terms, measures = self.dynamic.step(losses)
+        accuracies = {
             "identity_accuracy": identity_accuracy(output.logits[-1], batch.identities),
             "triplet_accuracy": triplet_accuracy(distances, hardest),
-            "both_losses": torch.tensor(float(weights["triplet_loss"] > 0)),
         }
-        measures |= {name: value.detach() for name, value in losses.items()}
-        self.dynamic.update({name: float(value.detach()) for name, value in losses.items()})
-        measures |= {name: torch.tensor(value) for name, value in self.dynamic.measures().items()}
-        terms = {f"weighted_{name}": weights[name] * value for name, value in losses.items() if weights[name] > 0}
-        return Losses(terms, measures)
+        return Losses(terms, accuracies | measures)
 
 
 def build_optimizers(settings: PyramidSettings, network: nn.Module, criterion: nn.Module) -> list[optim.Optimizer]:
@@ -151,19 +117,16 @@ def build_optimizers(settings: PyramidSettings, network: nn.Module, criterion: n
 
 
 def draw_batches(settings: PyramidSettings, epoch: Epoch) -> Draw:
-    """Random batches of the whole epoch and as many identity-balanced ones of the same size."""
-    random = draw_random_batches(len(epoch.identities), settings.batch.num_pictures, epoch.generator)
-    if not settings.triplet:
-        return Draw((random, []))
-    balanced: list[list[int]] = []
-    while len(balanced) < len(random):
-        balanced += draw_identity_batches(epoch.identities, settings.batch, epoch.generator)
-    return Draw((random, balanced))
+    """Random and identity-balanced batches; without the triplet loss one stream of both in turn (section 4.4)."""
+    random, balanced = draw_random_and_balanced(epoch.identities, settings.batch, epoch.generator)
+    if settings.triplet:
+        return Draw((random, balanced))
+    return Draw(([(balanced if place % 2 else random)[place] for place in range(len(random))],))
 
 
 def choose_stream(criterion: PyramidCriterion) -> int:
-    """Balanced batches for the triplet loss, random ones for the identity loss alone."""
-    return _BALANCED if criterion.weights["triplet_loss"] > 0 else _RANDOM
+    """Balanced batches for both losses, random ones for the identity loss alone; or the only stream there is."""
+    return BALANCED if criterion.settings.triplet and criterion.dynamic.branch == "both" else RANDOM
 
 
 def _map_height(settings: PyramidSettings) -> int:

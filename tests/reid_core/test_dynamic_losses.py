@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from reid_core.losses.dynamic import DynamicLosses
+from reid_core.losses.dynamic import DynamicLosses, DynamicSettings
 
 # k, p and FL after each step's losses, then the branch and the weights that they give to the next step. Worked by hand
 # with alpha = 1/4, gamma = 2, threshold = 0.16; a missing triplet loss is a batch without a positive pair.
@@ -81,7 +81,7 @@ TABLE: list[tuple[dict[str, float], dict[str, float], str, tuple[float, float]]]
 
 
 def make(**changes: Any) -> DynamicLosses:
-    return DynamicLosses("identity", "triplet", **{"alpha": 0.25, "gamma": 2.0, "threshold": 0.16} | changes)
+    return DynamicLosses("identity", "triplet", DynamicSettings(**changes))
 
 
 def decide(dynamics: DynamicLosses, losses: dict[str, float]) -> tuple[str, tuple[float, float]]:
@@ -167,6 +167,43 @@ def test_equal_weighting_keeps_the_branches_and_weighs_both_losses_alike() -> No
     dynamics = make(weighting="equal")
     for losses, _, branch, _ in TABLE:
         assert decide(dynamics, losses) == (branch, (1, 0) if branch == "primary" else (1, 1))
+
+
+def test_where_it_is_not_enabled_both_losses_count_alike_at_every_step() -> None:
+    dynamics = make(enabled=False)
+    for losses, *_ in TABLE:
+        assert dynamics.branch == "both"
+        assert decide(dynamics, losses) == ("both", (1, 1))
+
+
+def test_a_step_gives_weighted_terms_and_records_the_plain_losses_and_its_branch() -> None:
+    dynamics, expected = make(), make()
+    for losses, *_ in TABLE[:7]:
+        values = {name: torch.tensor(loss, dtype=torch.float64, requires_grad=True) for name, loss in losses.items()}
+        weights, branch = expected.weights(), expected.branch
+        terms, measures = dynamics.step(values)
+        expected.update(losses)
+        counted = {name for name in losses if weights[name] > 0}
+        assert {name: term.item() for name, term in terms.items()} == {
+            f"weighted_{name}": pytest.approx(weights[name] * losses[name]) for name in counted
+        }
+        assert float(measures["both_losses"]) == (branch == "both")
+        assert {name: float(measures[name]) for name in losses} == losses
+        wanted = expected.measures()
+        assert {name: float(measures[name]) for name in wanted} == pytest.approx(wanted, rel=1e-6)
+        assert all(term.requires_grad for term in terms.values())
+        assert not any(measure.requires_grad for measure in measures.values())
+
+
+@pytest.mark.parametrize("changes", [{}, {"weighting": "equal"}, {"enabled": False}])
+def test_a_batch_without_the_secondary_loss_minimises_the_primary_one(changes: dict[str, Any]) -> None:
+    dynamics = make(**changes)
+    for losses, *_ in TABLE[:3]:
+        dynamics.update(losses)
+    assert dynamics.branch == "both"  # with focal weights the primary loss would weigh nothing
+    terms, measures = dynamics.step({"identity": torch.tensor(3.0)})
+    assert terms == {"weighted_identity": 3}
+    assert measures["both_losses"] == 0
 
 
 def test_other_losses_are_ignored() -> None:

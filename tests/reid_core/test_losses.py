@@ -168,15 +168,16 @@ def test_smoothed_identity_loss_has_its_closed_form() -> None:
     assert identity_accuracy(logits, labels) == 1
 
 
-def test_center_loss_pulls_features_by_its_weight_and_centers_by_their_own_rate() -> None:
+@pytest.mark.parametrize("scale", [1, 0.5])
+def test_center_loss_pulls_features_by_its_weight_and_centers_by_their_own_rate(scale: float) -> None:
     loss = CenterLoss(num_classes=2, width=2, weight=0.01)
     with torch.no_grad():
         loss.centers.copy_(torch.tensor([[0.0, 0], [1, 1]]))
     features = torch.tensor([[2.0, 0], [1, 3]], requires_grad=True)
-    value = loss(features, torch.tensor([0, 1]))
+    value = loss(features, torch.tensor([0, 1]), scale=scale)
     value.backward()
-    assert value.item() == pytest.approx(0.01 * (4 + 4) / 2 / 2)
+    assert value.item() == pytest.approx(scale * 0.01 * (4 + 4) / 2 / 2)
     assert features.grad is not None
     assert loss.centers.grad is not None
-    assert torch.allclose(features.grad, 0.01 * torch.tensor([[2.0, 0], [0, 2]]) / 2)
+    assert torch.allclose(features.grad, scale * 0.01 * torch.tensor([[2.0, 0], [0, 2]]) / 2)
     assert torch.allclose(loss.centers.grad, torch.tensor([[-2.0, 0], [0, -2]]) / 2)
