@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,18 @@ class Model:
         fold = find_method(self.manifest.method).matching_head
         return fold(self.network) if fold else None
 
-    def encoder(self) -> Encoder:
-        """Pictures to this model's embeddings, in the precision that its settings and the device call for."""
+    def encoder(self, *, flip_average: bool | None = None) -> Encoder:
+        """Pictures to this model's embeddings, in the precision that its settings and the device call for.
+
+        `flip_average` stands in for what the manifest says of it; None leaves that.
+        """
         # fp16 is for CUDA only; a model trained in it is served anywhere.
         precision = "auto" if self.settings.precision == "fp16" else self.settings.precision
         dtype = resolve_dtype(precision, self.device, self.settings.backbone)
-        return Encoder(self.network, self.manifest.preprocessing, self.device, dtype)
+        preprocessing = self.manifest.preprocessing
+        if flip_average is not None:
+            preprocessing = replace(preprocessing, flip_average=flip_average)
+        return Encoder(self.network, preprocessing, self.device, dtype)
 
 
 def save_model(

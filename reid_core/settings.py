@@ -136,6 +136,9 @@ class TrainingSettings(Part):
         default="imagenet", description="of the input: torchvision's mean and standard deviation, or values from 0 to 1"
     )
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    flip_average: bool = Field(
+        default=False, description="embed the mean of a picture and its mirror image; takes twice the time"
+    )
     batch: IdentityBatch | RandomBatch
     schedule: Schedule
     augmentation: Augmentation

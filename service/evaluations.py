@@ -25,6 +25,7 @@ def evaluation_as_json(evaluation: Evaluation, prefix: str = "") -> dict[str, An
         "dataset": evaluation.dataset_id,
         "rerank": evaluation.rerank,
         "reranker": evaluation.reranker_id,
+        "flip_average": evaluation.protocol.get("flip_average", False),
         **evaluation.metrics,
         "protocol": evaluation.protocol,
         "created_at": rfc3339(evaluation.created_at),

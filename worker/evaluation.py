@@ -15,7 +15,7 @@ from reid_core.errors import CoreError
 from reid_core.evaluation.metrics import Metrics
 from reid_core.evaluation.ranking import BLOCK_SCORES, Labels, encode_labels, evaluate, evaluate_scores
 from reid_core.matching import FoldedHead
-from reid_core.model import Model, load_model
+from reid_core.model import Model, load_model, read_manifest
 from reid_core.reranking import Reciprocal, rerank_embeddings
 from reid_core.retrieval.maps import MapStore, map_bytes
 from reid_core.training.precision import resolve_device
@@ -70,7 +70,7 @@ def _match(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
     head, shape = _matcher(reranker)
     query_paths, gallery_paths = splits.paths
     with _maps_on_disk(work, shape, len(query_paths), len(gallery_paths)) as (query_maps, gallery_maps):
-        encoder = reranker.encoder()
+        encoder = reranker.encoder(flip_average=_flip_average(work))
         query = encode_into(query_maps, encoder, query_paths, work.progress("query maps"))
         gallery = encode_into(gallery_maps, encoder, gallery_paths, work.progress("gallery maps"))
         if spec["reranker"] != spec["model"]:
@@ -103,7 +103,7 @@ def _rerank(work: Work, splits: _Splits, query: Tensor, gallery: Tensor) -> Metr
 
 
 def _embed(work: Work, splits: _Splits, model: Model) -> tuple[Tensor, Tensor]:
-    encoder, (query, gallery) = model.encoder(), splits.paths
+    encoder, (query, gallery) = model.encoder(flip_average=_flip_average(work)), splits.paths
     return (
         encoder.embed_files(query, on_progress=work.progress("query")),
         encoder.embed_files(gallery, on_progress=work.progress("gallery")),
@@ -141,10 +141,17 @@ def _maps_on_disk(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _flip_average(work: Work) -> bool | None:
+    return work.job.spec.get("flip_average")  # jobs of earlier versions do not say
+
+
 def _outcome(work: Work, first: Metrics, metrics: Metrics) -> Outcome:
     spec, result = work.job.spec, metrics.as_json()
     asked = {name: spec[name] for name in ("rerank", "reranker", "candidates")}
-    result["protocol"] = {**result["protocol"], **asked}
+    averaged = _flip_average(work)
+    if averaged is None:
+        averaged = read_manifest(work.settings.models_dir / spec["model"]).preprocessing.flip_average
+    result["protocol"] = {**result["protocol"], **asked, "flip_average": averaged}
     if spec["rerank"] != "none":
         before = first.as_json()
         result["first_stage"] = {"cmc": before["cmc"], "mAP": before["mAP"]}

@@ -24,13 +24,17 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Resize to height x width, scale to [0, 1], subtract mean and divide by std per RGB channel."""
+    """Resize to height x width, scale to [0, 1], subtract mean and divide by std per RGB channel.
+
+    With `flip_average` a picture's embedding is the mean of its own and its mirror image's: see `Encoder`.
+    """
 
     height: int
     width: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bilinear"
+    flip_average: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"colour": "RGB", "range": [0, 1], "layout": "NCHW"}
@@ -39,8 +43,8 @@ class Preprocessing:
 def preprocessing_of(settings: TrainingSettings) -> Preprocessing:
     """The preprocessing that a network of these settings is trained with."""
     plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)} if settings.normalisation == "none" else {}
-    size = settings.image
-    return Preprocessing(size.height, size.width, interpolation=settings.interpolation, **plain)
+    size, interpolation, flip_average = settings.image, settings.interpolation, settings.flip_average
+    return Preprocessing(size.height, size.width, interpolation=interpolation, flip_average=flip_average, **plain)
 
 
 def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
@@ -51,6 +55,7 @@ def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
         mean=tuple(value["mean"]),
         std=tuple(value["std"]),
         interpolation=value["interpolation"],
+        flip_average=value.get("flip_average", False),  # manifests of earlier versions do not say
     )
 
 

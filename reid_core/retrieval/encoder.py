@@ -34,6 +34,11 @@ class Encoding:
 class Encoder:
     """A network in evaluation mode with its preprocessing.
 
+    Where the preprocessing says `flip_average`, the network sees every picture and its mirror image. The embedding is
+    the mean of both, each of unit length before, brought to unit length again. The map is the mean of the picture's map
+    and of the mirror image's, mirrored back along its width, so that the same place of the body meets itself; every
+    location has unit length again. A picture and its mirror image then have the same embedding, and mirrored maps.
+
     `network` is switched to evaluation mode while it embeds and back afterwards.
     """
 
@@ -87,6 +92,12 @@ class Encoder:
 
     def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
         """Embeddings, and maps where asked for, of N pictures from `prepare`, stacked to (N, 3, H, W)."""
+        encoding = self._run(pictures, with_maps)
+        if not self._preprocessing.flip_average:
+            return encoding
+        return _average(encoding, self._run(pictures.flip(3), with_maps))
+
+    def _run(self, pictures: Tensor, with_maps: bool) -> Encoding:
         inputs = normalise(pictures.to(self._device), self._preprocessing).contiguous(memory_format=torch.channels_last)
         training = self._network.training
         self._network.eval()
@@ -113,3 +124,10 @@ class Encoder:
                 # The next batch is decoded while the network works on this one.
                 ahead = [pool.submit(load, path) for path in chunks[place + 1]] if place + 1 < len(chunks) else []
                 yield torch.stack([future.result() for future in current])
+
+
+def _average(seen: Encoding, mirrored: Encoding) -> Encoding:
+    embeddings = functional.normalize(seen.embeddings + mirrored.embeddings, dim=1)
+    if seen.maps is None or mirrored.maps is None:
+        return Encoding(embeddings)
+    return Encoding(embeddings, functional.normalize(seen.maps + mirrored.maps.flip(2), dim=3))

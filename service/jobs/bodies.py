@@ -46,6 +46,9 @@ class EvaluateBody(Body):
     candidates: int | None = Field(
         default=None, ge=1, description="for qaconv: how many of each query's first are re-ranked; null: all"
     )
+    flip_average: bool | None = Field(
+        default=None, description="means of a picture and its mirror image; null: as each model's manifest says"
+    )
 
 
 class IndexBody(Body):

@@ -121,6 +121,7 @@ def _resolve_evaluation(session: Session, body: EvaluateBody) -> Resolved:
         "rerank": body.rerank,
         "reranker": reranker.id if reranker else None,
         "candidates": body.candidates,
+        "flip_average": body.flip_average,
     }
     return Resolved("evaluate", spec, (dataset.id,))
 

@@ -1,4 +1,4 @@
-"""What an evaluation may be asked for: its re-ranking is resolved, or refused with a way out."""
+"""What an evaluation may be asked for: it is resolved, or refused with a way out."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def test_the_re_ranking_stands_in_the_spec(client: httpx.Client, body: dict[str,
     assert (spec["rerank"], spec["reranker"], spec["candidates"]) == resolved
 
 
+@pytest.mark.parametrize("asked", [True, False, None])
+def test_whether_mirror_images_count_stands_in_the_spec(client: httpx.Client, asked: bool | None) -> None:
+    assert evaluate(client, model="plain", flip_average=asked).json()["spec"]["flip_average"] is asked
+    assert evaluate(client, model="plain").json()["spec"]["flip_average"] is None
+
+
 REFUSED: list[tuple[dict[str, Any], int, str | None]] = [
     ({"model": "plain", "rerank": "qaconv"}, 422, "/rerank"),
     ({"model": "matcher", "rerank": "qaconv", "reranker": "plain"}, 422, "/reranker"),
@@ -55,6 +61,7 @@ REFUSED: list[tuple[dict[str, Any], int, str | None]] = [
     ({"model": "matcher", "candidates": 10}, 422, "/candidates"),
     ({"model": "matcher", "rerank": "qaconv", "candidates": 0}, 422, "/candidates"),
     ({"model": "matcher", "rerank": "magic"}, 422, "/rerank"),
+    ({"model": "plain", "flip_average": "sometimes"}, 422, "/flip_average"),
 ]
 
 

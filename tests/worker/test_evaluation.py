@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from reid_core.data.records import Picture
 from reid_core.errors import Stopped
 from reid_core.evaluation.ranking import encode_labels, evaluate_scores
+from reid_core.model import MANIFEST_NAME
 from reid_core.reranking import Reciprocal, rerank_embeddings
 from service.db.ids import new_ids
 from service.db.schema import upgrade
@@ -21,7 +24,7 @@ from service.db.session import Database, open_database
 from service.db.tables import Dataset, DatasetImage, Evaluation
 from service.jobs.lifecycle import claim, enqueue
 from service.settings import Settings
-from tests.service.galleries.stock import add_model_row, save_tiny_model
+from tests.service.galleries.stock import add_model_row, load, save_tiny_model
 from tests.service.search.stock import EMBEDDING_SIZE, MATCHER_ID, METHOD, encode, match, save_matching_model, scene
 from worker import evaluation
 from worker.reporter import Reporter
@@ -179,6 +182,40 @@ def test_neighbours_may_re_rank(settings: Settings, database: Database, people: 
     scores = rerank_embeddings(people.vectors, people.others, Reciprocal()).scores(0, len(people.query))
     assert result["mAP"] == pytest.approx(people.measure(scores.numpy())["mAP"])
     assert set(result["first_stage"]) == {"cmc", "mAP"}
+
+
+@pytest.mark.parametrize("rerank", ["none", "qaconv"])
+def test_mirror_images_count_where_asked_for_and_the_protocol_says_so(
+    settings: Settings, database: Database, people: People, rerank: str
+) -> None:
+    changes: dict[str, Any] = {"rerank": rerank, "reranker": MATCHER_ID if rerank == "qaconv" else None}
+    results = {asked: run(settings, database, flip_average=asked, **changes) for asked in (True, False, None)}
+    assert [result["protocol"]["flip_average"] for result in results.values()] == [True, False, False]
+    encoder = load(settings, MATCHER_ID).encoder(flip_average=True)
+    query, gallery = (
+        encoder.encode_files([one.path for one in split], with_maps=True) for split in (people.query, people.gallery)
+    )
+    if rerank == "qaconv" and query.maps is not None and gallery.maps is not None:
+        expected = people.measure(match(settings, query.maps.flatten(1, 2).half(), gallery.maps.flatten(1, 2).half()))
+    else:
+        expected = people.measure((query.embeddings @ gallery.embeddings.T).numpy())
+    assert results[True]["mAP"] == pytest.approx(expected["mAP"])
+    assert results[True]["mAP"] != pytest.approx(results[False]["mAP"])
+    assert results[None]["mAP"] == results[False]["mAP"]
+
+
+def test_mirror_images_count_where_the_manifest_says_so(settings: Settings, database: Database, people: People) -> None:
+    averaged = "mdl_averaged"
+    folder = settings.models_dir / averaged
+    shutil.copytree(settings.models_dir / TINY_ID, folder)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["preprocessing"]["flip_average"] = True
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    add_model_row(database, averaged, averaged)
+    result = run(settings, database, model=averaged)
+    assert result["protocol"]["flip_average"]
+    assert result["mAP"] == run(settings, database, model=TINY_ID, flip_average=True)["mAP"]
+    assert result["mAP"] != run(settings, database, model=TINY_ID)["mAP"]
 
 
 @pytest.mark.parametrize("phase", ["query maps", "gallery maps", "rerank"])
