@@ -29,8 +29,11 @@ class DenseNet(nn.Module):
         norms = (features.transition1.norm, features.transition2.norm, features.transition3.norm, features.norm5)
         self.channels: tuple[int, ...] = tuple(norm.num_features for norm in norms)
 
-    def drop_last_stage(self) -> None:
-        """For methods that take the third stage's map; forward then gives three maps."""
+    def drop_last_stage(self, last_stride: int) -> None:
+        """For methods that take the third stage's map; forward then gives three maps, the last at stride 16 (8 with
+        `last_stride=1`)."""
+        if last_stride == 1:
+            self.features.transition2.pool = nn.Identity()
         self.channels = self.channels[:3]
         del self.features.transition3, self.features.denseblock4, self.features.norm5
 

@@ -33,8 +33,11 @@ class ResNet(nn.Module):
         width = network.fc.in_features
         self.channels: tuple[int, ...] = (width // 8, width // 4, width // 2, width)
 
-    def drop_last_stage(self) -> None:
-        """For methods that take the third stage's map; forward then gives three maps."""
+    def drop_last_stage(self, last_stride: int) -> None:
+        """For methods that take the third stage's map; forward then gives three maps, the last at stride 16 (8 with
+        `last_stride=1`)."""
+        if last_stride == 1:
+            _remove_stride(self.layer3[0])
         self.layer4 = None
         self.channels = self.channels[:3]
 

@@ -45,7 +45,9 @@ from reid_core.settings import (
     TrainingSettings,
 )
 
-_STRIDE = 16
+_STRIDES = {1: 8, 2: 16}
+"""Of the map, by the stride of the third stage."""
+
 _SCORE_SCALE = 10
 """The authors' distance between two pictures is 1 - sigmoid(score / 10)."""
 
@@ -54,6 +56,9 @@ class QaconvSettings(TrainingSettings):
     """The paper's section 5.1; where it is silent, the authors' first release of graph sampling."""
 
     backbone: BackboneName = "resnet50"
+    last_stride: Literal[1, 2] = Field(
+        default=2, description="of the third stage, the last that is used; 1: maps twice as fine, for small pictures"
+    )
     instance_norm: InstanceNorm = Field(default="block", description="block: as the paper; ibn-b: as the later release")
     neck_channels: int = Field(default=64, ge=8, le=1024, description="of the map; 128 in the later release")
     retrieval: RetrievalVector = Field(
@@ -124,11 +129,12 @@ class QaconvNetwork(nn.Module):
     def __init__(self, settings: QaconvSettings, num_classes: int) -> None:
         super().__init__()
         self.freeze_backbone_bn = settings.freeze_backbone_bn
-        self.backbone = build_backbone(settings.backbone, last_stride=1)
-        self.backbone.drop_last_stage()
+        self.backbone = build_backbone(settings.backbone, last_stride=2)
+        self.backbone.drop_last_stage(settings.last_stride)
         insert_instance_norm(self.backbone, settings.instance_norm)
         self.neck = nn.Conv2d(self.backbone.channels[-1], settings.neck_channels, kernel_size=3, padding=1)
-        height, width = math.ceil(settings.image.height / _STRIDE), math.ceil(settings.image.width / _STRIDE)
+        stride = _STRIDES[settings.last_stride]
+        height, width = math.ceil(settings.image.height / stride), math.ceil(settings.image.width / stride)
         self.map_shape = (height, width, settings.neck_channels)
         self.head = MatchingHead(height * width)
         self.retrieval = RetrievalHead(settings.retrieval, self.map_shape)

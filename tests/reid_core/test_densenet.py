@@ -58,7 +58,7 @@ def test_with_last_stride_1_the_last_map_has_the_third_ones_size() -> None:
 def test_a_dropped_last_stage_leaves_the_first_three_maps() -> None:
     whole = build_backbone("densenet121", last_stride=2).eval()
     short = build_backbone("densenet121", last_stride=2).eval()
-    short.drop_last_stage()
+    short.drop_last_stage(last_stride=2)
     load_backbone_weights(short, whole.state_dict(), source="the whole")
     with torch.no_grad():
         for own, wanted in zip(short(make_pictures()), whole(make_pictures())[:3], strict=True):
