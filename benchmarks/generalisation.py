@@ -1,104 +1,120 @@
-"""Direct cross-data-set accuracy of methods: each trained on one world, tested on every world, before and after QAConv.
+"""Direct cross-data-set accuracy: each method trained on one world, tested on every world, before and after matching.
 
     .venv/bin/python -m benchmarks.generalisation --world drawn=<folder> --world real=<folder> --weights <file> \
         --log runs.jsonl
 
-A world is a data set with train, query and gallery splits. Every (method, world, seed) is trained once; its line is
-appended to `--log`, so an interrupted run goes on where it was. "first stage" compares vectors; "matched" orders the
-whole gallery by the same model's QAConv scores. The settings are the same for all methods but for what `RECIPES` says.
+A world is a data set with train, query and gallery splits. Every (method, world, seed) is trained once, for about as
+many steps as the others; its line is appended to `--log`, so an interrupted table goes on where it was.
+
+First stages compare vectors derived from the map: `stripes` (the methods' own), `pooled`, and `learned`, whose training
+leaves the map as it is, so one run shows all three. "matched" orders the whole gallery by the same model's QAConv
+scores. Recall is the share of the matcher's 10 best that lie among a vector's `--candidates` best.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import statistics
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
+from benchmarks.accuracy import Row, read_or_run, span, train
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.data.records import Picture
 from reid_core.evaluation.metrics import Metrics
 from reid_core.evaluation.ranking import encode_labels, evaluate, evaluate_scores
-from reid_core.matching import folded_scores
+from reid_core.heads.retrieval import RetrievalHead
+from reid_core.matching import FoldedHead, folded_scores
 from reid_core.methods import METHODS
 from reid_core.retrieval.encoder import Encoder, Encoding
-from reid_core.settings import override
+from reid_core.settings import TrainingSettings, override
 from reid_core.training.initial import from_file
-from reid_core.training.loop import Plan, Result, fit
+from reid_core.training.loop import Plan
 
 CPU = torch.device("cpu")
+BEST = 10
+FIRST_STAGES = ("stripes", "pooled", "learned")
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "bnneck": {"schedule": {"epochs": 20, "base_lr": 2e-3, "decay_at": [0.55, 0.85]}, "augmentation": {"padding": 6}},
-    "qaconv-pk": {"schedule": {"epochs": 20, "base_lr": 0.02}, "augmentation": {"padding": 6}},
-    "qaconv-gs": {"schedule": {"epochs": 11, "base_lr": 0.02}, "augmentation": {"padding": 6}},
+    "bnneck": {"schedule": {"base_lr": 2e-3, "decay_at": [0.55, 0.85]}},
+    "qaconv-pk": {"schedule": {"base_lr": 0.03}, "retrieval": "learned"},
+    "qaconv-gs": {"schedule": {"base_lr": 0.03}, "retrieval": "learned"},
 }
-"""What differs from the methods' own recipes beside picture, backbone and batch. An epoch of graph sampling has a batch
-for every identity, so epochs are chosen to give all three about the same number of steps on the worlds at hand."""
+"""What differs from the methods' own recipes beside picture, backbone, batch and length."""
 
 
 def main() -> None:
     options = parse_options()
     worlds = {name: read(Path(folder)) for name, folder in (world.split("=", 1) for world in options.world)}
-    log = Path(options.log)
-    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    for seed, trained_on, method in itertools.product(options.seeds, worlds, options.methods):
-        if any((row["method"], row["trained_on"], row["seed"]) == (method, trained_on, seed) for row in done):
-            continue
-        rows = run(method, trained_on, worlds, seed, options)
-        done += rows
-        with log.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        for row in rows:
-            print(json.dumps(row), flush=True)
-    print_table(done)
+    runs = [
+        describe(method, trained_on, worlds[trained_on].pictures["train"], seed, options)
+        for seed, trained_on, method in itertools.product(options.seeds, worlds, options.methods)
+    ]
+    rows = read_or_run(Path(options.log), runs, lambda run: train_and_test(run, worlds, options))
+    print_accuracies(rows, list(worlds))
+    print_recalls(rows, list(worlds), options.candidates)
 
 
-def run(
-    method: str, trained_on: str, worlds: dict[str, Contents], seed: int, options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    began = time.monotonic()
-    result = train(method, worlds[trained_on].pictures["train"], seed, options)
-    seconds = time.monotonic() - began
-    encoder = Encoder(result.network, result.preprocessing, CPU, torch.float32)
-    fold = METHODS[method].matching_head
-    rows = []
-    for tested_on, world in worlds.items():
-        stages = test(encoder, world, fold(result.network) if fold else None)
-        place = {"method": method, "trained_on": trained_on, "tested_on": tested_on, "seed": seed}
-        rows.append(place | {"seconds": round(seconds)} | stages)
-    return rows
-
-
-def train(method: str, pictures: Sequence[Picture], seed: int, options: argparse.Namespace) -> Result:
-    common = {
+def describe(method: str, trained_on: str, pictures: Sequence[Picture], seed: int, options: argparse.Namespace) -> Row:
+    """What tells this run from any other."""
+    common: dict[str, Any] = {
         "backbone": options.backbone,
         "image": {"height": options.height, "width": options.width},
-        "batch": {"identities": 8, "images_per_identity": 4},
+        "batch": {"identities": options.identities, "images_per_identity": options.images_per_identity},
+        "schedule": {"epochs": count_epochs(method, pictures, options)},
         "normalisation": "imagenet",
+        "augmentation": {"padding": 6},
     }
+    if method != "bnneck":
+        common["last_stride"] = options.last_stride
     settings = override(override(METHODS[method].recipe, common), RECIPES[method])
+    place = {"method": method, "trained_on": trained_on, "seed": seed, "weights": options.weights}
+    return place | {"settings": settings.model_dump(mode="json")}
+
+
+def count_epochs(method: str, pictures: Sequence[Picture], options: argparse.Namespace) -> int:
+    """An epoch of graph sampling has a batch for every identity, one of PK sampling every picture about once."""
+    identities = len({picture.identity for picture in pictures})
+    per_batch: int = options.identities * options.images_per_identity
+    batches = identities if method == "qaconv-gs" else len(pictures) / per_batch
+    return max(1, round(int(options.steps) / batches))
+
+
+def train_and_test(run: Row, worlds: Mapping[str, Contents], options: argparse.Namespace) -> Row:
+    method = METHODS[run["method"]]
+    settings: TrainingSettings = type(method.recipe).model_validate(run["settings"])
     initialise = from_file(Path(options.weights)) if options.weights else None
-    with tempfile.TemporaryDirectory() as folder:
-        return fit(Plan(METHODS[method], settings, pictures, seed, CPU, initialise), Path(folder))
+    began = time.monotonic()
+    result = train(Plan(method, settings, worlds[run["trained_on"]].pictures["train"], run["seed"], CPU, initialise))
+    seconds, steps = round(time.monotonic() - began), len(result.history["loss"])
+    encoder = Encoder(result.network, result.preprocessing, CPU, torch.float32)
+    head = method.matching_head(result.network) if method.matching_head else None
+    tests = {name: test(encoder, world, head, options.candidates) for name, world in worlds.items()}
+    print(run["method"], run["trained_on"], f"seed {run['seed']}", f"{seconds} s", tests, flush=True)
+    return {"seconds": seconds, "steps": steps, "tests": tests}
 
 
-def test(encoder: Encoder, world: Contents, head: Any) -> dict[str, Any]:
+def test(encoder: Encoder, world: Contents, head: FoldedHead | None, candidates: int) -> dict[str, dict[str, float]]:
+    """Stage -> rank1, mAP and, of first stages before a matcher, recall."""
     query, gallery = world.pictures["query"], world.pictures["gallery"]
     labels = encode_labels(query, gallery)
     of_query, of_gallery = (encode(encoder, split, head is not None) for split in (query, gallery))
-    stages = {"first_stage": numbers(evaluate(of_query.embeddings, of_gallery.embeddings, *labels))}
-    if head is not None and of_query.maps is not None and of_gallery.maps is not None:
-        scores = folded_scores(of_query.maps.flatten(1, 2), of_gallery.maps.flatten(1, 2), head)
-        stages["matched"] = numbers(evaluate_scores(lambda start, stop: scores[start:stop], *labels))
+    if head is None:
+        return {"embedding": accuracy(evaluate(of_query.embeddings, of_gallery.embeddings, *labels))}
+    maps = [torch.as_tensor(encoding.maps) for encoding in (of_query, of_gallery)]
+    matched = folded_scores(maps[0].flatten(1, 2), maps[1].flatten(1, 2), head)
+    stages = {"matched": accuracy(evaluate_scores(lambda start, stop: matched[start:stop], *labels))}
+    for stage in FIRST_STAGES:
+        queries, pictures = derive(stage, of_query), derive(stage, of_gallery)
+        recall = measure_recall(queries @ pictures.T, matched, candidates)
+        stages[stage] = accuracy(evaluate(queries, pictures, *labels)) | {"recall": round(recall, 4)}
     return stages
 
 
@@ -106,30 +122,57 @@ def encode(encoder: Encoder, pictures: Sequence[Picture], with_maps: bool) -> En
     return encoder.encode_files([picture.path for picture in pictures], with_maps=with_maps)
 
 
-def numbers(metrics: Metrics) -> dict[str, float]:
+def derive(stage: str, encoding: Encoding) -> Tensor:
+    """(N, size) unit vectors of a first stage."""
+    if stage == "learned":
+        return torch.as_tensor(encoding.embeddings)
+    maps = torch.as_tensor(encoding.maps).permute(0, 3, 1, 2)  # (N, c, h, w)
+    channels, height, width = maps.shape[1:]
+    head = RetrievalHead("pooled" if stage == "pooled" else "stripes", (height, width, channels))
+    return functional.normalize(head(maps), dim=1)
+
+
+def measure_recall(first: Tensor, matched: Tensor, candidates: int) -> float:
+    """Both (Q, G), larger is closer."""
+    among = torch.zeros_like(first, dtype=torch.bool)
+    among.scatter_(1, first.topk(min(candidates, first.shape[1])).indices, True)
+    return float(among.gather(1, matched.topk(min(BEST, first.shape[1])).indices).float().mean())
+
+
+def accuracy(metrics: Metrics) -> dict[str, float]:
     return {"rank1": round(metrics.cmc[1], 4), "mAP": round(metrics.mAP, 4)}
 
 
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    print("\nmean over seeds (lowest to highest); rank-1 and mAP\n")
-    print("| method | trained on | tested on | seeds | first stage | matched |\n|---|---|---|---|---|---|")
-    key = ("method", "trained_on", "tested_on")
-    for cell, of_cell in itertools.groupby(
-        sorted(rows, key=lambda row: [row[k] for k in key]), lambda row: [row[k] for k in key]
-    ):
-        runs = list(of_cell)
-        shown = [summary(runs, stage) for stage in ("first_stage", "matched")]
-        print("| " + " | ".join([*cell, str(len(runs)), *shown]) + " |")
+def print_accuracies(rows: Sequence[Row], worlds: Sequence[str]) -> None:
+    print("\nmean over seeds (lowest to highest); first stage of matchers: stripes\n")
+    print("| trained on | tested on | method | rank-1 | rank-1 matched | mAP | mAP matched |")
+    print("|---|---|---|---|---|---|---|")
+    for trained_on, tested_on, method in itertools.product(worlds, worlds, RECIPES):
+        tests = select(rows, method, trained_on, tested_on)
+        if not tests:
+            continue
+        first = "stripes" if "stripes" in tests[0] else "embedding"
+        cells = [
+            span([test[stage] for test in tests], measure) if stage in tests[0] else ""
+            for measure in ("rank1", "mAP")
+            for stage in (first, "matched")
+        ]
+        print("| " + " | ".join([trained_on, tested_on, method, *cells]) + " |")
 
 
-def summary(runs: Sequence[dict[str, Any]], stage: str) -> str:
-    if stage not in runs[0]:
-        return ""
-    shown = []
-    for name in ("rank1", "mAP"):
-        values = [row[stage][name] for row in runs]
-        shown.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
-    return ", ".join(shown)
+def print_recalls(rows: Sequence[Row], worlds: Sequence[str], candidates: int) -> None:
+    print(f"\nfirst stages: rank-1, and recall of the matcher's {BEST} best among {candidates} candidates\n")
+    print("| trained on | tested on | method | " + " | ".join(FIRST_STAGES) + " |\n|---|---|---|---|---|---|")
+    for trained_on, tested_on, method in itertools.product(worlds, worlds, RECIPES):
+        tests = [test for test in select(rows, method, trained_on, tested_on) if "matched" in test]
+        if tests:
+            of_stages = [[test[stage] for test in tests] for stage in FIRST_STAGES]
+            cells = [f"{span(stage, 'rank1')}; {span(stage, 'recall')}" for stage in of_stages]
+            print("| " + " | ".join([trained_on, tested_on, method, *cells]) + " |")
+
+
+def select(rows: Sequence[Row], method: str, trained_on: str, tested_on: str) -> list[dict[str, Any]]:
+    return [row["tests"][tested_on] for row in rows if (row["method"], row["trained_on"]) == (method, trained_on)]
 
 
 def parse_options() -> argparse.Namespace:
@@ -137,11 +180,16 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--world", action="append", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--methods", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", help="safetensors file; left out: random weights")
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--log", default="generalisation.jsonl")
+    parser.add_argument("--last-stride", type=int, choices=[1, 2], default=1, help="of the matchers' third stage")
+    parser.add_argument("--identities", type=int, default=8)
+    parser.add_argument("--images-per-identity", type=int, default=4)
+    parser.add_argument("--candidates", type=int, default=20)
+    parser.add_argument("--log", required=True, help="file of one line a run")
     return parser.parse_args()
 
 

@@ -1,0 +1,61 @@
+"""What benchmarks of accuracy share: train a plan and test it, a log to go on from, a mean with its spread."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reid_core.data.contents import Contents
+from reid_core.evaluation.ranking import encode_labels, evaluate
+from reid_core.retrieval.encoder import Encoder
+from reid_core.training.loop import Plan, Result, fit
+from reid_core.training.precision import resolve_dtype
+
+Row = dict[str, Any]
+"""One run: the values that say which, and what was measured."""
+
+
+def train(plan: Plan) -> Result:
+    """The trained network; its checkpoints are gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(plan, Path(folder))
+
+
+def train_and_test(plan: Plan, contents: Contents) -> Row:
+    """Rank-1, 5, 10 and mAP of embeddings on the data set's query and gallery splits, by the standard protocol."""
+    result = train(plan)
+    dtype = resolve_dtype(plan.settings.precision, plan.device, plan.settings.backbone)
+    encoder = Encoder(result.network, result.preprocessing, plan.device, dtype)
+    splits = [contents.pictures[split] for split in ("query", "gallery")]
+    query, gallery = (encoder.embed_files([picture.path for picture in split]) for split in splits)
+    metrics = evaluate(query, gallery, *encode_labels(*splits))
+    return {"mAP": round(metrics.mAP, 4)} | {f"rank{rank}": round(metrics.cmc[rank], 4) for rank in (1, 5, 10)}
+
+
+def read_or_run(log: Path, runs: Sequence[Row], run: Callable[[Row], Row]) -> list[Row]:
+    """A row for each of `runs`: from `log` where one has all of its values, else what `run` adds to them, logged."""
+    logged = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = []
+    for each in runs:
+        row = next((row for row in logged if _has(row, each)), None)
+        if row is None:
+            row = each | run(each)
+            with log.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        rows.append(row)
+    return rows
+
+
+def span(rows: Sequence[Row], name: str) -> str:
+    """The mean of a measure; over several rows with the lowest and the highest."""
+    values = [row[name] for row in rows]
+    shown = f"{statistics.mean(values):.3f}"
+    return shown if len(values) == 1 else f"{shown} ({min(values):.3f} to {max(values):.3f})"
+
+
+def _has(row: Row, values: Mapping[str, Any]) -> bool:
+    return all(row.get(name) == value for name, value in values.items())
