@@ -58,7 +58,8 @@ def main() -> None:
             with database.write() as session:
                 session.add_all(outcome.rows)
                 succeed(session, job_id, attempt, outcome.result)
-            (work.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
+            for checkpoint in work.folder.glob(f"*/{CHECKPOINT_NAME}"):
+                checkpoint.unlink()
     except LeaseLost:
         logger.warning("attempt %s of %s is over; its result is dropped", attempt, job_id)
 

@@ -1,4 +1,4 @@
-"""Training jobs: from a resolved spec to a published model."""
+"""Training jobs: from a resolved spec to a published model. A plain training is a chain of one stage."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from reid_core.backbones import BackboneName
 from reid_core.backbones.weights import Transfer
 from reid_core.data.records import Picture
 from reid_core.methods import find_method
-from reid_core.model import Manifest, save_model
+from reid_core.model import Manifest, load_model, save_model
 from reid_core.sampling import Graph
+from reid_core.training.chain import fit_chain
 from reid_core.training.checkpoint import History
 from reid_core.training.initial import Initialise, from_file, from_imagenet, from_model
-from reid_core.training.loop import Observer, Plan, Result, fit
+from reid_core.training.loop import Observer, Plan, Result
 from reid_core.training.precision import resolve_device
 from reid_core.training.progress import Progress
 from service.datasets import joined_pictures
@@ -25,34 +26,29 @@ from service.db.lookup import find
 from service.db.tables import Dataset, Model
 from service.jobs.graphs import write_graph
 from service.jobs.recording import progress_as_json
+from service.jobs.specs import stages_of
 from service.storage import publish_folder
 from worker.work import Outcome, Work
 
 _NAMES_SHOWN = 20
-_TRANSFER_NAME = "transfer.json"
 
 
 def run(work: Work) -> Outcome:
-    """Trains, publishes the model's folder by a rename, and gives back its row."""
-    spec = work.job.spec
-    datasets, pictures = _read_pictures(work)
-    method = find_method(spec["method"])
-    settings = type(method.recipe).model_validate(spec["settings"])
-    plan = Plan(
-        method=method,
-        settings=settings,
-        pictures=pictures,
-        seed=spec["seed"],
-        device=resolve_device(spec["device"]),
-        initialise=_initialise(work, settings.backbone),
+    """Trains, publishes the last stage's network by a rename of its folder, and gives back its row."""
+    datasets, plans = _read_plans(work)
+    work.reporter.restart_curves({})  # an attempt that was lost before its first checkpoint has left points
+    result = fit_chain(
+        plans,
+        work.folder,
+        lambda number: _observer(work, number + 1, len(plans)),
+        checkpoint_seconds=work.settings.checkpoint_seconds,
     )
-    result = fit(plan, work.folder, _observer(work), checkpoint_seconds=work.settings.checkpoint_seconds)
     model_id = f"mdl_{work.job.id.removeprefix('job_')}"
-    folder, manifest = _publish(work, model_id, plan, result)
+    folder, manifest = _publish(work, model_id, plans[-1], result)
     row = Model(
         id=model_id,
-        name=spec["model_name"] or f"{method.name}-{model_id[-8:]}",
-        method=method.name,
+        name=work.job.spec["model_name"] or f"{manifest.method}-{model_id[-8:]}",
+        method=manifest.method,
         settings=dict(manifest.settings),
         lineage=_lineage(work, datasets),
         embedding_size=manifest.embedding_size,
@@ -60,14 +56,23 @@ def run(work: Work) -> Outcome:
         files={path.name: _describe_file(path) for path in sorted(folder.iterdir())},
         job_id=work.job.id,
     )
-    return Outcome({"model": model_id, "identities": result.num_classes, "images": len(pictures)}, [row])
+    return Outcome({"model": model_id, "identities": result.num_classes, "images": len(plans[-1].pictures)}, [row])
 
 
-def _read_pictures(work: Work) -> tuple[list[Dataset], list[Picture]]:
-    keys = work.job.spec["dataset"]
-    with work.database.read() as session:
-        datasets = [find(session, Dataset, key) for key in ([keys] if isinstance(keys, str) else keys)]
-        return datasets, joined_pictures(session, datasets, "train")
+def _read_plans(work: Work) -> tuple[list[list[Dataset]], list[Plan]]:
+    """The data sets of every stage and its plan."""
+    spec = work.job.spec
+    method, device = find_method(spec["method"]), resolve_device(spec["device"])
+    teacher = load_model(work.settings.models_dir / spec["teacher"], device) if spec["teacher"] else None
+    datasets, plans = [], []
+    for stage in stages_of(spec):
+        settings = type(method.recipe).model_validate(stage.settings)
+        with work.database.read() as session:
+            datasets.append([find(session, Dataset, key) for key in stage.datasets])
+            pictures = joined_pictures(session, datasets[-1], "train")
+        initialise = _initialise(work, settings.backbone)
+        plans.append(Plan(method, settings, pictures, spec["seed"], device, initialise, teacher))
+    return datasets, plans
 
 
 def _initialise(work: Work, backbone: BackboneName) -> Initialise | None:
@@ -81,24 +86,26 @@ def _initialise(work: Work, backbone: BackboneName) -> Initialise | None:
     return from_model(work.settings.models_dir / source)
 
 
-def _observer(work: Work) -> Observer:
+def _observer(work: Work, stage: int, stages: int) -> Observer:
     def on_transfer(transfer: Transfer) -> None:
         told = {
             "taken": len(transfer.taken),
             "left_out": list(transfer.left_out[:_NAMES_SHOWN]),
             "as_initialised": list(transfer.kept[:_NAMES_SHOWN]),
         }
-        (work.folder / _TRANSFER_NAME).write_text(json.dumps(told))
-        work.reporter.event("weights", told)
+        _transfer_file(work, stage).write_text(json.dumps(told))
+        work.reporter.event("weights", {"stage": stage, **told})
 
     def on_resume(step: int, history: History) -> None:
         work.reporter.restart_curves(history)
-        work.reporter.event("checkpoint", {"resumed_at_step": step})
+        work.reporter.event("checkpoint", {"stage": stage, "resumed_at_step": step})
 
     def on_progress(progress: Progress) -> None:
         shown = progress_as_json(
             progress.fraction,
             progress.phase,
+            stage=stage,
+            stages=stages,
             epoch=progress.epoch,
             epochs=progress.epochs,
             step=progress.step,
@@ -135,16 +142,32 @@ def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Pat
     return folder, manifest
 
 
-def _lineage(work: Work, datasets: Sequence[Dataset]) -> dict[str, Any]:
-    spec, transfer = work.job.spec, work.folder / _TRANSFER_NAME
+def _lineage(work: Work, datasets: Sequence[Sequence[Dataset]]) -> dict[str, Any]:
+    spec = work.job.spec
+    used = {row.id: row for of_stage in datasets for row in of_stage}
+    chain = [
+        {"datasets": [row.id for row in of_stage], "weights": _read_transfer(work, stage)}
+        for stage, of_stage in enumerate(datasets, 1)
+    ]
     return {
-        "datasets": [{"id": row.id, "name": row.name, "fingerprint": row.fingerprint} for row in datasets],
+        "datasets": [{"id": row.id, "name": row.name, "fingerprint": row.fingerprint} for row in used.values()],
+        "chain": chain,
         "parent": spec["init_from"] if _is_model(spec["init_from"]) else None,
         "init_from": spec["init_from"],
-        "weights": json.loads(transfer.read_text()) if transfer.exists() else None,
+        "weights": chain[0]["weights"],
         "teacher": spec["teacher"],
         "seed": spec["seed"],
     }
+
+
+def _transfer_file(work: Work, stage: int) -> Path:
+    return work.folder / f"transfer-{stage}.json"
+
+
+def _read_transfer(work: Work, stage: int) -> Any:
+    """What the stage took from given weights; None where it started from random ones."""
+    file = _transfer_file(work, stage)
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def _is_model(init_from: Any) -> bool:

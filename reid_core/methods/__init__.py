@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reid_core.errors import CoreError
-from reid_core.methods import bnneck, mgn, ptl, pyramid, qaconv
+from reid_core.methods import bnneck, distillation, mgn, ptl, pyramid, qaconv
 from reid_core.methods.method import Method
 
 METHODS: dict[str, Method] = {
@@ -19,6 +19,7 @@ METHODS: dict[str, Method] = {
     "ptl-densenet161": ptl.PTL_DENSENET161,
     "mgn": mgn.MGN,
     "ptl-mgn": mgn.PTL_MGN,
+    "std": distillation.STD,
 }
 
 

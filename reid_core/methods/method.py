@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,8 @@ class Method:
             epoch begins and when the run is over.
         matching_head: (network) -> what scores pairs of its feature maps, for a method that matches locally; its
             network then has `map_shape`, the (h, w, c) of a map.
+        settle: (settings asked for, the teacher's method, its settings) -> settings, for a method that learns from a
+            trained model; its `build_criterion` takes a `Teacher` as well.
     """
 
     name: str
@@ -57,12 +59,13 @@ class Method:
     summary: str
     recipe: TrainingSettings
     build_network: Callable[[Any, int], nn.Module]
-    build_criterion: Callable[[Any, int, Any], nn.Module]
+    build_criterion: Callable[..., nn.Module]
     build_optimizers: Callable[[Any, Any, Any], list[optim.Optimizer]]
     draw_batches: Callable[[Any, Epoch], Draw]
     choose_stream: Callable[[Any], int] = lambda criterion: 0
     reset_state: Callable[[Any], None] = lambda network: None
     matching_head: Callable[[Any], FoldedHead] | None = None
+    settle: Callable[[Mapping[str, Any], str, Any], TrainingSettings] | None = None
 
     def settings_schema(self) -> dict[str, Any]:
         """JSON Schema of the settings, the recipe's values as defaults."""

@@ -9,43 +9,15 @@ state is zero at the start of every epoch and for every picture that is embedded
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 from pydantic import Field
-from torch import nn, optim
+from torch import nn
 
-from reid_core.backbones import BackboneName
 from reid_core.losses.identity import identity_accuracy, identity_loss
+from reid_core.methods.finetuning import FinetuneSettings, build_optimizers, draw_batches
 from reid_core.methods.method import Losses, Method, Moment
 from reid_core.network import Batch, Output
 from reid_core.networks.progressive import PlainNetwork, ProgressiveNetwork
-from reid_core.sampling import Draw, Epoch
-from reid_core.sampling.random import draw_random_batches
-from reid_core.settings import (
-    Augmentation,
-    Erasing,
-    ImageSize,
-    RandomBatch,
-    Schedule,
-    TrainingSettings,
-)
-
-
-class FinetuneSettings(TrainingSettings):
-    """Section 5.2. The paper names no momentum, weight decay or augmentation: the usual ones."""
-
-    backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = 2
-    image: ImageSize = ImageSize(height=256, width=128)
-    batch: RandomBatch = RandomBatch(size=32)
-    schedule: Schedule = Schedule(
-        epochs=50, base_lr=0.01, warmup=0, warmup_start=1, decay_at=(0.2, 0.4, 0.6, 0.8), decay_factor=0.1
-    )
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
-    augmentation: Augmentation = Augmentation(
-        flip=0.5, padding=0, erasing=Erasing(probability=0, area=(0.02, 0.4), aspect=1 / 0.3)
-    )
 
 
 class ProgressiveSettings(FinetuneSettings):
@@ -76,17 +48,6 @@ def build_progressive(settings: ProgressiveSettings, num_classes: int) -> Progre
     return ProgressiveNetwork(
         settings.backbone, num_classes, last_stride=settings.last_stride, carry_state=settings.carry_state
     )
-
-
-def build_optimizers(settings: FinetuneSettings, network: nn.Module, criterion: nn.Module) -> list[optim.Optimizer]:
-    """Gradient descent with momentum."""
-    rate = settings.schedule.base_lr
-    return [optim.SGD(network.parameters(), lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)]
-
-
-def draw_batches(settings: FinetuneSettings, epoch: Epoch) -> Draw:
-    """Random batches."""
-    return Draw((draw_random_batches(len(epoch.identities), settings.batch.size, epoch.generator),))
 
 
 FINETUNE_RESNET50 = Method(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from reid_core.backbones import BackboneName
 from reid_core.backbones.weights import (
@@ -42,12 +42,18 @@ def from_model(folder: Path) -> Initialise:
         WeightsError: nothing of the model fits.
     """
 
-    def initialise(network: nn.Module) -> Transfer:
-        transfer = copy_matching(network, load_model_weights(folder))
-        if not transfer.taken:
-            raise WeightsError(
-                "Nothing of the given model fits this network.", hint="Start from a model of the same backbone."
-            )
-        return transfer
+    return lambda network: _copy(load_model_weights(folder), network)
 
-    return initialise
+
+def from_network(trained: nn.Module) -> Initialise:
+    """The same of a network that is at hand."""
+    return lambda network: _copy(trained.state_dict(), network)
+
+
+def _copy(weights: Mapping[str, Tensor], network: nn.Module) -> Transfer:
+    transfer = copy_matching(network, weights)
+    if not transfer.taken:
+        raise WeightsError(
+            "Nothing of the given model fits this network.", hint="Start from a model of the same backbone."
+        )
+    return transfer

@@ -17,22 +17,28 @@ from reid_core.data.preprocessing import Preprocessing, preprocessing_of
 from reid_core.data.records import Picture
 from reid_core.errors import DatasetError, OutOfMemory, Stopped, TrainingDiverged
 from reid_core.methods.method import Losses, Method, Moment
+from reid_core.methods.teacher import Teacher, check_teacher
+from reid_core.model import Model
 from reid_core.network import Batch
 from reid_core.retrieval.encoder import Encoder
 from reid_core.sampling import Epoch, Graph
 from reid_core.settings import TrainingSettings
 from reid_core.training.checkpoint import History, Position, Run, load_checkpoint, save_checkpoint
 from reid_core.training.precision import resolve_dtype
-from reid_core.training.progress import Progress, Stopwatch
+from reid_core.training.progress import WHOLE, Progress, Span, Stopwatch
 from reid_core.training.schedule import adapt, rate_factor, set_rates
-from reid_core.training.validation import hold_out, validate
+from reid_core.training.validation import HeldOut, hold_out, validate
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be trained. `initialise` fills the fresh network with given weights; None leaves it random."""
+    """What is to be trained.
+
+    `initialise` fills the fresh network with given weights; None leaves it random. `teacher`, on the same device, is
+    for a method that learns from a model; it stays as it is.
+    """
 
     method: Method
     settings: TrainingSettings
@@ -40,6 +46,7 @@ class Plan:
     seed: int
     device: torch.device
     initialise: Callable[[nn.Module], Transfer] | None = None
+    teacher: Model | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,9 @@ class Result:
     history: History
 
 
-def fit(plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoint_seconds: float = 20.0) -> Result:
+def fit(
+    plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoint_seconds: float = 20.0, span: Span = WHOLE
+) -> Result:
     """Trains, from the checkpoint in `folder` if there is one; a resumed run ends as an unbroken one would.
 
     On a CPU in fp32 the same plan gives the same weights, bit for bit, however often it was interrupted.
@@ -83,6 +92,7 @@ def fit(plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoin
     """
     observer, settings = observer or Observer(), plan.settings
     checkpoint = folder / CHECKPOINT_NAME
+    check_teacher(plan.method, settings, plan.teacher.manifest.preprocessing if plan.teacher else None)
     pictures, held_out = hold_out(plan.pictures, settings.validation.fraction, plan.seed)
     if not pictures:
         raise DatasetError("There are no training pictures.", hint="Register a data set with a train split.")
@@ -92,7 +102,7 @@ def fit(plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoin
     run = _start(plan, data.num_classes, dtype, checkpoint, observer)
     encoder = Encoder(run.network, preprocessing, plan.device, dtype)
     loaders: list[BatchLoader] = []
-    watch = Stopwatch(checkpoint_seconds)
+    watch = Stopwatch(checkpoint_seconds, span)
 
     position = run.position
     while position.epoch < position.epochs:
@@ -119,12 +129,11 @@ def fit(plan: Plan, folder: Path, observer: Observer | None = None, *, checkpoin
                 save_checkpoint(run, checkpoint)
             if stop:
                 raise Stopped
-        values = _finish_epoch(plan, run)
-        if held_out and (position.epoch % settings.validation.every_epochs == 0 or position.epoch == position.epochs):
-            values |= validate(encoder, held_out)
+        values = _finish_epoch(plan, run, encoder, held_out)
         run.add_to_history(values)
         observer.on_progress(watch.progress("validate", position, 0, values))
-    save_checkpoint(run, checkpoint)
+        if position.epoch == position.epochs:
+            save_checkpoint(run, checkpoint)
     plan.method.reset_state(run.network)
     return Result(run.network, data.num_classes, preprocessing, run.history)
 
@@ -145,13 +154,17 @@ def _begin_epoch(plan: Plan, run: Run, data: TrainingPictures, encoder: Encoder,
     position.begin_epoch(draw.streams)
 
 
-def _finish_epoch(plan: Plan, run: Run) -> dict[str, float]:
-    """The epoch's mean loss, by which an adaptive schedule goes on."""
-    losses = [loss for _, loss in run.history["loss"][-run.position.steps :]]
-    mean = sum(losses) / len(losses)
-    run.position.finish_epoch()
-    adapt(plan.settings.schedule, run.position, [*(loss for _, loss in run.history.get("epoch_loss", [])), mean])
-    return {"epoch_loss": mean}
+def _finish_epoch(plan: Plan, run: Run, encoder: Encoder, held_out: HeldOut | None) -> dict[str, float]:
+    """The epoch's mean loss, by which an adaptive schedule goes on, and accuracy after the epochs that measure it."""
+    position, validation = run.position, plan.settings.validation
+    losses = [loss for _, loss in run.history["loss"][-position.steps :]]
+    values = {"epoch_loss": sum(losses) / len(losses)}
+    before = [loss for _, loss in run.history.get("epoch_loss", [])]
+    position.finish_epoch()
+    adapt(plan.settings.schedule, position, [*before, values["epoch_loss"]])
+    if held_out and (position.epoch % validation.every_epochs == 0 or position.epoch == position.epochs):
+        values |= validate(encoder, held_out)
+    return values
 
 
 def _train_step(run: Run, batch: Batch, dtype: torch.dtype, gradient_clip: float | None) -> Losses:
@@ -180,7 +193,8 @@ def _train_step(run: Run, batch: Batch, dtype: torch.dtype, gradient_clip: float
 def _start(plan: Plan, num_classes: int, dtype: torch.dtype, checkpoint: Path, observer: Observer) -> Run:
     torch.manual_seed(plan.seed)
     network = plan.method.build_network(plan.settings, num_classes)
-    criterion = plan.method.build_criterion(plan.settings, num_classes, network)
+    teacher = [Teacher(plan.teacher.network.eval(), dtype)] if plan.teacher else []
+    criterion = plan.method.build_criterion(plan.settings, num_classes, network, *teacher)
     if plan.initialise and not checkpoint.exists():
         observer.on_transfer(plan.initialise(network))
     network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -11,15 +11,28 @@ _WINDOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Where a run lies in a chain of runs: it takes the whole from `start` to `stop` (fractions, 0 to 1), and
+    `steps_before` optimiser steps were done before it. Progress counts so; checkpoint and history are the run's own."""
+
+    start: float
+    stop: float
+    steps_before: int
+
+
+WHOLE = Span(start=0.0, stop=1.0, steps_before=0)
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """One finished piece of work.
 
     Attributes:
-        fraction: 0 to 1 of the whole run.
-        epoch: the epoch this step belongs to, from 1.
+        fraction: 0 to 1 of the whole, that is of the chain where the run is part of one.
+        epoch, epochs: of the run; the epoch this step belongs to, from 1.
         step, steps: within the epoch, from 1.
-        total_step: optimiser steps since the start of the run: where `values` lie on the curves.
-        eta_seconds: time left at the present speed.
+        total_step: optimiser steps since the start of the whole: where `values` lie on the curves.
+        eta_seconds: time left of the whole at the present speed.
         values: what was added to the curves.
     """
 
@@ -38,7 +51,8 @@ class Progress:
 class Stopwatch:
     """Measures speed over the last seconds and says when a checkpoint is due."""
 
-    def __init__(self, checkpoint_seconds: float) -> None:
+    def __init__(self, checkpoint_seconds: float, span: Span = WHOLE) -> None:
+        self._span = span
         self._checkpoint_seconds = checkpoint_seconds
         self._last_checkpoint = time.monotonic()
         self._marks: list[tuple[float, int, float]] = []
@@ -46,7 +60,8 @@ class Stopwatch:
 
     def progress(self, phase: str, position: Position, images: int, values: dict[str, float]) -> Progress:
         """What to tell of the step that just ended, which took `images` pictures."""
-        now, fraction = time.monotonic(), position.fraction
+        now, span = time.monotonic(), self._span
+        fraction = span.start + (span.stop - span.start) * position.fraction
         self._images += images
         self._marks = [mark for mark in self._marks if now - mark[0] < _WINDOW_SECONDS][-1000:]
         self._marks.append((now, self._images, fraction))
@@ -60,7 +75,7 @@ class Stopwatch:
             epochs=position.epochs,
             step=position.step_in_epoch,
             steps=position.steps,
-            total_step=position.step,
+            total_step=span.steps_before + position.step,
             images_per_second=(self._images - images_before) / elapsed if len(self._marks) > 1 else 0.0,
             eta_seconds=(1 - fraction) / pace if pace > 0 else 0.0,
             values=values,

@@ -8,6 +8,9 @@ from pydantic import Field, StringConstraints
 
 from service.bodies import Body, Name, Reference
 
+Joined = Reference | Annotated[list[Reference], Field(min_length=1, max_length=50)]
+"""A data set, or several to be joined."""
+
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
@@ -17,18 +20,31 @@ class WeightsFile(Body):
     weights: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\\\x00]+$")]
 
 
+class StageBody(Body):
+    """One stage of a chain: a training that starts from the network of the stage before."""
+
+    dataset: Joined
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="what differs from the job's `settings` in this stage alone"
+    )
+
+
 class TrainBody(Body):
-    """Train a network. Several data sets are joined, identities and cameras kept apart."""
+    """Train a network, on `dataset` or stage by stage on a `chain` of them. Several data sets in one place are joined,
+    identities and cameras kept apart."""
 
     kind: Literal["train"]
     method: str
-    dataset: Reference | Annotated[list[Reference], Field(min_length=1, max_length=50)]
+    dataset: Joined | None = None
+    chain: Annotated[list[StageBody], Field(min_length=1, max_length=10)] | None = Field(
+        default=None, description="instead of `dataset`; only the last stage's network becomes a model"
+    )
     model_name: Name | None = Field(default=None, description="unique; made from the method when left out")
     settings: dict[str, Any] = Field(default_factory=dict, description="only what differs from the method's recipe")
     init_from: WeightsFile | Reference | None = Field(
         default=None, description='"imagenet", a model, {"weights": file name}, or null: random weights'
     )
-    teacher: Reference | None = Field(default=None, description="for distillation methods")
+    teacher: Reference | None = Field(default=None, description="for method std: the model to learn from")
     device: Device | None = Field(default=None, description="null: REID_DEVICE of the worker")
     seed: int = Field(default=0, ge=0, lt=2**32)
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from reid_core.data.preprocessing import preprocessing_from_json
 from reid_core.errors import CoreError, Fault
 from reid_core.methods import METHODS, find_method
+from reid_core.methods.method import Method
+from reid_core.methods.teacher import check_teacher
 from reid_core.sampling.identities import too_few_identities
 from reid_core.settings import TrainingSettings, override
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Gallery, Model
 from service.errors import Problem, problem_from_core
-from service.jobs.bodies import EvaluateBody, IndexBody, TrainBody, WeightsFile
+from service.jobs.bodies import EvaluateBody, IndexBody, StageBody, TrainBody, WeightsFile
 from service.jobs.lifecycle import check_name_is_free
 from service.readiness import find_ready
 from service.settings import Settings
@@ -32,6 +37,20 @@ class Resolved:
     kind: str
     spec: dict[str, Any]
     datasets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One training of a job: the ids of its data sets, and its settings in full."""
+
+    datasets: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+def stages_of(spec: Mapping[str, Any]) -> list[Stage]:
+    """The stages of a training's spec, in order; a plain training is a chain of one."""
+    stages = [(stage["dataset"], stage["settings"]) for stage in spec.get("chain", [spec])]
+    return [Stage((keys,) if isinstance(keys, str) else tuple(keys), settings) for keys, settings in stages]
 
 
 def resolve(session: Session, settings: Settings, body: TrainBody | EvaluateBody | IndexBody) -> Resolved:
@@ -49,30 +68,83 @@ def resolve(session: Session, settings: Settings, body: TrainBody | EvaluateBody
 
 
 def _resolve_training(session: Session, settings: Settings, body: TrainBody) -> Resolved:
-    chosen = _resolve_settings(body)
-    keys = [body.dataset] if isinstance(body.dataset, str) else body.dataset
-    datasets = [find_ready(session, key) for key in keys]
-    if len({dataset.id for dataset in datasets}) < len(datasets):
-        raise _impossible("/dataset", "repeated-dataset", "a data set is named twice")
-    _check_enough_identities(session, datasets, chosen)
-    if body.teacher is not None:
-        raise _impossible("/teacher", "no-teacher", f"method {body.method!r} learns from no teacher")
+    teacher = None if body.teacher is None else find(session, Model, body.teacher)
+    stages = _resolve_stages(session, body, teacher)
     check_name_is_free(session, body.model_name)
-    ids = [dataset.id for dataset in datasets]
     spec = {
         "method": body.method,
-        "dataset": ids[0] if isinstance(body.dataset, str) else ids,
+        **(stages[0] if body.chain is None else {"chain": stages}),
         "model_name": body.model_name,
-        "settings": chosen.model_dump(mode="json"),
         "init_from": _resolve_initial(session, settings, body.init_from),
-        "teacher": None,
+        "teacher": teacher.id if teacher else None,
         "device": body.device or settings.device,
         "seed": body.seed,
     }
-    return Resolved("train", spec, tuple(ids))
+    return Resolved("train", spec, tuple(key for stage in stages_of(spec) for key in stage.datasets))
 
 
-def _resolve_settings(body: TrainBody) -> TrainingSettings:
+def _resolve_stages(session: Session, body: TrainBody, teacher: Model | None) -> list[dict[str, Any]]:
+    """`{dataset, settings}` of every stage, ids and settings in full."""
+    asked = _asked_stages(body)
+    method, common = _resolve_settings(body, teacher)
+    seen = preprocessing_from_json(teacher.preprocessing) if teacher else None
+    stages = []
+    for place, stage in asked:
+        with _pointing_below(place):
+            chosen = _vary(method, common, stage.settings)
+            ids = _resolve_datasets(session, stage.dataset, chosen)
+        check_teacher(method, chosen, seen)
+        stages.append({"dataset": ids, "settings": chosen.model_dump(mode="json")})
+    return stages
+
+
+def _asked_stages(body: TrainBody) -> list[tuple[str, StageBody]]:
+    """Every stage with its place in the body; a plain training is a chain of one."""
+    if body.dataset is not None and body.chain is None:
+        return [("", StageBody(dataset=body.dataset))]
+    if body.chain is not None and body.dataset is None:
+        return [(f"/chain/{number}", stage) for number, stage in enumerate(body.chain)]
+    raise Problem(
+        "invalid-request",
+        "A training takes either a data set or a chain.",
+        hint="Name one of `dataset` and `chain`; each stage of a chain has a `dataset` of its own.",
+        errors=[Fault(pointer, "one-of", "exactly one of dataset and chain") for pointer in ("/dataset", "/chain")],
+    )
+
+
+@contextmanager
+def _pointing_below(place: str) -> Iterator[None]:
+    """Problems from within point below this place of the body."""
+    try:
+        yield
+    except Problem as problem:
+        problem.errors = tuple(replace(fault, pointer=place + fault.pointer) for fault in problem.errors)
+        raise
+
+
+def _vary(method: Method, common: TrainingSettings, changes: Mapping[str, Any]) -> TrainingSettings:
+    """The job's settings with a stage's changes, which must leave the network as it is."""
+    try:
+        chosen = override(common, changes)
+        same = _shapes(method, chosen) == _shapes(method, common)
+    except CoreError as error:
+        raise problem_from_core(error, below="/settings") from error
+    if not same:
+        message = "settings that shape the network are the job's own, for all stages"
+        raise _impossible("/settings", "another-network", message)
+    return chosen
+
+
+def _resolve_datasets(session: Session, asked: str | list[str], settings: TrainingSettings) -> str | list[str]:
+    datasets = [find_ready(session, key) for key in ([asked] if isinstance(asked, str) else asked)]
+    ids = [dataset.id for dataset in datasets]
+    if len(set(ids)) < len(ids):
+        raise _impossible("/dataset", "repeated-dataset", "a data set is named twice")
+    _check_enough_identities(session, datasets, settings)
+    return ids[0] if isinstance(asked, str) else ids
+
+
+def _resolve_settings(body: TrainBody, teacher: Model | None) -> tuple[Method, TrainingSettings]:
     try:
         method = find_method(body.method)
     except CoreError as error:
@@ -80,12 +152,27 @@ def _resolve_settings(body: TrainBody) -> TrainingSettings:
             error.slug, error.detail, hint=error.hint, errors=[Fault("/method", error.slug, error.detail)]
         ) from error
     try:
-        chosen = override(method.recipe, body.settings)
-        with torch.device("meta"):  # without memory: finds settings that are fine alone and impossible together
-            method.build_network(chosen, _ANY_CLASSES)
-        return chosen
+        chosen = _settle(method, body.settings, teacher)
+        _shapes(method, chosen)
     except CoreError as error:
         raise problem_from_core(error, below="/settings") from error
+    return method, chosen
+
+
+@lru_cache(maxsize=64)
+def _shapes(method: Method, settings: TrainingSettings) -> dict[str, torch.Size]:
+    """Of every tensor of the network; raises `SettingsError` for settings that are fine alone, impossible together."""
+    with torch.device("meta"):  # without memory
+        network = method.build_network(settings, _ANY_CLASSES)
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def _settle(method: Method, asked: dict[str, Any], teacher: Model | None) -> TrainingSettings:
+    """What was asked for; the rest as the recipe has it, or for a method that learns from a model, as that suggests."""
+    if teacher is None or method.settle is None:
+        return override(method.recipe, asked)
+    taught = type(find_method(teacher.method).recipe).model_validate(teacher.settings)
+    return method.settle(asked, teacher.method, taught)
 
 
 def _resolve_initial(session: Session, settings: Settings, init_from: WeightsFile | str | None) -> Any:

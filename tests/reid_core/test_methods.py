@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from reid_core.data.loading import BatchLoader, encode
-from reid_core.data.preprocessing import Preprocessing
+from reid_core.data.preprocessing import Preprocessing, preprocessing_of
 from reid_core.errors import SettingsError, Stopped, TrainingDiverged
 from reid_core.methods import METHODS
 from reid_core.methods.method import Method, Moment
-from reid_core.model import load_model, save_model
+from reid_core.methods.teacher import Teacher
+from reid_core.model import Manifest, Model, load_model, save_model
 from reid_core.network import Batch
 from reid_core.retrieval.encoder import Encoder, Encoding
 from reid_core.sampling import Epoch
@@ -42,6 +43,7 @@ SMALL_OF: dict[str, dict[str, Any]] = {
     "finetune-densenet161": RANDOM,
     "ptl-resnet50": RANDOM,
     "ptl-densenet161": RANDOM,
+    "std": RANDOM,
 }
 """What a method needs instead."""
 
@@ -63,9 +65,28 @@ def small(method: Method) -> TrainingSettings:
     return override(method.recipe, SMALL | SMALL_OF.get(method.name, {}))
 
 
+def make_teacher(method: Method) -> Model | None:
+    """An untrained model with cells, always the same, for a method that learns from one."""
+    if method.settle is None:
+        return None
+    taught_by = METHODS["ptl-resnet50"]
+    torch.manual_seed(1)
+    settings = small(taught_by)
+    network = taught_by.build_network(settings, 5).to(memory_format=torch.channels_last)
+    size, preprocessing = int(network.embedding_size), preprocessing_of(settings)
+    manifest = Manifest(taught_by.name, settings.model_dump(mode="json"), 5, size, None, preprocessing, "")
+    return Model(manifest, settings, network.eval(), CPU)
+
+
 def plan(method: Method, folder: Path, **changes: Any) -> Plan:
     pictures = make_pictures(folder, identities=5, each=4)
-    return replace(Plan(method, small(method), pictures, seed=3, device=CPU), **changes)
+    made = Plan(method, small(method), pictures, seed=3, device=CPU, teacher=make_teacher(method))
+    return replace(made, **changes)
+
+
+def build_criterion(plan: Plan, num_classes: int, network: nn.Module) -> nn.Module:
+    teacher = [Teacher(plan.teacher.network, torch.float32)] if plan.teacher else []
+    return plan.method.build_criterion(plan.settings, num_classes, network, *teacher)
 
 
 def first_batch(plan: Plan) -> tuple[Batch, int]:
@@ -88,9 +109,10 @@ def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_every_trainable_parameter_gets_a_finite_gradient(method: Method, tmp_path: Path) -> None:
-    batch, num_classes = first_batch(plan(method, tmp_path))
-    network = method.build_network(small(method), num_classes)
-    criterion = method.build_criterion(small(method), num_classes, network)
+    made = plan(method, tmp_path)
+    batch, num_classes = first_batch(made)
+    network = method.build_network(made.settings, num_classes)
+    criterion = build_criterion(made, num_classes, network)
     criterion(network(batch.images), batch, Moment(0, 0))  # a class memory is empty at the first step
     losses = criterion(network(batch.images), batch, Moment(1, 0))
     sum(losses.terms.values()).backward()

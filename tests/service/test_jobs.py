@@ -21,7 +21,12 @@ from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import serve
 
-TRAINING = {"kind": "train", "method": "bnneck", "dataset": "lobby", "settings": {"batch": {"identities": 2}}}
+TRAINING: dict[str, Any] = {
+    "kind": "train",
+    "method": "bnneck",
+    "dataset": "lobby",
+    "settings": {"batch": {"identities": 2}},
+}
 
 
 @pytest.fixture
@@ -47,11 +52,15 @@ def client(app: FastAPI, settings: Settings, sent: list[str]) -> Iterator[httpx.
 @pytest.fixture
 def lobby(database: Database, tmp_path: Path) -> Dataset:
     """A data set called `lobby` with a picture of each of three people to train on."""
-    dataset = Dataset(id=new_id("ds"), name="lobby", path=str(tmp_path), format="auto", state="ready", uploaded=False)
+    return add_dataset(database, tmp_path, "lobby", people=3)
+
+
+def add_dataset(database: Database, folder: Path, name: str, *, people: int) -> Dataset:
+    dataset = Dataset(id=new_id("ds"), name=name, path=str(folder), format="auto", state="ready", uploaded=False)
     with database.write() as session:
         session.add(dataset)
         session.flush()
-        for number, image_id in enumerate(new_ids("img", 3)):
+        for number, image_id in enumerate(new_ids("img", people)):
             place = {"split": "train", "position": number, "path": f"{number}.jpg", "identity": str(number)}
             session.add(DatasetImage(id=image_id, dataset_id=dataset.id, camera="1", **place))
     return dataset
@@ -211,4 +220,81 @@ def test_settings_that_are_impossible_together_are_refused_before_a_job_is_made(
     answer = client.post("/jobs", json={"kind": "train", "method": method, "dataset": "lobby", "settings": asked})
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert not sent
+
+
+@pytest.fixture
+def chained(database: Database, lobby: Dataset, tmp_path: Path) -> dict[str, Any]:
+    """A training on `lobby`, then on `hall` and `yard` as one, then on `lobby` again with two epochs."""
+    for name, people in (("hall", 2), ("yard", 4)):
+        add_dataset(database, tmp_path / name, name, people=people)
+    last = {"dataset": lobby.id, "settings": {"schedule": {"epochs": 2}}}
+    chain = [{"dataset": "lobby"}, {"dataset": ["hall", "yard"]}, last]
+    settings = {**TRAINING["settings"], "schedule": {"epochs": 5}}
+    return {"kind": "train", "method": "bnneck", "chain": chain, "settings": settings}
+
+
+def test_a_chain_is_written_out_stage_by_stage_and_needs_all_its_data_sets(
+    client: httpx.Client, chained: dict[str, Any], lobby: Dataset, sent: list[str]
+) -> None:
+    spec = client.post("/jobs", json=chained).json()["spec"]
+    assert len(sent) == 1
+    assert not {"dataset", "settings"} & spec.keys()
+    assert [stage["settings"]["schedule"]["epochs"] for stage in spec["chain"]] == [5, 5, 2]
+    assert [stage["settings"]["batch"]["identities"] for stage in spec["chain"]] == [2, 2, 2]
+    first, (hall, yard), last = [stage["dataset"] for stage in spec["chain"]]
+    assert (first, last) == (lobby.id, lobby.id)
+    assert hall != yard
+    for name in ("lobby", "hall", "yard"):
+        refused = client.delete(f"/datasets/{name}")
+        assert (refused.status_code, refused.json()["type"]) == (409, "/problems/in-use"), name
+
+
+def test_the_estimate_of_a_chain_adds_up_its_stages(client: httpx.Client, chained: dict[str, Any]) -> None:
+    def estimate(body: dict[str, Any]) -> dict[str, Any]:
+        answer = client.post("/jobs?dry_run=true", json=body)
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, Any] = answer.json()["estimate"]
+        return shown
+
+    whole = estimate(chained)
+    alone = [estimate(chained | {"chain": [stage]}) for stage in chained["chain"]]
+    assert [part["pictures"] for part in alone] == [3, 6, 3]
+    assert whole["pictures"] == 12
+    assert whole["memory_bytes"] == max(part["memory_bytes"] for part in alone)
+    plain = {name: chained[name] for name in ("kind", "method", "settings")} | chained["chain"][0]
+    assert estimate(plain)["memory_bytes"] == alone[0]["memory_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointers"),
+    [
+        ({"dataset": "lobby"}, ["/dataset", "/chain"]),
+        ({"chain": None}, ["/dataset", "/chain"]),
+        ({"chain": []}, ["/chain"]),
+        ({"chain": [{"dataset": "lobby"}] * 11}, ["/chain"]),
+        ({"chain": [{"dataset": "lobby"}, {"settings": {}}]}, ["/chain/1/dataset"]),
+        ({"chain": [{"dataset": "lobby"}, {"dataset": "lobby", "method": "mgn"}]}, ["/chain/1/method"]),
+        ({"chain": [{"dataset": "lobby"}, {"dataset": ["hall", "hall"]}]}, ["/chain/1/dataset"]),
+        (
+            {"chain": [{"dataset": "lobby"}, {"dataset": "lobby", "settings": {"schedule": {"epoch": 1}}}]},
+            ["/chain/1/settings/schedule/epoch"],
+        ),
+        (
+            {"chain": [{"dataset": "lobby"}, {"dataset": "lobby", "settings": {"backbone": "resnet18"}}]},
+            ["/chain/1/settings"],
+        ),
+        (
+            {"chain": [{"dataset": "lobby"}, {"dataset": "lobby", "settings": {"batch": {"identities": 4}}}]},
+            ["/chain/1/settings/batch/identities"],
+        ),
+        ({"settings": {"batch": {"identity": 2}}}, ["/settings/batch/identity"]),
+    ],
+)
+def test_a_chain_that_cannot_work_is_refused_where_it_is_wrong(
+    client: httpx.Client, chained: dict[str, Any], sent: list[str], changes: dict[str, Any], pointers: list[str]
+) -> None:
+    answer = client.post("/jobs", json=chained | changes)
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == pointers
     assert not sent

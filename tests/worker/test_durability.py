@@ -92,7 +92,7 @@ def test_a_training_killed_again_and_again_ends_as_an_undisturbed_one(service: S
     )
     assert first.keys() == second.keys()
     assert all(first[name].equal(second[name]) for name in first)
-    assert not list((service.home / "jobs" / killed).glob("checkpoint*"))
+    assert not list((service.home / "jobs" / killed).rglob("checkpoint*"))
     service.stop()
     assert not service.processes()
 
