@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from service.jobs.specs import Resolved, stages_of
 from service.settings import Settings
 
 _EMBEDDING_BATCH = 32
+_PASSES_OF_A_STEP = 3  # forward, and twice as much backward
 _BASIS = "counted operations at an assumed share of this machine's measured matrix rate; a worker elsewhere may differ"
 
 
@@ -35,11 +36,13 @@ class _Part:
 
 
 def estimate(session: Session, settings: Settings, job: Resolved) -> dict[str, Any]:
-    """`{memory_bytes, seconds, pictures, basis}`: rough, for choosing a batch and for planning a day.
+    """`{memory_bytes, seconds, operations, pictures, basis}`: rough, for choosing a batch and for planning a day.
 
-    Stages of a chain are added up; the memory is that of the one that needs most.
+    Stages of a chain are added up, and so are the passes of a second model; the memory is that of the one that needs
+    most.
     """
-    parts = _training(session, job) if job.kind == "train" else [_embedding(session, job)]
+    own = _training(session, job) if job.kind == "train" else [_embedding(session, job)]
+    parts = own + _second_passes(session, job, own)
     costs = [_count(part) for part in parts]
     device = resolve_device(job.spec.get("device") or settings.device)
     rate = measure_rate(device, parts[0].settings.backbone)
@@ -49,7 +52,8 @@ def estimate(session: Session, settings: Settings, job: Resolved) -> dict[str, A
     return {
         "memory_bytes": max(cost.memory_bytes for cost in costs),
         "seconds": round(sum(operations) / rate, 1),
-        "pictures": sum(part.pictures for part in parts),
+        "operations": sum(operations),
+        "pictures": sum(part.pictures for part in own),
         "basis": _BASIS,
     }
 
@@ -64,16 +68,36 @@ def _training(session: Session, job: Resolved) -> list[_Part]:
                 DatasetImage.dataset_id.in_(stage.datasets), DatasetImage.split == "train"
             )
         ).one()
-        passes = 3.0 * settings.schedule.epochs
+        passes = float(_PASSES_OF_A_STEP * settings.schedule.epochs)
         parts.append(_Part(method, settings, max(identities, 2), pictures, settings.batch.num_pictures, passes))
     return parts
 
 
 def _embedding(session: Session, job: Resolved) -> _Part:
-    model = session.get_one(Model, _model_id(session, job))
-    method = find_method(model.method)
-    settings = type(method.recipe).model_validate(model.settings)
+    key = session.get_one(Gallery, job.spec["gallery"]).model_id if job.kind == "index" else job.spec["model"]
+    method, settings = _method_of(session, key)
     return _Part(method, settings, 2, _pictures_to_embed(session, job), _EMBEDDING_BATCH, 1.0)
+
+
+def _second_passes(session: Session, job: Resolved, own: list[_Part]) -> list[_Part]:
+    """Those of a teacher or of another model's matcher, forward only, over the same pictures."""
+    if job.kind == "train":
+        key, share = job.spec["teacher"], 1 / _PASSES_OF_A_STEP
+    elif job.kind == "index":
+        gallery = session.get_one(Gallery, job.spec["gallery"])
+        key, share = (None if gallery.reranker_id == gallery.model_id else gallery.reranker_id), 1.0
+    else:
+        key, share = (None if job.spec["reranker"] == job.spec["model"] else job.spec["reranker"]), 1.0
+    if key is None:
+        return []
+    method, settings = _method_of(session, key)
+    return [replace(part, method=method, settings=settings, classes=2, passes=share * part.passes) for part in own]
+
+
+def _method_of(session: Session, model_id: str) -> tuple[Method, TrainingSettings]:
+    model = session.get_one(Model, model_id)
+    method = find_method(model.method)
+    return method, type(method.recipe).model_validate(model.settings)
 
 
 def _pictures_to_embed(session: Session, job: Resolved) -> int:
@@ -82,10 +106,6 @@ def _pictures_to_embed(session: Session, job: Resolved) -> int:
     splits = ("query", "gallery")
     query = select(func.count()).where(DatasetImage.dataset_id.in_(job.datasets), DatasetImage.split.in_(splits))
     return session.scalar(query) or 0
-
-
-def _model_id(session: Session, job: Resolved) -> str:
-    return session.get_one(Gallery, job.spec["gallery"]).model_id if job.kind == "index" else str(job.spec["model"])
 
 
 def _count(part: _Part) -> Cost:

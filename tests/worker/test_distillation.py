@@ -170,3 +170,18 @@ def test_what_cannot_be_taught_is_refused(
     assert answer.status_code == status, answer.text
     assert [error["pointer"] for error in answer.json()["errors"]] == pointers
     assert client.get("/jobs").json()["items"] == []
+
+
+def test_the_estimate_counts_the_teachers_passes(client: httpx.Client) -> None:
+    def count(body: dict[str, Any]) -> float:
+        answer = client.post("/jobs?dry_run=true", json=body)
+        assert answer.status_code == 200, answer.text
+        operations: float = answer.json()["estimate"]["operations"]
+        return operations
+
+    plain = {name: value for name, value in STUDENT.items() if name != "teacher"} | {"method": "finetune-resnet50"}
+    spec = client.post("/jobs?dry_run=true", json=STUDENT).json()["spec"]
+    same = {name: spec["settings"][name] for name in ("backbone", "last_stride", "image", "normalisation", "schedule")}
+    alone, taught = count(plain | {"settings": same}), count(STUDENT)
+    # The teacher is the student with cells beside it: its forward pass is a third of a step or a little more.
+    assert 1 + 1 / 3 < taught / alone < 2
