@@ -26,8 +26,12 @@ def train(plan: Plan) -> Result:
 
 
 def train_and_test(plan: Plan, contents: Contents) -> Row:
+    """What `test` says of the plan's network, trained."""
+    return test(plan, train(plan), contents)
+
+
+def test(plan: Plan, result: Result, contents: Contents) -> Row:
     """Rank-1, 5, 10 and mAP of embeddings on the data set's query and gallery splits, by the standard protocol."""
-    result = train(plan)
     dtype = resolve_dtype(plan.settings.precision, plan.device, plan.settings.backbone)
     encoder = Encoder(result.network, result.preprocessing, plan.device, dtype)
     splits = [contents.pictures[split] for split in ("query", "gallery")]

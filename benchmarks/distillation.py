@@ -1,0 +1,124 @@
+"""Plain fine-tuning, progressive transfer learning and its student beside each other, over several seeds.
+
+    .venv/bin/python -m benchmarks.distillation --data <folder> --weights <file> --log runs.jsonl
+
+A seed trains the plain network, the same network with cells, and the plain one again as its student (`std`), all with
+the same pictures, batches and number of epochs. Its line is appended to `--log`, so an interrupted table goes on where
+it was. Tables 1 and 2 of the paper have the order plain < student, PTL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy import Row, read_or_run, span, test, train
+from reid_core.data.contents import Contents
+from reid_core.data.reader import read
+from reid_core.methods import METHODS
+from reid_core.model import Model, load_model, save_model
+from reid_core.settings import TrainingSettings, override
+from reid_core.training.initial import from_file
+from reid_core.training.loop import Plan, Result
+from reid_core.training.precision import resolve_device
+
+TRAINED = ("plain", "ptl", "student")
+METHOD = {"plain": "finetune-resnet50", "ptl": "ptl-resnet50", "student": "std"}
+"""With any backbone."""
+
+
+def main() -> None:
+    options = parse_options()
+    data = read(Path(options.data))
+    runs = [{"seed": seed, "data": options.data, "settings": describe(options)} for seed in options.seeds]
+    rows = read_or_run(Path(options.log), runs, lambda run: train_and_test(run, data, options))
+    print_table(rows)
+
+
+def describe(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of all three: the recipe with what the options and `--settings` say."""
+    common = {
+        "backbone": options.backbone,
+        "image": {"height": options.height, "width": options.width},
+        "schedule": {"epochs": options.epochs},
+    }
+    plain = override(METHODS["finetune-resnet50"].recipe, common)
+    return override(plain, json.loads(options.settings)).model_dump(mode="json")
+
+
+def train_and_test(run: Row, data: Contents, options: argparse.Namespace) -> Row:
+    measured: Row = {}
+    teacher: Model | None = None
+    for name in TRAINED:
+        method = METHODS[METHOD[name]]
+        settings = override(method.recipe, run["settings"] | ({"student": METHOD["plain"]} if teacher else {}))
+        plan = make_plan(name, settings, run["seed"], data, teacher, options)
+        began = time.monotonic()
+        result = train(plan)
+        parameters = sum(parameter.numel() for parameter in result.network.parameters())
+        measured[name] = test(plan, result, data) | {
+            "parameters": parameters,
+            "seconds": round(time.monotonic() - began),
+        }
+        print(f"seed {run['seed']}", name, measured[name], flush=True)
+        if name == "ptl":
+            teacher = as_model(plan, result)
+    return measured
+
+
+def make_plan(
+    name: str,
+    settings: TrainingSettings,
+    seed: int,
+    data: Contents,
+    teacher: Model | None,
+    options: argparse.Namespace,
+) -> Plan:
+    initialise = from_file(Path(options.weights)) if options.weights else None
+    device = resolve_device(options.device)
+    return Plan(METHODS[METHOD[name]], settings, data.pictures["train"], seed, device, initialise, teacher)
+
+
+def as_model(plan: Plan, result: Result) -> Model:
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(
+            Path(folder),
+            result.network,
+            method=plan.method.name,
+            settings=plan.settings,
+            num_classes=result.num_classes,
+            preprocessing=result.preprocessing,
+        )
+        return load_model(Path(folder), plan.device)
+
+
+def print_table(rows: list[Row]) -> None:
+    print(f"\nmean over {len(rows)} seeds (lowest to highest)\n")
+    print("| trained | parameters | mAP | rank-1 | seconds |\n|---|---|---|---|---|")
+    for name in TRAINED:
+        of_name = [row[name] for row in rows]
+        shown = [span(of_name, measure) for measure in ("mAP", "rank1", "seconds")]
+        print("| " + " | ".join([name, f"{of_name[0]['parameters']:,}", *shown]) + " |")
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with train, query and gallery splits")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--weights", help="safetensors file; left out: random weights")
+    parser.add_argument("--height", type=int, default=128)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--settings", default="{}", metavar="JSON", help="more settings, of all three")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--log", required=True, help="file of one line a seed")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
