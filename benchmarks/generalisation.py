@@ -44,8 +44,8 @@ FIRST_STAGES = ("stripes", "pooled", "learned")
 
 RECIPES: dict[str, dict[str, Any]] = {
     "bnneck": {"schedule": {"base_lr": 2e-3, "decay_at": [0.55, 0.85]}},
-    "qaconv-pk": {"schedule": {"base_lr": 0.03}, "retrieval": "learned"},
-    "qaconv-gs": {"schedule": {"base_lr": 0.03}, "retrieval": "learned"},
+    "qaconv-pk": {"schedule": {"base_lr": 0.04}, "retrieval": "learned"},
+    "qaconv-gs": {"schedule": {"base_lr": 0.04}, "retrieval": "learned"},
 }
 """What differs from the methods' own recipes beside picture, backbone, batch and length."""
 
@@ -80,11 +80,13 @@ def describe(method: str, trained_on: str, pictures: Sequence[Picture], seed: in
 
 
 def count_epochs(method: str, pictures: Sequence[Picture], options: argparse.Namespace) -> int:
-    """An epoch of graph sampling has a batch for every identity, one of PK sampling every picture about once."""
-    identities = len({picture.identity for picture in pictures})
+    """An epoch of PK sampling has every picture about once, one of graph sampling, after its first, a batch for every
+    identity."""
     per_batch: int = options.identities * options.images_per_identity
-    batches = identities if method == "qaconv-gs" else len(pictures) / per_batch
-    return max(1, round(int(options.steps) / batches))
+    batches = len(pictures) / per_batch
+    if method != "qaconv-gs":
+        return max(1, round(options.steps / batches))
+    return max(1, 1 + round((options.steps - batches) / len({picture.identity for picture in pictures})))
 
 
 def train_and_test(run: Row, worlds: Mapping[str, Contents], options: argparse.Namespace) -> Row:
@@ -180,7 +182,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--world", action="append", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--methods", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=450)
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", help="safetensors file; left out: random weights")
     parser.add_argument("--height", type=int, default=128)
