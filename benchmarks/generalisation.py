@@ -83,10 +83,10 @@ def count_epochs(method: str, pictures: Sequence[Picture], options: argparse.Nam
     """An epoch of PK sampling has every picture about once, one of graph sampling, after its first, a batch for every
     identity."""
     per_batch: int = options.identities * options.images_per_identity
-    batches = len(pictures) / per_batch
+    steps, batches = int(options.steps), len(pictures) / per_batch
     if method != "qaconv-gs":
-        return max(1, round(options.steps / batches))
-    return max(1, 1 + round((options.steps - batches) / len({picture.identity for picture in pictures})))
+        return max(1, round(steps / batches))
+    return max(1, 1 + round((steps - batches) / len({picture.identity for picture in pictures})))
 
 
 def train_and_test(run: Row, worlds: Mapping[str, Contents], options: argparse.Namespace) -> Row:
