@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
@@ -89,8 +90,8 @@ class BatchLoader:
             for step, batch in enumerate(batches)
         ]
         self._draws[:] = draws[first_step:]
-        for images, identities, cameras in self._loader:
-            yield Batch(self._to_device(images), self._to_device(identities), self._to_device(cameras))
+        loaded = (Batch(*map(self._to_device, tensors)) for tensors in self._loader)
+        yield from _make_ahead(loaded) if self._loader.num_workers == 0 else loaded
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         # The loops run fastest on channels-last pictures, CPU and CUDA alike.
@@ -122,11 +123,20 @@ class _Draws:
         return len(self._draws)
 
 
+def _make_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made in a thread while the one before is in use."""
+    with ThreadPoolExecutor(1, "loading") as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
 def _collate(samples: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
     images, identities, cameras = zip(*samples, strict=True)
     return torch.stack(images), torch.tensor(identities), torch.tensor(cameras)
 
 
 def _num_loader_processes(device: torch.device) -> int:
-    # On a CPU the network itself needs every core.
+    # On a CPU the network itself needs every core but for moments: a thread is enough.
     return min(_MAX_LOADER_PROCESSES, max(1, (os.cpu_count() or 1) - 1)) if device.type == "cuda" else 0
