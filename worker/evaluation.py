@@ -145,13 +145,19 @@ def _flip_average(work: Work) -> bool | None:
     return work.job.spec.get("flip_average")  # jobs of earlier versions do not say
 
 
+def _averages(work: Work, model_id: str) -> bool:
+    """Whether that model's pictures were averaged with their mirror images."""
+    asked = _flip_average(work)
+    return read_manifest(work.settings.models_dir / model_id).preprocessing.flip_average if asked is None else asked
+
+
 def _outcome(work: Work, first: Metrics, metrics: Metrics) -> Outcome:
     spec, result = work.job.spec, metrics.as_json()
     asked = {name: spec[name] for name in ("rerank", "reranker", "candidates")}
-    averaged = _flip_average(work)
-    if averaged is None:
-        averaged = read_manifest(work.settings.models_dir / spec["model"]).preprocessing.flip_average
-    result["protocol"] = {**result["protocol"], **asked, "flip_average": averaged}
+    averaged = {"flip_average": _averages(work, spec["model"])}
+    if spec["reranker"] is not None:
+        averaged["reranker_flip_average"] = _averages(work, spec["reranker"])
+    result["protocol"] = {**result["protocol"], **asked, **averaged}
     if spec["rerank"] != "none":
         before = first.as_json()
         result["first_stage"] = {"cmc": before["cmc"], "mAP": before["mAP"]}

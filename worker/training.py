@@ -18,7 +18,7 @@ from reid_core.sampling import Graph
 from reid_core.training.chain import fit_chain
 from reid_core.training.checkpoint import History
 from reid_core.training.initial import Initialise, from_file, from_imagenet, from_model
-from reid_core.training.loop import Observer, Plan, Result
+from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result
 from reid_core.training.precision import resolve_device
 from reid_core.training.progress import Progress
 from service.datasets import joined_pictures
@@ -30,13 +30,12 @@ from service.jobs.specs import stages_of
 from service.storage import publish_folder
 from worker.work import Outcome, Work
 
-_NAMES_SHOWN = 20
-
 
 def run(work: Work) -> Outcome:
     """Trains, publishes the last stage's network by a rename of its folder, and gives back its row."""
     datasets, plans = _read_plans(work)
-    work.reporter.restart_curves({})  # an attempt that was lost before its first checkpoint has left points
+    if not any(work.folder.glob(f"*/{CHECKPOINT_NAME}")):
+        work.reporter.restart_curves({})  # an attempt that was lost before its first checkpoint has left points
     result = fit_chain(
         plans,
         work.folder,
@@ -90,8 +89,8 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
     def on_transfer(transfer: Transfer) -> None:
         told = {
             "taken": len(transfer.taken),
-            "left_out": list(transfer.left_out[:_NAMES_SHOWN]),
-            "as_initialised": list(transfer.kept[:_NAMES_SHOWN]),
+            "left_out": list(transfer.left_out),
+            "as_initialised": list(transfer.kept),
         }
         _transfer_file(work, stage).write_text(json.dumps(told))
         work.reporter.event("weights", {"stage": stage, **told})

@@ -25,6 +25,7 @@ def draw_random_and_balanced(
         SettingsError: fewer pictures or identities than a batch needs.
     """
     random = draw_random_batches(len(identities), batch.num_pictures, generator)
+    # Paper 002 never uses people with fewer than K pictures in balanced batches; here they repeat some of theirs.
     balanced: Batches = []
     while len(balanced) < len(random):
         balanced += draw_identity_batches(identities, batch, generator)

@@ -26,7 +26,8 @@ def fit_chain(
     chain which was interrupted anywhere ends as an unbroken one would: stages that are done come back from theirs.
 
     Args:
-        plans: of one method and backbone; a classifier for other identities is made anew, as `on_transfer` is told.
+        plans: of one method and backbone; a classifier for another number of identities is made anew, as `on_transfer`
+            is told, one for as many others goes on from the one before.
         observe: the observer of the stage of that number (from 0). Fractions, optimiser steps, curves and the epochs of
             graphs go on through the chain; `epoch` and `epochs` of a `Progress` are the stage's.
 

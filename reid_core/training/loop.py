@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import nn, optim
 
 from reid_core.backbones.weights import Transfer
 from reid_core.data.loading import BatchLoader, TrainingPictures, encode
@@ -180,14 +180,20 @@ def _train_step(run: Run, batch: Batch, dtype: torch.dtype, gradient_clip: float
         run.scaler.scale(torch.stack([*losses.terms.values()]).sum()).backward()
     except RuntimeError as error:
         raise _explain_memory(error, batch) from error
-    for optimizer in run.optimizers:
+    # A loss that this step leaves out leaves its optimizer without a gradient, which the scaler does not expect.
+    optimizers = [optimizer for optimizer in run.optimizers if _has_gradient(optimizer)]
+    for optimizer in optimizers:
         run.scaler.unscale_(optimizer)
     if gradient_clip is not None:
         nn.utils.clip_grad_norm_(run.network.parameters(), gradient_clip)
-    for optimizer in run.optimizers:
+    for optimizer in optimizers:
         run.scaler.step(optimizer)
     run.scaler.update()
     return losses
+
+
+def _has_gradient(optimizer: optim.Optimizer) -> bool:
+    return any(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"])
 
 
 def _start(plan: Plan, num_classes: int, dtype: torch.dtype, checkpoint: Path, observer: Observer) -> Run:

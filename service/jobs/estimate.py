@@ -45,13 +45,14 @@ def estimate(session: Session, settings: Settings, job: Resolved) -> dict[str, A
     parts = own + _second_passes(session, job, own)
     costs = [_count(part) for part in parts]
     device = resolve_device(job.spec.get("device") or settings.device)
-    rate = measure_rate(device, parts[0].settings.backbone)
+    rates = {backbone: measure_rate(device, backbone) for backbone in {part.settings.backbone for part in parts}}
     operations = [
         part.passes * part.pictures * cost.forward_operations for part, cost in zip(parts, costs, strict=True)
     ]
+    seconds = sum(each / rates[part.settings.backbone] for each, part in zip(operations, parts, strict=True))
     return {
         "memory_bytes": max(cost.memory_bytes for cost in costs),
-        "seconds": round(sum(operations) / rate, 1),
+        "seconds": round(seconds, 1),
         "operations": sum(operations),
         "pictures": sum(part.pictures for part in own),
         "basis": _BASIS,
@@ -76,7 +77,9 @@ def _training(session: Session, job: Resolved) -> list[_Part]:
 def _embedding(session: Session, job: Resolved) -> _Part:
     key = session.get_one(Gallery, job.spec["gallery"]).model_id if job.kind == "index" else job.spec["model"]
     method, settings = _method_of(session, key)
-    return _Part(method, settings, 2, _pictures_to_embed(session, job), _EMBEDDING_BATCH, 1.0)
+    asked = job.spec.get("flip_average")
+    passes = 2.0 if (settings.flip_average if asked is None else asked) else 1.0
+    return _Part(method, settings, 2, _pictures_to_embed(session, job), _EMBEDDING_BATCH, passes)
 
 
 def _second_passes(session: Session, job: Resolved, own: list[_Part]) -> list[_Part]:

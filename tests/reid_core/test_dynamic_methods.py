@@ -193,3 +193,14 @@ def test_the_pyramid_without_the_dynamic_scheme_takes_balanced_batches() -> None
     settings = override(pyramid.recipe, SMALL | {"parts": 2, "levels": "11", "dynamic": {"enabled": False}})
     criterion = pyramid.build_criterion(settings, 5, pyramid.build_network(settings, 5))
     assert pyramid.choose_stream(criterion) == BALANCED
+
+
+@pytest.mark.parametrize("changes", [{"dynamic": {"enabled": True}}, {"center": {"weight": 0}}])
+def test_steps_without_the_center_loss_pass_in_half_precision(
+    pictures: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    # fp16 is for cards alone; the scaler that comes with it does the same here.
+    monkeypatch.setattr("reid_core.training.loop.resolve_dtype", lambda *asked: torch.float16)
+    method = METHODS["bnneck"]
+    result = train(method, small(method, **changes), pictures, tmp_path / "run")
+    assert len(values(result, "loss")) > 1

@@ -216,6 +216,8 @@ def test_mirror_images_count_where_the_manifest_says_so(settings: Settings, data
     assert result["protocol"]["flip_average"]
     assert result["mAP"] == run(settings, database, model=TINY_ID, flip_average=True)["mAP"]
     assert result["mAP"] != run(settings, database, model=TINY_ID)["mAP"]
+    matched = run(settings, database, model=averaged, rerank="qaconv", reranker=MATCHER_ID)
+    assert (matched["protocol"]["flip_average"], matched["protocol"]["reranker_flip_average"]) == (True, False)
 
 
 @pytest.mark.parametrize("phase", ["query maps", "gallery maps", "rerank"])
