@@ -10,7 +10,7 @@ Search compares the concatenated features of all windows.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -53,6 +53,9 @@ class PyramidSettings(TrainingSettings):
     batch: IdentityBatch = IdentityBatch(identities=8, images_per_identity=8)
     schedule: Schedule = Schedule(
         epochs=120, base_lr=0.01, warmup=0, warmup_start=1, decay_at=(0.5, 70 / 120, 80 / 120, 0.75), decay_factor=0.5
+    )
+    backbone_rate: float = Field(
+        default=1, ge=0, le=1, description="the backbone's learning rate, as a share of base_lr; authors' code: 0.1"
     )
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -110,10 +113,14 @@ class PyramidCriterion(nn.Module):
         return Losses(terms, accuracies | measures)
 
 
-def build_optimizers(settings: PyramidSettings, network: nn.Module, criterion: nn.Module) -> list[optim.Optimizer]:
+def build_optimizers(settings: PyramidSettings, network: PyramidNetwork, criterion: nn.Module) -> list[optim.Optimizer]:
     """Gradient descent with momentum."""
     rate = settings.schedule.base_lr
-    return [optim.SGD(network.parameters(), lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)]
+    groups: list[dict[str, Any]] = [
+        {"params": network.head.parameters()},
+        {"params": network.backbone.parameters(), "lr": settings.backbone_rate * rate},
+    ]
+    return [optim.SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)]
 
 
 def draw_batches(settings: PyramidSettings, epoch: Epoch) -> Draw:

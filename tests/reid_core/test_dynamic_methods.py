@@ -204,3 +204,17 @@ def test_steps_without_the_center_loss_pass_in_half_precision(
     method = METHODS["bnneck"]
     result = train(method, small(method, **changes), pictures, tmp_path / "run")
     assert len(values(result, "loss")) > 1
+
+
+def test_the_pyramids_backbone_may_learn_at_a_rate_of_its_own() -> None:
+    method = METHODS["pyramid"]
+    settings = override(method.recipe, {"backbone": "resnet18", "backbone_rate": 0.1, "schedule": {"base_lr": 0.2}})
+    with torch.device("meta"):
+        network = method.build_network(settings, 5)
+        criterion = method.build_criterion(settings, 5, network)
+    (optimizer,) = method.build_optimizers(settings, network, criterion)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert set(rates) == {id(parameter) for parameter in network.parameters()}
+    inside = {id(parameter) for parameter in network.get_submodule("backbone").parameters()}
+    assert {rates[parameter] for parameter in inside} == {0.1 * 0.2}
+    assert {rates[parameter] for parameter in rates.keys() - inside} == {0.2}
