@@ -11,6 +11,7 @@ from typing import Any
 
 from reid_core.data.contents import Contents
 from reid_core.evaluation.ranking import encode_labels, evaluate
+from reid_core.model import Model, load_model, save_model
 from reid_core.retrieval.encoder import Encoder
 from reid_core.training.loop import Plan, Result, fit
 from reid_core.training.precision import resolve_dtype
@@ -38,6 +39,20 @@ def test(plan: Plan, result: Result, contents: Contents) -> Row:
     query, gallery = (encoder.embed_files([picture.path for picture in split]) for split in splits)
     metrics = evaluate(query, gallery, *encode_labels(*splits))
     return {"mAP": round(metrics.mAP, 4)} | {f"rank{rank}": round(metrics.cmc[rank], 4) for rank in (1, 5, 10)}
+
+
+def as_model(plan: Plan, result: Result) -> Model:
+    """The trained network as a model, to be a teacher."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(
+            Path(folder),
+            result.network,
+            method=plan.method.name,
+            settings=plan.settings,
+            num_classes=result.num_classes,
+            preprocessing=result.preprocessing,
+        )
+        return load_model(Path(folder), plan.device)
 
 
 def read_or_run(log: Path, runs: Sequence[Row], run: Callable[[Row], Row]) -> list[Row]:

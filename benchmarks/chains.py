@@ -1,160 +1,157 @@
-"""Rows of paper 003's table 5: fine-tuning through several data sets, measured on the last one of each list.
+"""Table 5 of paper 003: fine-tuning through several data sets, measured on the last one of each list.
 
     .venv/bin/python -m benchmarks.chains --data duke=<folder> --data market=<folder> --data msmt17=<folder> \
-        --method finetune-densenet161 --weights <file> --runs <folder> --log rows.jsonl
+        --weights <file> --runs <folder> --log table5.jsonl
+    .venv/bin/python -m benchmarks.chains --data a=<folder> --data b=<folder> --lists "a to b" b \
+        --methods finetune-resnet50 ptl-resnet50+std --weights <file> --runs <folder> --log rows.jsonl
 
-Every target is reached alone, from every other data set, from all others in every order, and from the others joined
-("Market-Duke to MSMT17" of the paper is `market+duke to msmt17`). Lists that begin alike share what they share: each
-stage is trained once, in a folder of its own below `--runs`, from whose checkpoint it goes on or comes back. A row that
-is in `--log` is not measured again; a log and its folder belong to one set of options but for method and seeds. The
-paper's PTL+STD rows are not among them: they take a teacher.
+Without `--lists`, those of the table whose data sets are given, by the names above; without `--methods`, its rows of
+each list. The stages of a list are trained one after the other, joined data sets (`a+b`) as one. The network of a
+`ptl-` method after the whole list teaches that of its `+std`, a plain one that came by the same list: its stages before
+the last are trained without a teacher, as the paper's section 5.8 has it.
+
+A stage is trained once, in a folder of its own in `--runs`; lists that begin alike share what they share. Every row's
+line is appended to `--log`; one that is there with the same settings is not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import hashlib
 import json
-import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from reid_core.backbones.weights import Transfer
+from benchmarks.accuracy import Row, as_model, read_or_run, span, test
 from reid_core.data.contents import Contents
+from reid_core.data.joining import join
 from reid_core.data.reader import read
-from reid_core.data.records import Picture
-from reid_core.evaluation.ranking import encode_labels, evaluate
 from reid_core.methods import METHODS
-from reid_core.retrieval.encoder import Encoder
+from reid_core.methods.distillation import settle
 from reid_core.settings import override
 from reid_core.training.initial import from_file, from_network
 from reid_core.training.loop import Plan, Result, fit
-from reid_core.training.precision import resolve_device, resolve_dtype
+from reid_core.training.precision import resolve_device
 
-Stage = tuple[str, ...]
-"""The data sets of a stage by name; several are joined."""
+STD = "+std"
+PLAIN, PTL, STUDENT = "finetune-densenet161", "ptl-densenet161", "ptl-densenet161" + STD
+
+TABLE_5 = {
+    "market+duke to msmt17": {PLAIN: (0.4112, 0.7249), STUDENT: (0.4253, 0.7411)},
+    "market to duke to msmt17": {PLAIN: (0.4122, 0.7278), STUDENT: (0.4234, 0.7360)},
+    "duke to market to msmt17": {PLAIN: (0.4180, 0.7300), STUDENT: (0.4273, 0.7431)},
+    "duke to market": {PTL: (0.7600, 0.9130), STUDENT: (0.7550, 0.9110)},
+    "duke to msmt17 to market": {PTL: (0.7790, 0.9160), STUDENT: (0.7740, 0.9160)},
+}
+"""List -> method -> the paper's mAP and rank-1."""
 
 
 def main() -> None:
     options = parse_options()
-    data = {name: read(Path(folder)) for name, folder in (pair.split("=", 1) for pair in options.data)}
-    log = Path(options.log)
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    lists = [each for target in options.targets or data for each in fine_tuning_lists(target, [*data])]
-    for seed, chain in itertools.product(options.seeds, lists):
-        place = {"method": options.method, "list": title(chain), "seed": seed}
-        if any(place.items() <= row.items() for row in rows):
-            continue
-        row = place | measure(train(chain, data, seed, options), data[chain[-1][0]], options)
-        rows.append(row)
-        with log.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
-    print_table(rows)
+    data = {name: read(Path(folder)) for name, folder in options.data.items()}
+    chosen = [(order, method) for order in options.lists for method in options.methods or rows_of(order)]
+    runs = [describe(method, order, seed, options) for seed in options.seeds for order, method in chosen]
+    rows = read_or_run(Path(options.log), runs, lambda run: train_and_test(run, data, options))
+    print_table(chosen, rows)
 
 
-def fine_tuning_lists(target: str, names: Sequence[str]) -> Iterator[list[Stage]]:
-    """Every list that ends with `target`: each order of any of the others before it, and all others joined."""
-    others = [name for name in names if name != target]
-    for length in range(len(others) + 1):
-        for before in itertools.permutations(others, length):
-            yield [*((name,) for name in before), (target,)]
-    if len(others) > 1:
-        yield [tuple(others), (target,)]
+def rows_of(order: str) -> Sequence[str]:
+    """The table's methods of a list; of one that it does not have, each."""
+    return list(TABLE_5.get(order, (PLAIN, PTL, STUDENT)))
 
 
-def train(chain: Sequence[Stage], data: dict[str, Contents], seed: int, options: argparse.Namespace) -> Result:
-    """The chain's last network. What was trained before, for this list or another, comes back from its checkpoint."""
-    *before, stage = chain
-    folder = Path(options.runs, options.method, str(seed), *("+".join(each) for each in chain))
-    folder.mkdir(parents=True, exist_ok=True)
+def describe(method: str, order: str, seed: int, options: argparse.Namespace) -> Row:
+    """What tells this training from any other."""
+    folders = {name: options.data[name] for name in data_sets(order)}
+    place = {"list": order, "method": method, "data": folders, "weights": options.weights, "seed": seed}
+    return place | {"settings": settings_of(method, options.settings)}
+
+
+def settings_of(method: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in full of every method that takes part, by its name."""
+    last, before, teacher = taking_part(method)
+    settings = {name: override(METHODS[name].recipe, changes) for name in (before, teacher) if name}
+    if teacher:
+        settings[last] = settle(changes, teacher, settings[teacher])
+    return {name: each.model_dump(mode="json") for name, each in settings.items()}
+
+
+def taking_part(method: str) -> tuple[str, str, str | None]:
+    """The methods of the last stage, of those before it, and of the teacher."""
+    teacher = method.removesuffix(STD)
+    if teacher == method:
+        return method, method, None
+    return "std", str(settle({}, teacher, METHODS[teacher].recipe).student), teacher
+
+
+def train_and_test(run: Row, data: Mapping[str, Contents], options: argparse.Namespace) -> Row:
+    target = run["list"].split(" to ")[-1]
+    measured = test(*train(run, data, options), data[target])
+    print(run["list"], run["method"], f"seed {run['seed']}", measured, flush=True)
+    return measured
+
+
+def train(run: Row, data: Mapping[str, Contents], options: argparse.Namespace) -> tuple[Plan, Result]:
+    """The last stage's plan and what came of it; what was trained before comes back from its checkpoint."""
+
+    def train_other(method: str, order: str) -> tuple[Plan, Result]:
+        return train(describe(method, order, run["seed"], options), data, options)
+
+    earlier, _, stage = run["list"].rpartition(" to ")
+    last, before, teacher = taking_part(run["method"])
+    start = from_file(Path(options.weights)) if options.weights else None
     plan = Plan(
-        method=METHODS[options.method],
-        settings=settings_of(options),
-        pictures=joined(stage, data),
-        seed=seed,
-        device=resolve_device(options.device),
-        initialise=from_file(Path(options.weights)) if options.weights else None,
+        METHODS[last],
+        type(METHODS[last].recipe).model_validate(run["settings"][last]),
+        join({name: data[name].pictures["train"] for name in stage.split("+")}),
+        run["seed"],
+        resolve_device(options.device),
+        from_network(train_other(before, earlier)[1].network) if earlier else start,
+        as_model(*train_other(teacher, run["list"])) if teacher else None,
     )
-    if not before:
-        return fit(plan, folder)
-
-    def go_on(network: nn.Module) -> Transfer:
-        return from_network(train(before, data, seed, options).network)(network)
-
-    return fit(replace(plan, initialise=go_on), folder)
+    folder = Path(options.runs, hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16])
+    folder.mkdir(parents=True, exist_ok=True)
+    return plan, fit(plan, folder)
 
 
-def settings_of(options: argparse.Namespace) -> Any:
-    changes = {
-        "image": {"height": options.height, "width": options.width},
-        "schedule": {"epochs": options.epochs} | ({"base_lr": options.rate} if options.rate else {}),
-    }
-    backbone = {"backbone": options.backbone} if options.backbone else {}
-    batch = {"batch": {"size": options.batch}} if options.batch else {}
-    return override(METHODS[options.method].recipe, changes | backbone | batch)
+def data_sets(order: str) -> list[str]:
+    return order.replace(" to ", "+").split("+")
 
 
-def joined(stage: Stage, data: dict[str, Contents]) -> list[Picture]:
-    """The training pictures of a stage, people and cameras of different data sets kept apart."""
-    return [mark(picture, name) for name in stage for picture in data[name].pictures["train"]]
-
-
-def mark(picture: Picture, origin: str) -> Picture:
-    camera = f"{origin}/{picture.camera}" if picture.camera else ""
-    return replace(picture, identity=f"{origin}/{picture.identity}", camera=camera)
-
-
-def measure(result: Result, target: Contents, options: argparse.Namespace) -> dict[str, float]:
-    settings, device = settings_of(options), resolve_device(options.device)
-    dtype = resolve_dtype(settings.precision, device, settings.backbone)
-    encoder = Encoder(result.network, result.preprocessing, device, dtype)
-    splits = [target.pictures["query"], target.pictures["gallery"]]
-    query, gallery = (encoder.embed_files([picture.path for picture in split]) for split in splits)
-    metrics = evaluate(query, gallery, *encode_labels(*splits))
-    return {"mAP": round(metrics.mAP, 4), "rank1": round(metrics.cmc[1], 4)}
-
-
-def title(chain: Sequence[Stage]) -> str:
-    return " to ".join("+".join(stage) for stage in chain)
-
-
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    print("\nmean over seeds (lowest to highest)\n\n| method | fine-tuning list | seeds | mAP | rank-1 |")
-    print("|---|---|---|---|---|")
-    for method, order in dict.fromkeys((row["method"], row["list"]) for row in rows):
-        runs = [row for row in rows if (row["method"], row["list"]) == (method, order)]
-        print(f"| {method} | {order} | {len(runs)} | {summary(runs, 'mAP')} | {summary(runs, 'rank1')} |")
-
-
-def summary(runs: Sequence[dict[str, Any]], name: str) -> str:
-    values = [row[name] for row in runs]
-    return f"{statistics.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+def print_table(chosen: Sequence[tuple[str, str]], rows: Sequence[Row]) -> None:
+    print("\nmean over seeds (lowest to highest); on the right what the paper reports\n")
+    print("| method | fine-tuning list | seeds | mAP | rank-1 | paper: mAP, rank-1 |\n|---|---|---|---|---|---|")
+    for order, method in chosen:
+        of_row = [row for row in rows if (row["list"], row["method"]) == (order, method)]
+        shown = [str(len(of_row)), span(of_row, "mAP"), span(of_row, "rank1")]
+        paper = ", ".join(f"{value:.3f}" for value in TABLE_5.get(order, {}).get(method, ()))
+        print("| " + " | ".join([method, order, *shown, paper]) + " |")
 
 
 def parse_options() -> argparse.Namespace:
+    methods = [name for name in METHODS if METHODS[name].settle is None]
+    methods += [name + STD for name in METHODS if name.startswith("ptl-")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", required=True, metavar="NAME=FOLDER")
-    parser.add_argument("--targets", nargs="+", help="data sets that lists end with; left out: each of them")
-    parser.add_argument(
-        "--method", default="finetune-densenet161", choices=[name for name in METHODS if METHODS[name].settle is None]
-    )
-    parser.add_argument("--epochs", type=int, default=30, help="of every stage")
+    parser.add_argument("--lists", nargs="+", metavar="LIST", help='as "duke to market" or "market+duke to msmt17"')
+    parser.add_argument("--methods", nargs="+", choices=methods)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--weights", help="safetensors file to start from; left out: random weights")
-    parser.add_argument("--backbone", help="left out: the method's")
-    parser.add_argument("--batch", type=int, help="pictures in a batch; left out: the method's")
-    parser.add_argument("--rate", type=float, help="base learning rate; left out: the method's")
-    parser.add_argument("--height", type=int, default=256)
-    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="what differs from the recipes")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--runs", default="chains", help="folder of the stages' checkpoints")
-    parser.add_argument("--log", default="chains.jsonl")
-    return parser.parse_args()
+    parser.add_argument("--runs", required=True, help="folder of the stages' checkpoints")
+    parser.add_argument("--log", required=True, help="file of one line a row")
+    options = parser.parse_args()
+    options.data = dict(pair.split("=", 1) for pair in options.data)
+    options.lists = options.lists or [order for order in TABLE_5 if set(data_sets(order)) <= set(options.data)]
+    if not options.lists:
+        parser.error(f"no list of the table is of {', '.join(options.data)}; give --lists")
+    if unknown := {name for order in options.lists for name in data_sets(order)} - set(options.data):
+        parser.error(f"unknown data sets {', '.join(sorted(unknown))}; known: {', '.join(options.data)}")
+    if joined := [order for order in options.lists if "+" in order.split(" to ")[-1]]:
+        parser.error(f"list {joined[0]!r} ends with joined data sets; end it with the one to measure on")
+    return options
 
 
 if __name__ == "__main__":

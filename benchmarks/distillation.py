@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import Row, read_or_run, span, test, train
+from benchmarks.accuracy import Row, as_model, read_or_run, span, test, train
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.methods import METHODS
-from reid_core.model import Model, load_model, save_model
+from reid_core.model import Model
 from reid_core.settings import TrainingSettings, override
 from reid_core.training.initial import from_file
-from reid_core.training.loop import Plan, Result
+from reid_core.training.loop import Plan
 from reid_core.training.precision import resolve_device
 
 TRAINED = ("plain", "ptl", "student")
@@ -34,20 +33,23 @@ METHOD = {"plain": "finetune-resnet50", "ptl": "ptl-resnet50", "student": "std"}
 def main() -> None:
     options = parse_options()
     data = read(Path(options.data))
-    runs = [{"seed": seed, "data": options.data, "settings": describe(options)} for seed in options.seeds]
+    same = {"data": options.data, "weights": options.weights, "settings": describe(options)}
+    runs = [same | {"seed": seed} for seed in options.seeds]
     rows = read_or_run(Path(options.log), runs, lambda run: train_and_test(run, data, options))
     print_table(rows)
 
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
-    """Settings of all three: the recipe with what the options and `--settings` say."""
+    """Settings of each in full: the plain method's recipe with what the options and `--settings` say."""
     common = {
         "backbone": options.backbone,
         "image": {"height": options.height, "width": options.width},
         "schedule": {"epochs": options.epochs},
     }
-    plain = override(METHODS["finetune-resnet50"].recipe, common)
-    return override(plain, json.loads(options.settings)).model_dump(mode="json")
+    plain = override(override(METHODS[METHOD["plain"]].recipe, common), json.loads(options.settings))
+    same = plain.model_dump(mode="json")
+    changes = {"plain": same, "ptl": same, "student": same | {"student": METHOD["plain"]}}
+    return {name: override(METHODS[METHOD[name]].recipe, changes[name]).model_dump(mode="json") for name in TRAINED}
 
 
 def train_and_test(run: Row, data: Contents, options: argparse.Namespace) -> Row:
@@ -55,7 +57,7 @@ def train_and_test(run: Row, data: Contents, options: argparse.Namespace) -> Row
     teacher: Model | None = None
     for name in TRAINED:
         method = METHODS[METHOD[name]]
-        settings = override(method.recipe, run["settings"] | ({"student": METHOD["plain"]} if teacher else {}))
+        settings = type(method.recipe).model_validate(run["settings"][name])
         plan = make_plan(name, settings, run["seed"], data, teacher, options)
         began = time.monotonic()
         result = train(plan)
@@ -81,19 +83,6 @@ def make_plan(
     initialise = from_file(Path(options.weights)) if options.weights else None
     device = resolve_device(options.device)
     return Plan(METHODS[METHOD[name]], settings, data.pictures["train"], seed, device, initialise, teacher)
-
-
-def as_model(plan: Plan, result: Result) -> Model:
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(
-            Path(folder),
-            result.network,
-            method=plan.method.name,
-            settings=plan.settings,
-            num_classes=result.num_classes,
-            preprocessing=result.preprocessing,
-        )
-        return load_model(Path(folder), plan.device)
 
 
 def print_table(rows: list[Row]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from reid_core.data.records import DISTRACTOR, Picture, Split
+from reid_core.data.joining import join
+from reid_core.data.records import Picture, Split
 from service.db.tables import Dataset, DatasetImage
 
 
@@ -35,19 +35,5 @@ def pictures(session: Session, dataset: Dataset, split: Split) -> list[Picture]:
 
 
 def joined_pictures(session: Session, datasets: Sequence[Dataset], split: Split) -> list[Picture]:
-    """The split of several data sets as one; identities and cameras of different sets stay different.
-
-    Labels are prefixed by the data set's id. An unknown camera stays unknown and a distractor a distractor. A data set
-    alone keeps its labels.
-    """
-    if len(datasets) == 1:
-        return pictures(session, datasets[0], split)
-    return [_mark(picture, dataset.id) for dataset in datasets for picture in pictures(session, dataset, split)]
-
-
-def _mark(picture: Picture, origin: str) -> Picture:
-    return replace(
-        picture,
-        identity=picture.identity if picture.identity == DISTRACTOR else f"{origin}/{picture.identity}",
-        camera=f"{origin}/{picture.camera}" if picture.camera else "",
-    )
+    """The split of several data sets as one, as `join` does it; labels are prefixed by the data set's id."""
+    return join({dataset.id: pictures(session, dataset, split) for dataset in datasets})
