@@ -68,25 +68,27 @@ def describe(method: str, trained_on: str, pictures: Sequence[Picture], seed: in
         "backbone": options.backbone,
         "image": {"height": options.height, "width": options.width},
         "batch": {"identities": options.identities, "images_per_identity": options.images_per_identity},
-        "schedule": {"epochs": count_epochs(method, pictures, options)},
         "normalisation": "imagenet",
         "augmentation": {"padding": 6},
     }
     if method != "bnneck":
         common["last_stride"] = options.last_stride
     settings = override(override(METHODS[method].recipe, common), RECIPES[method])
+    settings = override(settings, lengthen(method, pictures, options))
     place = {"method": method, "trained_on": trained_on, "seed": seed, "weights": options.weights}
     return place | {"settings": settings.model_dump(mode="json")}
 
 
-def count_epochs(method: str, pictures: Sequence[Picture], options: argparse.Namespace) -> int:
-    """An epoch of PK sampling has every picture about once, one of graph sampling, after its first, a batch for every
-    identity."""
+def lengthen(method: str, pictures: Sequence[Picture], options: argparse.Namespace) -> dict[str, Any]:
+    """Epochs for about as many steps. One of PK sampling has every picture about once, one of graph sampling a batch
+    for every identity; on Market-1501 the paper's first epoch, of PK sampling, has 200 steps."""
     per_batch: int = options.identities * options.images_per_identity
     steps, batches = int(options.steps), len(pictures) / per_batch
     if method != "qaconv-gs":
-        return max(1, round(steps / batches))
-    return max(1, 1 + round((steps - batches) / len({picture.identity for picture in pictures})))
+        return {"schedule": {"epochs": max(1, round(steps / batches))}}
+    identities = len({picture.identity for picture in pictures})
+    first = max(1, round(options.pk_steps / batches))
+    return {"pk_epochs": first, "schedule": {"epochs": first + max(1, round((steps - first * batches) / identities))}}
 
 
 def train_and_test(run: Row, worlds: Mapping[str, Contents], options: argparse.Namespace) -> Row:
@@ -183,6 +185,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument("--pk-steps", type=int, default=200, help="of these, PK sampled before graph sampling begins")
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", help="safetensors file; left out: random weights")
     parser.add_argument("--height", type=int, default=128)
