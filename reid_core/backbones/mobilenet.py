@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision import models
 
+from reid_core.backbones.stride import remove_stride
+
 _STEM_END = 2
 _STAGE_ENDS = (4, 7, 14, 19)
 
@@ -23,13 +25,13 @@ class MobileNetV2(nn.Module):
         self.features = models.mobilenet_v2(weights=None).features
         self.channels: tuple[int, ...] = (24, 32, 96, 1280)
         if last_stride == 1:
-            self._remove_stride(_STAGE_ENDS[2])
+            remove_stride(self.features[_STAGE_ENDS[2]])
 
     def drop_last_stage(self, last_stride: int) -> None:
         """For methods that take the third stage's map; forward then gives three maps, the last at stride 16 (8 with
         `last_stride=1`)."""
         if last_stride == 1:
-            self._remove_stride(_STAGE_ENDS[1])
+            remove_stride(self.features[_STAGE_ENDS[1]])
         self.channels = self.channels[:3]
         self.features = self.features[: _STAGE_ENDS[2]]
 
@@ -50,8 +52,3 @@ class MobileNetV2(nn.Module):
             maps.append(current)
             start = end
         return tuple(maps)
-
-    def _remove_stride(self, block: int) -> None:
-        for convolution in self.features[block].modules():
-            if isinstance(convolution, nn.Conv2d):
-                convolution.stride = (1, 1)

@@ -7,6 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision import models
 
+from reid_core.backbones.stride import remove_stride
+
 Depth = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
 
@@ -24,7 +26,7 @@ class ResNet(nn.Module):
         super().__init__()
         network = models.get_model(depth, weights=None)
         if last_stride == 1:
-            _remove_stride(network.layer4[0])
+            remove_stride(network.layer4[0])
         self.conv1, self.bn1 = network.conv1, network.bn1
         self.relu, self.maxpool = network.relu, network.maxpool
         self.layer1, self.layer2 = network.layer1, network.layer2
@@ -37,7 +39,7 @@ class ResNet(nn.Module):
         """For methods that take the third stage's map; forward then gives three maps, the last at stride 16 (8 with
         `last_stride=1`)."""
         if last_stride == 1:
-            _remove_stride(self.layer3[0])
+            remove_stride(self.layer3[0])
         self.layer4 = None
         self.channels = self.channels[:3]
 
@@ -55,9 +57,3 @@ class ResNet(nn.Module):
         second = self.layer2(first)
         third = self.layer3(second)
         return (first, second, third) if self.layer4 is None else (first, second, third, self.layer4(third))
-
-
-def _remove_stride(block: nn.Module) -> None:
-    for convolution in block.modules():
-        if isinstance(convolution, nn.Conv2d):
-            convolution.stride = (1, 1)
