@@ -75,8 +75,9 @@ def describe(method: str, trained_on: str, pictures: Sequence[Picture], seed: in
         common["last_stride"] = options.last_stride
     settings = override(override(METHODS[method].recipe, common), RECIPES[method])
     settings = override(settings, lengthen(method, pictures, options))
+    tested = {"worlds": sorted(options.world), "candidates": options.candidates}
     place = {"method": method, "trained_on": trained_on, "seed": seed, "weights": options.weights}
-    return place | {"settings": settings.model_dump(mode="json")}
+    return place | tested | {"settings": settings.model_dump(mode="json")}
 
 
 def lengthen(method: str, pictures: Sequence[Picture], options: argparse.Namespace) -> dict[str, Any]:
