@@ -48,7 +48,8 @@ class IdentityBatch(Part):
             return values
         if size % each:
             raise ValueError(f"a batch of size {size} cannot be divided into groups of {each} pictures")
-        return {**values, "identities": size // each}
+        # Not kept: it would go before the identities of a later change.
+        return {**values, "identities": size // each, "size": None}
 
     @property
     def num_pictures(self) -> int:

@@ -56,6 +56,9 @@ class PyramidHead(nn.Module):
         logits = torch.bmm(kept.transpose(0, 1), self.classifier)  # (N, B, C)
         return PyramidOutput(features, logits.transpose(0, 1))
 
+    def extra_repr(self) -> str:
+        return f"parts={self.parts}, levels={self.levels}"
+
     def _pool(self, feature_map: Tensor) -> Tensor:
         """Average + maximum of every branch's window: (N, B, c) float32."""
         height, width = feature_map.shape[2:]

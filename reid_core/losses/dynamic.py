@@ -88,13 +88,17 @@ class DynamicLosses(nn.Module):
         focal = self.settings.enabled and self.settings.weighting == "focal"
         return self._focal_weights() if focal else {self.primary: 1.0, self.secondary: 1.0}
 
+    def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """`weights`; without a secondary loss those of the primary loss alone."""
+        return self.weights() if self.secondary in losses else {self.primary: 1.0, self.secondary: 0.0}
+
     def step(self, losses: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted terms to minimise, and what to record of this step; then `update`.
 
         The terms are `weighted_<name>` of losses that count. Recorded are the plain losses, `both_losses` (1 or 0) and
         `measures`. `losses` has the primary one and, where the batch allows it, the secondary one.
         """
-        weights = self.weights() if self.secondary in losses else {self.primary: 1.0, self.secondary: 0.0}
+        weights = self.weigh(losses)
         terms = {f"weighted_{name}": weights[name] * value for name, value in losses.items() if weights[name] > 0}
         plain = {name: value.detach() for name, value in losses.items()}
         self.update({name: float(value) for name, value in plain.items()})

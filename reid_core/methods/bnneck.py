@@ -135,7 +135,7 @@ class BnneckCriterion(nn.Module):
             return Losses(losses | self._center_loss(feature, batch, 1.0), accuracies)
         if not hardest.valid.any():
             del losses["triplet_loss"]
-        scale = self.dynamic.weights()["triplet_loss"] if "triplet_loss" in losses else 0.0
+        scale = self.dynamic.weigh(losses)["triplet_loss"]
         terms, measures = self.dynamic.step(losses)
         return Losses(terms | self._center_loss(feature, batch, scale), accuracies | measures)
 

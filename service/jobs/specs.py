@@ -126,7 +126,7 @@ def _vary(method: Method, common: TrainingSettings, changes: Mapping[str, Any]) 
     """The job's settings with a stage's changes, which must leave the network as it is."""
     try:
         chosen = override(common, changes)
-        same = _shapes(method, chosen) == _shapes(method, common)
+        same = _outline(method, chosen) == _outline(method, common)
     except CoreError as error:
         raise problem_from_core(error, below="/settings") from error
     if not same:
@@ -153,18 +153,21 @@ def _resolve_settings(body: TrainBody, teacher: Model | None) -> tuple[Method, T
         ) from error
     try:
         chosen = _settle(method, body.settings, teacher)
-        _shapes(method, chosen)
+        _outline(method, chosen)
     except CoreError as error:
         raise problem_from_core(error, below="/settings") from error
     return method, chosen
 
 
 @lru_cache(maxsize=64)
-def _shapes(method: Method, settings: TrainingSettings) -> dict[str, torch.Size]:
-    """Of every tensor of the network; raises `SettingsError` for settings that are fine alone, impossible together."""
+def _outline(method: Method, settings: TrainingSettings) -> tuple[str, dict[str, torch.Size]]:
+    """The network's layers, strides and all, and the shape of every tensor, that tell whether another is the same.
+
+    Raises `SettingsError` for settings that are fine alone, impossible together.
+    """
     with torch.device("meta"):  # without memory
         network = method.build_network(settings, _ANY_CLASSES)
-    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+    return repr(network), {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def _settle(method: Method, asked: dict[str, Any], teacher: Model | None) -> TrainingSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from reid_core.training.progress import Progress
 from tests.reid_core.pictures import make_pictures
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL: dict[str, Any] = {
     "backbone": "resnet18",
     "image": {"height": 32, "width": 16},
@@ -29,14 +29,6 @@ SMALL: dict[str, Any] = {
     "augmentation": {"padding": 1},
     "precision": "fp32",
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def plan(folder: Path, identities: int, *, method: str = "finetune-resnet50", **changes: Any) -> Plan:

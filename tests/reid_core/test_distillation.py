@@ -131,7 +131,24 @@ def test_training_leaves_the_teacher_as_it_is_and_saves_nothing_of_it(name: str,
     saved = torch.load(tmp_path / CHECKPOINT_NAME, weights_only=True)
     assert set(saved["criterion"]) == {"projection.weight"}
     assert saved["network"].keys() == result.network.state_dict().keys()
-    assert len(result.history["distillation_loss"]) > 1
+
+
+def test_a_student_comes_to_say_what_its_teacher_says() -> None:
+    teacher = make_teacher()
+    settings = override(STD.recipe, {**SMALL, "balance": 1.0, "schedule": {"base_lr": 0.1}})
+    torch.manual_seed(2)
+    student = STD.build_network(settings, 4)
+    criterion = STD.build_criterion(settings, 4, student, Teacher(teacher.network, torch.float32))
+    (optimizer,) = STD.build_optimizers(settings, student, criterion)
+    batch = Batch(random(12, 3, 32, 16, seed=0), torch.arange(12) % 4, torch.zeros(12, dtype=torch.long))
+    apart = list[float]()
+    for step in range(40):
+        loss = criterion(student(batch.images), batch, Moment(0, step)).terms["distillation_loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        apart.append(loss.item())
+    assert apart[-1] < 0.5 * apart[0]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,25 +25,12 @@ from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import IdentityBatch, TrainingSettings, override
 from reid_core.training.loop import Observer, Plan, Result, fit
 from tests.reid_core.pictures import make_pictures
+from tests.reid_core.small import SMALL
 
 CPU = torch.device("cpu")
-SMALL: dict[str, Any] = {
-    "backbone": "resnet18",
-    "image": {"height": 32, "width": 16},
-    "batch": {"identities": 4, "images_per_identity": 3},
-    "schedule": {"epochs": 4, "base_lr": 2e-3, "warmup": 0.0, "decay_at": []},
-    "precision": "fp32",
-}
+pytestmark = pytest.mark.usefixtures("one_thread")
 CURVES = {f"{loss}_loss{part}" for loss in ("identity", "triplet") for part in ("", "_k", "_p", "_fl")}
 IDENTITIES = np.repeat(np.arange(7), 9)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=["bnneck", "bnneck-camera"])

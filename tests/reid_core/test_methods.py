@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,10 @@ from reid_core.sampling import Epoch
 from reid_core.settings import TrainingSettings, override
 from reid_core.training.loop import Observer, Plan, Result, fit
 from tests.reid_core.pictures import make_pictures
+from tests.reid_core.small import SMALL
 
 CPU = torch.device("cpu")
-SMALL: dict[str, Any] = {
-    "backbone": "resnet18",
-    "image": {"height": 32, "width": 16},
-    "batch": {"identities": 4, "images_per_identity": 3},
-    "schedule": {"epochs": 4, "base_lr": 2e-3, "warmup": 0.0, "decay_at": []},
-    "augmentation": {"padding": 1},
-    "precision": "fp32",
-}
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 RANDOM: dict[str, Any] = {"batch": {"size": 12}, "schedule": SMALL["schedule"] | {"base_lr": 0.01}}
 SMALL_OF: dict[str, dict[str, Any]] = {
     "pyramid": {"parts": 2, "levels": "11", "width": 16, "schedule": SMALL["schedule"] | {"base_lr": 0.05}},
@@ -51,14 +43,6 @@ SMALL_OF: dict[str, dict[str, Any]] = {
 @pytest.fixture(params=list(METHODS))
 def method(request: pytest.FixtureRequest) -> Method:
     return METHODS[request.param]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small(method: Method) -> TrainingSettings:

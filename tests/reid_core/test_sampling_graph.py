@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from reid_core.errors import CoreError
+from reid_core.methods import METHODS
 from reid_core.sampling import Draw
 from reid_core.sampling.graph import draw_graph_batches
-from reid_core.settings import IdentityBatch
+from reid_core.settings import IdentityBatch, override
 
 
 def on_a_line(identities: NDArray[np.int64]) -> object:
@@ -89,3 +90,9 @@ def test_a_size_that_cannot_be_divided_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValidationError, match="size 30 cannot be divided into groups of 4"):
         IdentityBatch.model_validate({"identities": 16, "images_per_identity": 4, "size": 30})
     assert IdentityBatch.model_validate({"identities": 16, "images_per_identity": 4, "size": 32}).identities == 8
+
+
+def test_a_later_change_of_the_identities_goes_before_an_earlier_size() -> None:
+    sized = override(METHODS["qaconv-gs"].recipe, {"batch": {"size": 32}})
+    changed = override(sized, {"batch": {"identities": 2}})
+    assert [settings.model_dump()["batch"]["identities"] for settings in (sized, changed)] == [8, 2]

@@ -284,6 +284,18 @@ def test_the_estimate_of_a_chain_adds_up_its_stages(client: httpx.Client, chaine
             {"chain": [{"dataset": "lobby"}, {"dataset": "lobby", "settings": {"backbone": "resnet18"}}]},
             ["/chain/1/settings"],
         ),
+        (  # tensors of the same shapes, other strides
+            {"chain": [{"dataset": "lobby"}, {"dataset": "lobby", "settings": {"last_stride": 2}}]},
+            ["/chain/1/settings"],
+        ),
+        (  # three windows of one stripe, two of two and one of three
+            {
+                "method": "pyramid",
+                "settings": {"parts": 3, "levels": "100", "batch": {"identities": 2}},
+                "chain": [{"dataset": "lobby"}, {"dataset": "lobby", "settings": {"levels": "011"}}],
+            },
+            ["/chain/1/settings"],
+        ),
         (
             {"chain": [{"dataset": "lobby"}, {"dataset": "lobby", "settings": {"batch": {"identities": 4}}}]},
             ["/chain/1/settings/batch/identities"],
