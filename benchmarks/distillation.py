@@ -2,9 +2,10 @@
 
     .venv/bin/python -m benchmarks.distillation --data <folder> --weights <file> --log runs.jsonl
 
-A seed trains the plain network, the same network with cells, and the plain one again as its student (`std`), all with
-the same pictures, batches and number of epochs. Its line is appended to `--log`, so an interrupted table goes on where
-it was. Tables 1 and 2 of the paper have the order plain < student, PTL.
+A seed trains the plain network, the same network with cells, the plain one again as its student (`std`), and the one
+with cells and without their latent state, all with the same pictures, batches and number of epochs. Its line is
+appended to `--log`, so an interrupted table goes on where it was. Tables 1 and 2 of the paper have the order plain <
+student, PTL.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ from reid_core.training.initial import from_file
 from reid_core.training.loop import Plan
 from reid_core.training.precision import resolve_device
 
-TRAINED = ("plain", "ptl", "student")
-METHOD = {"plain": "finetune-resnet50", "ptl": "ptl-resnet50", "student": "std"}
+METHOD = {"plain": "finetune-resnet50", "ptl": "ptl-resnet50", "student": "std", "ptl-stateless": "ptl-resnet50"}
 """With any backbone."""
 
 
@@ -48,14 +48,17 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     }
     plain = override(override(METHODS[METHOD["plain"]].recipe, common), json.loads(options.settings))
     same = plain.model_dump(mode="json")
-    changes = {"plain": same, "ptl": same, "student": same | {"student": METHOD["plain"]}}
-    return {name: override(METHODS[METHOD[name]].recipe, changes[name]).model_dump(mode="json") for name in TRAINED}
+    changes: dict[str, Any] = {"student": {"student": METHOD["plain"]}, "ptl-stateless": {"carry_state": False}}
+    recipes = {name: METHODS[method].recipe for name, method in METHOD.items()}
+    return {
+        name: override(recipe, same | changes.get(name, {})).model_dump(mode="json") for name, recipe in recipes.items()
+    }
 
 
 def train_and_test(run: Row, data: Contents, options: argparse.Namespace) -> Row:
     measured: Row = {}
     teacher: Model | None = None
-    for name in TRAINED:
+    for name in METHOD:
         method = METHODS[METHOD[name]]
         settings = type(method.recipe).model_validate(run["settings"][name])
         plan = make_plan(name, settings, run["seed"], data, teacher, options)
@@ -88,7 +91,7 @@ def make_plan(
 def print_table(rows: list[Row]) -> None:
     print(f"\nmean over {len(rows)} seeds (lowest to highest)\n")
     print("| trained | parameters | mAP | rank-1 | seconds |\n|---|---|---|---|---|")
-    for name in TRAINED:
+    for name in METHOD:
         of_name = [row[name] for row in rows]
         shown = [span(of_name, measure) for measure in ("mAP", "rank1", "seconds")]
         print("| " + " | ".join([name, f"{of_name[0]['parameters']:,}", *shown]) + " |")
