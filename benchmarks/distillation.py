@@ -61,7 +61,7 @@ def train_and_test(run: Row, data: Contents, options: argparse.Namespace) -> Row
     for name in METHOD:
         method = METHODS[METHOD[name]]
         settings = type(method.recipe).model_validate(run["settings"][name])
-        plan = make_plan(name, settings, run["seed"], data, teacher, options)
+        plan = make_plan(name, settings, run["seed"], data, teacher if name == "student" else None, options)
         began = time.monotonic()
         result = train(plan)
         parameters = sum(parameter.numel() for parameter in result.network.parameters())
