@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.distillation --data <folder> --weights <file> --log runs.jsonl
 
 A seed trains the plain network, the same network with cells, the plain one again as its student (`std`), and the one
-with cells and without their latent state, all with the same pictures, batches and number of epochs. Its line is
+with cells and without their latent state, all with the same pictures, batches and number of epochs. Every line is
 appended to `--log`, so an interrupted table goes on where it was. Tables 1 and 2 of the paper have the order plain <
 student, PTL.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.methods import METHODS
 from reid_core.model import Model
-from reid_core.settings import TrainingSettings, override
+from reid_core.settings import override
 from reid_core.training.initial import from_file
 from reid_core.training.loop import Plan
 from reid_core.training.precision import resolve_device
@@ -33,13 +34,12 @@ METHOD = {"plain": "finetune-resnet50", "ptl": "ptl-resnet50", "student": "std",
 def main() -> None:
     options = parse_options()
     data = read(Path(options.data))
-    same = {"data": options.data, "weights": options.weights, "settings": describe(options)}
-    runs = [same | {"seed": seed} for seed in options.seeds]
-    rows = read_or_run(Path(options.log), runs, lambda run: train_and_test(run, data, options))
-    print_table(rows)
+    settings = describe(options)
+    rows = read_or_run(Path(options.log), list_runs(settings, options), Trainer(data, settings, options).train_and_test)
+    print_table(rows, len(options.seeds))
 
 
-def describe(options: argparse.Namespace) -> dict[str, Any]:
+def describe(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Settings of each in full: the plain method's recipe with what the options and `--settings` say."""
     common = {
         "backbone": options.backbone,
@@ -55,44 +55,57 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def train_and_test(run: Row, data: Contents, options: argparse.Namespace) -> Row:
-    measured: Row = {}
-    teacher: Model | None = None
-    for name in METHOD:
-        method = METHODS[METHOD[name]]
-        settings = type(method.recipe).model_validate(run["settings"][name])
-        plan = make_plan(name, settings, run["seed"], data, teacher if name == "student" else None, options)
+def list_runs(settings: dict[str, dict[str, Any]], options: argparse.Namespace) -> list[Row]:
+    """What tells each run from any other."""
+    same = {"data": options.data, "weights": options.weights}
+    taught = {"student": {"teacher": settings["ptl"]}}
+    return [
+        same | {"seed": seed, "trained": name, "settings": settings[name]} | taught.get(name, {})
+        for seed in options.seeds
+        for name in METHOD
+    ]
+
+
+class Trainer:
+    """Trains one run after the other and keeps the teachers."""
+
+    def __init__(self, data: Contents, settings: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
+        self.data, self.settings = data, settings
+        self.device = resolve_device(options.device)
+        self.initialise = from_file(Path(options.weights)) if options.weights else None
+        self.teachers: dict[int, Model] = {}
+
+    def train_and_test(self, run: Row) -> Row:
+        name, seed = run["trained"], run["seed"]
         began = time.monotonic()
+        plan = self._plan(name, seed, self._teach(seed) if name == "student" else None)
         result = train(plan)
-        parameters = sum(parameter.numel() for parameter in result.network.parameters())
-        measured[name] = test(plan, result, data) | {
-            "parameters": parameters,
-            "seconds": round(time.monotonic() - began),
-        }
-        print(f"seed {run['seed']}", name, measured[name], flush=True)
         if name == "ptl":
-            teacher = as_model(plan, result)
-    return measured
+            self.teachers[seed] = as_model(plan, result)
+        parameters = sum(parameter.numel() for parameter in result.network.parameters())
+        seconds = round(time.monotonic() - began)
+        measured = test(plan, result, self.data) | {"parameters": parameters, "seconds": seconds}
+        print(f"seed {seed}", name, measured, flush=True)
+        return measured
+
+    def _teach(self, seed: int) -> Model:
+        """The PTL network of this seed, trained again where an earlier call of this script trained it."""
+        if seed not in self.teachers:
+            plan = self._plan("ptl", seed)
+            self.teachers[seed] = as_model(plan, train(plan))
+        return self.teachers[seed]
+
+    def _plan(self, name: str, seed: int, teacher: Model | None = None) -> Plan:
+        method = METHODS[METHOD[name]]
+        settings = type(method.recipe).model_validate(self.settings[name])
+        return Plan(method, settings, self.data.pictures["train"], seed, self.device, self.initialise, teacher)
 
 
-def make_plan(
-    name: str,
-    settings: TrainingSettings,
-    seed: int,
-    data: Contents,
-    teacher: Model | None,
-    options: argparse.Namespace,
-) -> Plan:
-    initialise = from_file(Path(options.weights)) if options.weights else None
-    device = resolve_device(options.device)
-    return Plan(METHODS[METHOD[name]], settings, data.pictures["train"], seed, device, initialise, teacher)
-
-
-def print_table(rows: list[Row]) -> None:
-    print(f"\nmean over {len(rows)} seeds (lowest to highest)\n")
+def print_table(rows: Sequence[Row], seeds: int) -> None:
+    print(f"\nmean over {seeds} seeds (lowest to highest)\n")
     print("| trained | parameters | mAP | rank-1 | seconds |\n|---|---|---|---|---|")
     for name in METHOD:
-        of_name = [row[name] for row in rows]
+        of_name = [row for row in rows if row["trained"] == name]
         shown = [span(of_name, measure) for measure in ("mAP", "rank1", "seconds")]
         print("| " + " | ".join([name, f"{of_name[0]['parameters']:,}", *shown]) + " |")
 
@@ -106,9 +119,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--settings", default="{}", metavar="JSON", help="more settings, of all three")
+    parser.add_argument("--settings", default="{}", metavar="JSON", help="more settings, of all")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--log", required=True, help="file of one line a seed")
+    parser.add_argument("--log", required=True, help="file of one line a run")
     return parser.parse_args()
 
 
