@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 import tempfile
@@ -53,6 +54,13 @@ def as_model(plan: Plan, result: Result) -> Model:
             preprocessing=result.preprocessing,
         )
         return load_model(Path(folder), plan.device)
+
+
+def make_folder(runs: Path, training: Row) -> Path:
+    """The folder of a training's checkpoint: the same for the same values."""
+    folder = Path(runs, hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()[:16])
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def read_or_run(log: Path, runs: Sequence[Row], run: Callable[[Row], Row]) -> list[Row]:

@@ -17,13 +17,12 @@ line is appended to `--log`; one that is there with the same settings is not rep
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import Row, as_model, read_or_run, span, test
+from benchmarks.accuracy import Row, as_model, make_folder, read_or_run, span, test
 from reid_core.data.contents import Contents
 from reid_core.data.joining import join
 from reid_core.data.reader import read
@@ -110,9 +109,7 @@ def train(run: Row, data: Mapping[str, Contents], options: argparse.Namespace) -
         from_network(train_other(before, earlier)[1].network) if earlier else start,
         as_model(*train_other(teacher, run["list"])) if teacher else None,
     )
-    folder = Path(options.runs, hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16])
-    folder.mkdir(parents=True, exist_ok=True)
-    return plan, fit(plan, folder)
+    return plan, fit(plan, make_folder(options.runs, run))
 
 
 def data_sets(order: str) -> list[str]:

@@ -1,14 +1,17 @@
 """Direct cross-data-set accuracy: each method trained on one world, tested on every world, before and after matching.
 
     .venv/bin/python -m benchmarks.generalisation --world drawn=<folder> --world real=<folder> --weights <file> \
-        --log runs.jsonl
+        --runs <folder> --log rows.jsonl
 
 A world is a data set with train, query and gallery splits. Every (method, world, seed) is trained once, for about as
-many steps as the others; its line is appended to `--log`, so an interrupted table goes on where it was.
+many steps as the others, in a folder of its own in `--runs`, and tested on every world; its line is appended to
+`--log`. An interrupted table goes on where it was. As worlds are small, every picture of query and gallery splits is a
+query among all of them, other pictures of the same person by the same camera left out.
 
 First stages compare vectors derived from the map: `stripes` (the methods' own), `pooled`, and `learned`, whose training
-leaves the map as it is, so one run shows all three. "matched" orders the whole gallery by the same model's QAConv
-scores. Recall is the share of the matcher's 10 best that lie among a vector's `--candidates` best.
+leaves the map as it is, so one run shows all three. "matched" orders everything by the same model's QAConv scores,
+"re-ranked" only the `--candidates` best by stripes, as a search does. Recall is the share of the matcher's 10 best that
+lie among a vector's `--candidates` best.
 """
 
 from __future__ import annotations
@@ -24,19 +27,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.accuracy import Row, read_or_run, span, train
+from benchmarks.accuracy import Row, make_folder, read_or_run, span
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.data.records import Picture
 from reid_core.evaluation.metrics import Metrics
-from reid_core.evaluation.ranking import encode_labels, evaluate, evaluate_scores
+from reid_core.evaluation.ranking import Labels, encode_labels, evaluate, evaluate_scores
 from reid_core.heads.retrieval import RetrievalHead
-from reid_core.matching import FoldedHead, folded_scores
+from reid_core.matching import FoldedHead, symmetric_scores
 from reid_core.methods import METHODS
 from reid_core.retrieval.encoder import Encoder, Encoding
 from reid_core.settings import TrainingSettings, override
 from reid_core.training.initial import from_file
-from reid_core.training.loop import Plan
+from reid_core.training.loop import Plan, fit
 
 CPU = torch.device("cpu")
 BEST = 10
@@ -76,8 +79,10 @@ def describe(method: str, trained_on: str, pictures: Sequence[Picture], seed: in
     settings = override(override(METHODS[method].recipe, common), RECIPES[method])
     settings = override(settings, lengthen(method, pictures, options))
     tested = {"worlds": sorted(options.world), "candidates": options.candidates}
-    place = {"method": method, "trained_on": trained_on, "seed": seed, "weights": options.weights}
-    return place | tested | {"settings": settings.model_dump(mode="json")}
+    folder = dict(world.split("=", 1) for world in options.world)[trained_on]
+    training = {"method": method, "data": folder, "seed": seed, "weights": options.weights}
+    training["settings"] = settings.model_dump(mode="json")
+    return {"training": training, "trained_on": trained_on} | tested
 
 
 def lengthen(method: str, pictures: Sequence[Picture], options: argparse.Namespace) -> dict[str, Any]:
@@ -93,38 +98,51 @@ def lengthen(method: str, pictures: Sequence[Picture], options: argparse.Namespa
 
 
 def train_and_test(run: Row, worlds: Mapping[str, Contents], options: argparse.Namespace) -> Row:
-    method = METHODS[run["method"]]
-    settings: TrainingSettings = type(method.recipe).model_validate(run["settings"])
+    training, began = run["training"], time.monotonic()
+    method = METHODS[training["method"]]
+    settings: TrainingSettings = type(method.recipe).model_validate(training["settings"])
     initialise = from_file(Path(options.weights)) if options.weights else None
-    began = time.monotonic()
-    result = train(Plan(method, settings, worlds[run["trained_on"]].pictures["train"], run["seed"], CPU, initialise))
+    plan = Plan(method, settings, worlds[run["trained_on"]].pictures["train"], training["seed"], CPU, initialise)
+    result = fit(plan, make_folder(options.runs, training))
     seconds, steps = round(time.monotonic() - began), len(result.history["loss"])
     encoder = Encoder(result.network, result.preprocessing, CPU, torch.float32)
     head = method.matching_head(result.network) if method.matching_head else None
     tests = {name: test(encoder, world, head, options.candidates) for name, world in worlds.items()}
-    print(run["method"], run["trained_on"], f"seed {run['seed']}", f"{seconds} s", tests, flush=True)
+    print(training["method"], run["trained_on"], f"seed {training['seed']}", f"{seconds} s", tests, flush=True)
     return {"seconds": seconds, "steps": steps, "tests": tests}
 
 
 def test(encoder: Encoder, world: Contents, head: FoldedHead | None, candidates: int) -> dict[str, dict[str, float]]:
     """Stage -> rank1, mAP and, of first stages before a matcher, recall."""
-    query, gallery = world.pictures["query"], world.pictures["gallery"]
-    labels = encode_labels(query, gallery)
-    of_query, of_gallery = (encode(encoder, split, head is not None) for split in (query, gallery))
+    pictures = [*world.pictures["query"], *world.pictures["gallery"]]
+    labels = encode_labels(pictures, pictures)
+    encoding = encoder.encode_files([picture.path for picture in pictures], with_maps=head is not None)
     if head is None:
-        return {"embedding": accuracy(evaluate(of_query.embeddings, of_gallery.embeddings, *labels))}
-    maps = [torch.as_tensor(encoding.maps) for encoding in (of_query, of_gallery)]
-    matched = folded_scores(maps[0].flatten(1, 2), maps[1].flatten(1, 2), head)
-    stages = {"matched": accuracy(evaluate_scores(lambda start, stop: matched[start:stop], *labels))}
+        return {"embedding": accuracy(evaluate(encoding.embeddings, encoding.embeddings, *labels))}
+    own = find_junk(labels[0])
+    matched = symmetric_scores(torch.as_tensor(encoding.maps).flatten(1, 2), head)
+    matched.masked_fill_(own, matched.min())
+    stages = {"matched": accuracy_of(matched, labels)}
     for stage in FIRST_STAGES:
-        queries, pictures = derive(stage, of_query), derive(stage, of_gallery)
-        recall = measure_recall(queries @ pictures.T, matched, candidates)
-        stages[stage] = accuracy(evaluate(queries, pictures, *labels)) | {"recall": round(recall, 4)}
+        vectors = derive(stage, encoding)
+        first = (vectors @ vectors.T).masked_fill_(own, -1)
+        recall = measure_recall(first, matched, candidates)
+        stages[stage] = accuracy(evaluate(vectors, vectors, *labels)) | {"recall": round(recall, 4)}
+        if stage == "stripes":
+            stages["re-ranked"] = accuracy_of(rerank(first, matched, candidates), labels)
     return stages
 
 
-def encode(encoder: Encoder, pictures: Sequence[Picture], with_maps: bool) -> Encoding:
-    return encoder.encode_files([picture.path for picture in pictures], with_maps=with_maps)
+def find_junk(labels: Labels) -> Tensor:
+    """(N, N) bool: pairs of the same person by the same camera."""
+    identities, cameras = torch.from_numpy(labels.identities), torch.from_numpy(labels.cameras)
+    return (identities[:, None] == identities) & (cameras[:, None] == cameras)
+
+
+def rerank(first: Tensor, matched: Tensor, candidates: int) -> Tensor:
+    """(Q, G) with the order of `matched` among the `candidates` best of `first`, which come before the rest."""
+    chosen = first.topk(min(candidates, first.shape[1])).indices
+    return first.scatter(1, chosen, 2 + matched.gather(1, chosen) - matched.min())
 
 
 def derive(stage: str, encoding: Encoding) -> Tensor:
@@ -144,14 +162,19 @@ def measure_recall(first: Tensor, matched: Tensor, candidates: int) -> float:
     return float(among.gather(1, matched.topk(min(BEST, first.shape[1])).indices).float().mean())
 
 
+def accuracy_of(scores: Tensor, labels: tuple[Labels, Labels]) -> dict[str, float]:
+    """Of (Q, G) scores."""
+    return accuracy(evaluate_scores(lambda start, stop: scores[start:stop], *labels))
+
+
 def accuracy(metrics: Metrics) -> dict[str, float]:
     return {"rank1": round(metrics.cmc[1], 4), "mAP": round(metrics.mAP, 4)}
 
 
 def print_accuracies(rows: Sequence[Row], worlds: Sequence[str]) -> None:
     print("\nmean over seeds (lowest to highest); first stage of matchers: stripes\n")
-    print("| trained on | tested on | method | rank-1 | rank-1 matched | mAP | mAP matched |")
-    print("|---|---|---|---|---|---|---|")
+    print("| trained on | tested on | method | rank-1 | re-ranked | matched | mAP | re-ranked | matched |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for trained_on, tested_on, method in itertools.product(worlds, worlds, RECIPES):
         tests = select(rows, method, trained_on, tested_on)
         if not tests:
@@ -160,7 +183,7 @@ def print_accuracies(rows: Sequence[Row], worlds: Sequence[str]) -> None:
         cells = [
             span([test[stage] for test in tests], measure) if stage in tests[0] else ""
             for measure in ("rank1", "mAP")
-            for stage in (first, "matched")
+            for stage in (first, "re-ranked", "matched")
         ]
         print("| " + " | ".join([trained_on, tested_on, method, *cells]) + " |")
 
@@ -177,7 +200,8 @@ def print_recalls(rows: Sequence[Row], worlds: Sequence[str], candidates: int) -
 
 
 def select(rows: Sequence[Row], method: str, trained_on: str, tested_on: str) -> list[dict[str, Any]]:
-    return [row["tests"][tested_on] for row in rows if (row["method"], row["trained_on"]) == (method, trained_on)]
+    chosen = [row for row in rows if (row["training"]["method"], row["trained_on"]) == (method, trained_on)]
+    return [row["tests"][tested_on] for row in chosen]
 
 
 def parse_options() -> argparse.Namespace:
@@ -195,6 +219,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--identities", type=int, default=8)
     parser.add_argument("--images-per-identity", type=int, default=4)
     parser.add_argument("--candidates", type=int, default=20)
+    parser.add_argument("--runs", required=True, help="folder of the trainings' checkpoints")
     parser.add_argument("--log", required=True, help="file of one line a run")
     return parser.parse_args()
 
