@@ -31,8 +31,7 @@ from benchmarks.accuracy import Row, make_folder, read_or_run, span
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.data.records import Picture
-from reid_core.evaluation.metrics import Metrics
-from reid_core.evaluation.ranking import Labels, encode_labels, evaluate, evaluate_scores
+from reid_core.evaluation.ranking import Labels, encode_labels, evaluate_scores
 from reid_core.heads.retrieval import RetrievalHead
 from reid_core.matching import FoldedHead, symmetric_scores
 from reid_core.methods import METHODS
@@ -127,7 +126,8 @@ def test(encoder: Encoder, world: Contents, head: FoldedHead | None, candidates:
     labels = encode_labels(pictures, pictures)
     encoding = encoder.encode_files([picture.path for picture in pictures], with_maps=head is not None)
     if head is None:
-        return {"embedding": accuracy(evaluate(encoding.embeddings, encoding.embeddings, *labels))}
+        embeddings = torch.as_tensor(encoding.embeddings)
+        return {"embedding": accuracy_of(embeddings @ embeddings.T, labels)}
     own = find_junk(labels[0])
     matched = symmetric_scores(torch.as_tensor(encoding.maps).flatten(1, 2), head)
     matched.masked_fill_(own, matched.min())
@@ -136,7 +136,7 @@ def test(encoder: Encoder, world: Contents, head: FoldedHead | None, candidates:
         vectors = derive(stage, encoding)
         first = (vectors @ vectors.T).masked_fill_(own, -1)
         recall = measure_recall(first, matched, candidates)
-        stages[stage] = accuracy(evaluate(vectors, vectors, *labels)) | {"recall": round(recall, 4)}
+        stages[stage] = accuracy_of(first, labels) | {"recall": round(recall, 4)}
         if stage == "stripes":
             stages["re-ranked"] = accuracy_of(rerank(first, matched, candidates), labels)
     return stages
@@ -173,10 +173,7 @@ def measure_recall(first: Tensor, matched: Tensor, candidates: int) -> float:
 
 def accuracy_of(scores: Tensor, labels: tuple[Labels, Labels]) -> dict[str, float]:
     """Of (Q, G) scores."""
-    return accuracy(evaluate_scores(lambda start, stop: scores[start:stop], *labels))
-
-
-def accuracy(metrics: Metrics) -> dict[str, float]:
+    metrics = evaluate_scores(lambda start, stop: scores[start:stop], *labels)
     return {"rank1": round(metrics.cmc[1], 4), "mAP": round(metrics.mAP, 4)}
 
 
