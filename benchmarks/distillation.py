@@ -1,13 +1,13 @@
 """Plain fine-tuning, progressive transfer learning and its student beside each other, over several seeds.
 
-    .venv/bin/python -m benchmarks.distillation --data <folder> --weights <file> --log runs.jsonl
+    .venv/bin/python -m benchmarks.distillation --data <folder> --weights <file> --runs <folder> --log rows.jsonl
 
 A seed trains the plain network, the same network with cells, the plain one again as its student (`std`), and the one
 with cells and without their latent state, all with the same pictures, batches and number of epochs. Equation 4
 leaves the student's cross entropy a share; its rate is so much higher that this share pulls as the others' whole does.
 
-Every line is appended to `--log`, so an interrupted table goes on where it was. Tables 1 and 2 of the paper have the
-order plain < student, PTL.
+Trainings have folders of their own in `--runs` and lines in `--log`: an interrupted table goes on where it was.
+Tables 1 and 2 of the paper have the order plain < student, PTL.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import Row, as_model, read_or_run, span, test, train
+from benchmarks.accuracy import Row, as_model, make_folder, read_or_run, span, test
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.methods import METHODS
 from reid_core.methods.distillation import STD
-from reid_core.model import Model
 from reid_core.settings import override
 from reid_core.training.initial import from_file
-from reid_core.training.loop import Plan
+from reid_core.training.loop import Plan, Result, fit
 from reid_core.training.precision import resolve_device
 
 METHOD = {"plain": "finetune-resnet50", "ptl": "ptl-resnet50", "student": "std", "ptl-stateless": "ptl-resnet50"}
@@ -37,8 +36,8 @@ METHOD = {"plain": "finetune-resnet50", "ptl": "ptl-resnet50", "student": "std",
 def main() -> None:
     options = parse_options()
     data = read(Path(options.data))
-    settings = describe(options)
-    rows = read_or_run(Path(options.log), list_runs(settings, options), Trainer(data, settings, options).train_and_test)
+    runs = list_runs(describe(options), options)
+    rows = read_or_run(Path(options.log), runs, lambda run: train_and_test(run, data, options))
     print_table(rows, len(options.seeds))
 
 
@@ -73,39 +72,30 @@ def list_runs(settings: dict[str, dict[str, Any]], options: argparse.Namespace) 
     ]
 
 
-class Trainer:
-    """Trains one run after the other and keeps the teachers."""
+def train_and_test(run: Row, data: Contents, options: argparse.Namespace) -> Row:
+    began = time.monotonic()
+    plan, result = train(run, data, options)
+    parameters = sum(parameter.numel() for parameter in result.network.parameters())
+    seconds = round(time.monotonic() - began)
+    measured = test(plan, result, data) | {"parameters": parameters, "seconds": seconds}
+    print(f"seed {run['seed']}", run["trained"], measured, flush=True)
+    return measured
 
-    def __init__(self, data: Contents, settings: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
-        self.data, self.settings = data, settings
-        self.device = resolve_device(options.device)
-        self.initialise = from_file(Path(options.weights)) if options.weights else None
-        self.teachers: dict[int, Model] = {}
 
-    def train_and_test(self, run: Row) -> Row:
-        name, seed = run["trained"], run["seed"]
-        began = time.monotonic()
-        plan = self._plan(name, seed, self._teach(seed) if name == "student" else None)
-        result = train(plan)
-        if name == "ptl":
-            self.teachers[seed] = as_model(plan, result)
-        parameters = sum(parameter.numel() for parameter in result.network.parameters())
-        seconds = round(time.monotonic() - began)
-        measured = test(plan, result, self.data) | {"parameters": parameters, "seconds": seconds}
-        print(f"seed {seed}", name, measured, flush=True)
-        return measured
-
-    def _teach(self, seed: int) -> Model:
-        """The PTL network of this seed, trained again where an earlier call of this script trained it."""
-        if seed not in self.teachers:
-            plan = self._plan("ptl", seed)
-            self.teachers[seed] = as_model(plan, train(plan))
-        return self.teachers[seed]
-
-    def _plan(self, name: str, seed: int, teacher: Model | None = None) -> Plan:
-        method = METHODS[METHOD[name]]
-        settings = type(method.recipe).model_validate(self.settings[name])
-        return Plan(method, settings, self.data.pictures["train"], seed, self.device, self.initialise, teacher)
+def train(run: Row, data: Contents, options: argparse.Namespace) -> tuple[Plan, Result]:
+    """The plan and what came of it; what was trained before, as a teacher was, comes back from its checkpoint."""
+    method = METHODS[METHOD[run["trained"]]]
+    taught = {name: value for name, value in run.items() if name != "teacher"} | {"trained": "ptl"}
+    plan = Plan(
+        method,
+        type(method.recipe).model_validate(run["settings"]),
+        data.pictures["train"],
+        run["seed"],
+        resolve_device(options.device),
+        from_file(Path(options.weights)) if options.weights else None,
+        as_model(*train(taught | {"settings": run["teacher"]}, data, options)) if "teacher" in run else None,
+    )
+    return plan, fit(plan, make_folder(options.runs, run))
 
 
 def print_table(rows: Sequence[Row], seeds: int) -> None:
@@ -128,6 +118,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--settings", default="{}", metavar="JSON", help="more settings, of all")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--runs", required=True, help="folder of the trainings' checkpoints")
     parser.add_argument("--log", required=True, help="file of one line a run")
     return parser.parse_args()
 
