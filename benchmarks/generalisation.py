@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -60,6 +61,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 Batch statistics of a small world do not fit another: matchers keep those of the weights, as the authors' later release.
 """
 
+_DECAY_AT = METHODS["qaconv-gs"].recipe.schedule.decay_at
+
 
 def main() -> None:
     options = parse_options()
@@ -95,14 +98,15 @@ def describe(method: str, trained_on: str, pictures: Sequence[Picture], seed: in
 
 def lengthen(method: str, pictures: Sequence[Picture], options: argparse.Namespace) -> dict[str, Any]:
     """Epochs for about as many steps. One of PK sampling has every picture about once, one of graph sampling a batch
-    for every identity; on Market-1501 the paper's first epoch, of PK sampling, has 200 steps."""
-    per_batch: int = options.identities * options.images_per_identity
-    steps, batches = int(options.steps), len(pictures) / per_batch
+    for every identity; the rate falls after as large a share of the steps, not of epochs so unlike each other."""
+    batches = len(pictures) / (options.identities * options.images_per_identity)
     if method != "qaconv-gs":
-        return {"schedule": {"epochs": max(1, round(steps / batches))}}
+        return {"schedule": {"epochs": max(1, round(options.steps / batches))}}
     identities = len({picture.identity for picture in pictures})
-    first = max(1, round(options.pk_steps / batches))
-    return {"pk_epochs": first, "schedule": {"epochs": first + max(1, round((steps - first * batches) / identities))}}
+    graphs = max(1, round((options.steps - batches) / identities))
+    steps, epochs = batches + graphs * identities, 1 + graphs
+    decays = np.interp([share * steps for share in _DECAY_AT], [0, batches, steps], [0, 1, epochs])
+    return {"schedule": {"epochs": epochs, "decay_at": [float(decay) / epochs for decay in decays]}}
 
 
 def train_and_test(run: Row, worlds: Mapping[str, Contents], options: argparse.Namespace) -> Row:
@@ -216,7 +220,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=450)
-    parser.add_argument("--pk-steps", type=int, default=200, help="of these, PK sampled before graph sampling begins")
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", help="safetensors file; left out: random weights")
     parser.add_argument("--height", type=int, default=128)
