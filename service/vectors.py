@@ -43,6 +43,11 @@ def open_store(folder: Path, size: int, *, count: int) -> FeatureStore:
     return FeatureStore.open(folder / _EMBEDDINGS, (size,), _FLOAT32, count=count)
 
 
+def vector_bytes(size: int) -> int:
+    """What one vector of `size` numbers takes in its store."""
+    return size * _FLOAT32.itemsize
+
+
 def open_or_create_store(folder: Path, size: int, *, count: int) -> FeatureStore:
     """As `open_store`, but makes an empty store where nothing has been written yet (`count` is 0)."""
     if count == 0 and not has_store(folder):

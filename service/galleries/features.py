@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from reid_core.retrieval.maps import MapStore
+from reid_core.retrieval.maps import MapStore, map_bytes
 from reid_core.retrieval.store import FeatureStore
 from service.db.tables import Gallery, JsonObject
 from service.galleries.lifecycle import embedding_size
@@ -24,6 +24,7 @@ from service.vectors import (
     open_or_create_maps,
     open_or_create_store,
     open_store,
+    vector_bytes,
 )
 
 Features = tuple[NDArray[np.floating[Any]], ...]
@@ -72,6 +73,11 @@ def generation_of(session: Session, settings: Settings, gallery: Gallery, *, ahe
     """The generation in use, or with `ahead` 1 the one that is being built."""
     folder = generation_folder(settings, gallery.id, gallery.generation + ahead)
     return Generation(folder, embedding_size(session, gallery), gallery.maps)
+
+
+def feature_bytes(session: Session, gallery: Gallery) -> int:
+    """What the features of one picture take on disk."""
+    return vector_bytes(embedding_size(session, gallery)) + (map_bytes(**gallery.maps) if gallery.maps else 0)
 
 
 def join_features(parts: Sequence[Features]) -> Features:

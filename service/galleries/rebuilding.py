@@ -22,11 +22,12 @@ from service.errors import Problem
 from service.galleries.building import build_and_switch
 from service.galleries.encoding import GalleryEncoder, read_pictures
 from service.galleries.erasure import sweep_files
-from service.galleries.features import Features, generation_of
+from service.galleries.features import Features, feature_bytes, generation_of
 from service.galleries.images import count_rebuilt
 from service.galleries.lifecycle import lock_gallery
 from service.pictures import picture_path
 from service.settings import Settings
+from service.storage import ensure_free_space
 from service.vectors import generation_folder
 
 PAGE_SIZE = 128
@@ -44,8 +45,10 @@ def rebuild(
     """Encodes all pictures again, numbers them without gaps in their old order and builds the index.
 
     A picture whose file is not kept or cannot be read keeps its features: how many were embedded and kept. Raises
-    `Stopped` between pages, when `should_stop` says so; IndexCorrupt where features must be kept but are lost.
+    `Stopped` between pages, when `should_stop` says so; IndexCorrupt where features must be kept but are lost; the 507
+    problem where the disk cannot take them all a second time.
     """
+    _ensure_space(database, settings, gallery_id)
     embedded = kept = 0
     while page := _read_page(database, gallery_id):
         if should_stop():
@@ -62,6 +65,13 @@ def rebuild(
         on_progress(*_progress(database, gallery_id))
     _switch_over(database, settings, gallery_id)
     return {"embedded": embedded, "kept": kept}
+
+
+def _ensure_space(database: Database, settings: Settings, gallery_id: str) -> None:
+    done, total = _progress(database, gallery_id)
+    with database.read() as session:
+        needed = (total - done) * feature_bytes(session, find(session, Gallery, gallery_id))
+    ensure_free_space(settings.galleries_dir, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
 
 
 def _read_page(database: Database, gallery_id: str) -> Sequence[GalleryImage]:

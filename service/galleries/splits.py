@@ -11,12 +11,14 @@ from reid_core.errors import Stopped
 from service.db.ids import new_ids
 from service.db.lookup import find
 from service.db.session import Database
-from service.db.tables import Dataset, DatasetImage, GalleryImage
+from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.encoding import GalleryEncoder, ReadPicture, read_pictures
+from service.galleries.features import feature_bytes
 from service.galleries.images import append
 from service.pictures import picture_path
 from service.settings import Settings
+from service.storage import ensure_free_space
 
 PAGE_SIZE = 128
 
@@ -33,11 +35,16 @@ def add_split(
 ) -> dict[str, int]:
     """Adds the pictures of `split` ({dataset, split}) that the gallery lacks; how many were added and unreadable.
 
-    Raises `Stopped` between pages, when `should_stop` says so.
+    Raises:
+        Problem: 404 once the data set is gone, 507 where the disk cannot take all that is missing; nothing is added.
+        Stopped: between pages, when `should_stop` says so.
     """
     with database.read() as session:
+        gallery = find(session, Gallery, gallery_id)
         missing = _missing(gallery_id, find(session, Dataset, split["dataset"]).id, split["split"])
         total = session.scalar(select(func.count()).select_from(missing.subquery())) or 0
+        needed = total * feature_bytes(session, gallery)
+    ensure_free_space(settings.galleries_dir, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
     done, added, last = 0, 0, -1
     while page := _read_page(database, missing, last):
         if should_stop():

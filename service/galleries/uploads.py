@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from reid_core.errors import CoreError, Fault
-from reid_core.retrieval.maps import map_bytes
 from service.db.ids import new_ids
 from service.db.lookup import find
 from service.db.session import Database
@@ -17,7 +16,7 @@ from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem, problem_from_core
 from service.galleries.bodies import PictureDetails
 from service.galleries.encoding import BATCH_SIZE, EncoderFor, GalleryEncoder, Prepared, gallery_encoder
-from service.galleries.features import Features, join_features
+from service.galleries.features import Features, feature_bytes, join_features
 from service.galleries.images import append
 from service.pictures import decode_upload, pictures_folder
 from service.settings import Settings
@@ -64,7 +63,7 @@ def add_uploads(
     """
     with database.read() as session:
         gallery = find(session, Gallery, gallery_key)
-    needed = _total_bytes(uploads) + len(uploads) * (map_bytes(**gallery.maps) if gallery.maps else 0)
+        needed = _total_bytes(uploads) + len(uploads) * feature_bytes(session, gallery)
     ensure_free_space(settings.galleries_dir, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
     encoder, folder = gallery_encoder(gallery, encoder_for), pictures_folder(settings, gallery.id)
     rejected: list[tuple[str, Problem]] = []

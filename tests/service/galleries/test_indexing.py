@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -74,6 +76,27 @@ def test_a_split_is_added_with_all_that_is_known_of_it(worker: Worker, split: di
     expected = load(worker.settings, worker.gallery().model_id).encoder().embed_files(paths).numpy()
     np.testing.assert_allclose(worker.vectors(), expected, atol=1e-5)
     assert worker.found(images[7])[0] == images[7].id
+
+
+def test_a_disk_too_full_is_told_before_the_first_picture_and_loses_nothing(
+    worker: Worker, split: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least, free = 24 * 4 * SIZE, 10**6
+    usage = SimpleNamespace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    worker.settings = worker.settings.model_copy(update={"min_free_bytes": free - least + 1})
+    with pytest.raises(Problem, match=f"{least:,} bytes are to be written") as refused:
+        worker.run(split)
+    assert (refused.value.slug, worker.progress, worker.images()) == ("disk-full", [], [])
+
+    usage.free += 1
+    assert worker.run(split)["added"] == 24
+    usage.free -= 1
+    with pytest.raises(Problem, match="bytes are to be written"):
+        worker.run()
+    assert len(worker.images()) == 24
+    usage.free += 1
+    assert worker.run()["embedded"] == 24
 
 
 def test_adding_goes_on_where_it_was_stopped_and_adds_nothing_twice(worker: Worker, split: dict[str, str]) -> None:
