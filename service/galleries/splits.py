@@ -36,7 +36,7 @@ def add_split(
     """Adds the pictures of `split` ({dataset, split}) that the gallery lacks; how many were added and unreadable.
 
     Raises:
-        Problem: 404 once the data set is gone, 507 where the disk cannot take all that is missing; nothing is added.
+        Problem: 404 once the gallery or the data set is gone; 507, and nothing added, where the disk cannot take them all.
         Stopped: between pages, when `should_stop` says so.
     """
     with database.read() as session:
