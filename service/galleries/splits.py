@@ -36,7 +36,8 @@ def add_split(
     """Adds the pictures of `split` ({dataset, split}) that the gallery lacks; how many were added and unreadable.
 
     Raises:
-        Problem: 404 once the gallery or the data set is gone; 507, and nothing added, where the disk cannot take them all.
+        Problem: 404 once the gallery or the data set is gone; 507, with nothing added, where the disk cannot take
+            all of them.
         Stopped: between pages, when `should_stop` says so.
     """
     with database.read() as session:
