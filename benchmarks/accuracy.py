@@ -10,15 +10,28 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from reid_core.data.contents import Contents
 from reid_core.evaluation.ranking import encode_labels, evaluate
+from reid_core.methods import METHODS
 from reid_core.model import Model, load_model, save_model
 from reid_core.retrieval.encoder import Encoder
+from reid_core.training.initial import from_file
 from reid_core.training.loop import Plan, Result, fit
 from reid_core.training.precision import resolve_dtype
 
 Row = dict[str, Any]
 """One run: the values that say which, and what was measured."""
+
+
+def make_plan(
+    method: str, run: Row, data: Contents, device: torch.device, weights: str | None, teacher: Model | None = None
+) -> Plan:
+    """The plan of a run's `settings` and `seed`, on the training split; `weights` names a file."""
+    settings = type(METHODS[method].recipe).model_validate(run["settings"])
+    initialise = from_file(Path(weights)) if weights else None
+    return Plan(METHODS[method], settings, data.pictures["train"], run["seed"], device, initialise, teacher)
 
 
 def train(plan: Plan) -> Result:

@@ -19,13 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import Row, as_model, make_folder, read_or_run, span, test
+from benchmarks.accuracy import Row, as_model, make_folder, make_plan, read_or_run, span, test
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.methods import METHODS
 from reid_core.methods.distillation import STD
 from reid_core.settings import override
-from reid_core.training.initial import from_file
 from reid_core.training.loop import Plan, Result, fit
 from reid_core.training.precision import resolve_device
 
@@ -84,17 +83,9 @@ def train_and_test(run: Row, data: Contents, options: argparse.Namespace) -> Row
 
 def train(run: Row, data: Contents, options: argparse.Namespace) -> tuple[Plan, Result]:
     """The plan and what came of it; what was trained before, as a teacher was, comes back from its checkpoint."""
-    method = METHODS[METHOD[run["trained"]]]
     taught = {name: value for name, value in run.items() if name != "teacher"} | {"trained": "ptl"}
-    plan = Plan(
-        method,
-        type(method.recipe).model_validate(run["settings"]),
-        data.pictures["train"],
-        run["seed"],
-        resolve_device(options.device),
-        from_file(Path(options.weights)) if options.weights else None,
-        as_model(*train(taught | {"settings": run["teacher"]}, data, options)) if "teacher" in run else None,
-    )
+    teacher = as_model(*train(taught | {"settings": run["teacher"]}, data, options)) if "teacher" in run else None
+    plan = make_plan(METHOD[run["trained"]], run, data, resolve_device(options.device), options.weights, teacher)
     return plan, fit(plan, make_folder(options.runs, run))
 
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.accuracy import Row, make_folder, read_or_run, span
+from benchmarks.accuracy import Row, make_folder, make_plan, read_or_run, span
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.data.records import Picture
@@ -37,9 +37,8 @@ from reid_core.heads.retrieval import RetrievalHead
 from reid_core.matching import FoldedHead, symmetric_scores
 from reid_core.methods import METHODS
 from reid_core.retrieval.encoder import Encoder, Encoding
-from reid_core.settings import TrainingSettings, override
-from reid_core.training.initial import from_file
-from reid_core.training.loop import Plan, fit
+from reid_core.settings import override
+from reid_core.training.loop import fit
 
 CPU = torch.device("cpu")
 BEST = 10
@@ -112,9 +111,7 @@ def lengthen(method: str, pictures: Sequence[Picture], options: argparse.Namespa
 def train_and_test(run: Row, worlds: Mapping[str, Contents], options: argparse.Namespace) -> Row:
     training, began = run["training"], time.monotonic()
     method = METHODS[training["method"]]
-    settings: TrainingSettings = type(method.recipe).model_validate(training["settings"])
-    initialise = from_file(Path(options.weights)) if options.weights else None
-    plan = Plan(method, settings, worlds[run["trained_on"]].pictures["train"], training["seed"], CPU, initialise)
+    plan = make_plan(training["method"], training, worlds[run["trained_on"]], CPU, options.weights)
     result = fit(plan, make_folder(options.runs, training))
     seconds, steps = round(time.monotonic() - began), len(result.history["loss"])
     encoder = Encoder(result.network, result.preprocessing, CPU, torch.float32)

@@ -18,13 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import Row, read_or_run, span, train_and_test
+from benchmarks.accuracy import Row, make_plan, read_or_run, span, train_and_test
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.methods import METHODS
 from reid_core.settings import override
-from reid_core.training.initial import from_file
-from reid_core.training.loop import Plan
 from reid_core.training.precision import resolve_device
 
 MEASURES = ("mAP", "rank1", "rank5", "rank10")
@@ -90,15 +88,7 @@ def describe(name: str, variants: Variants, seed: int, options: argparse.Namespa
 
 
 def measure(run: Row, data: Contents, options: argparse.Namespace) -> Row:
-    method = METHODS[run["method"]]
-    plan = Plan(
-        method,
-        type(method.recipe).model_validate(run["settings"]),
-        data.pictures["train"],
-        run["seed"],
-        resolve_device(options.device),
-        from_file(Path(options.weights)) if options.weights else None,
-    )
+    plan = make_plan(run["method"], run, data, resolve_device(options.device), options.weights)
     began = time.monotonic()
     measured = train_and_test(plan, data) | {"seconds": round(time.monotonic() - began)}
     print(run["row"], f"seed {run['seed']}", measured, flush=True)
