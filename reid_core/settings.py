@@ -125,7 +125,7 @@ class Validation(Part):
     """Training identities held out to draw rank-1 and mAP curves while training; 0 trains on all of them."""
 
     fraction: float = Field(default=0.0, ge=0, le=0.5)
-    every_epochs: int = Field(default=5, ge=1)
+    every_epochs: int = Field(default=5, ge=1, description="how often; and `training_rank1` of the training pictures")
 
 
 class TrainingSettings(Part):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from reid_core.training.initial import Initialise, from_file, from_imagenet, fro
 from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result
 from reid_core.training.precision import resolve_device
 from reid_core.training.progress import Progress
+from reid_core.training.recognition import LearnedNothing
 from service.datasets import joined_pictures
 from service.db.lookup import find
 from service.db.tables import Dataset, Model
@@ -29,6 +32,8 @@ from service.jobs.recording import progress_as_json
 from service.jobs.specs import stages_of
 from service.storage import publish_folder
 from worker.work import Outcome, Work
+
+logger = logging.getLogger(__name__)
 
 
 def run(work: Work) -> Outcome:
@@ -55,7 +60,13 @@ def run(work: Work) -> Outcome:
         files={path.name: _describe_file(path) for path in sorted(folder.iterdir())},
         job_id=work.job.id,
     )
-    return Outcome({"model": model_id, "identities": result.num_classes, "images": len(plans[-1].pictures)}, [row])
+    told = {
+        "model": model_id,
+        "identities": result.num_classes,
+        "images": len(plans[-1].pictures),
+        "warnings": [asdict(warning) for warning in result.warnings],
+    }
+    return Outcome(told, [row])
 
 
 def _read_plans(work: Work) -> tuple[list[list[Dataset]], list[Plan]]:
@@ -118,7 +129,11 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
         write_graph(work.folder, epoch, graph, pictures)
         work.reporter.event("graph", {"epoch": epoch + 1, "classes": len(pictures)})
 
-    return Observer(on_transfer, on_resume, on_graph, on_progress, work.should_stop)
+    def on_warning(warning: LearnedNothing) -> None:
+        logger.warning("%s %s", warning.detail, warning.hint)
+        work.reporter.event("warning", asdict(replace(warning, stage=stage)))
+
+    return Observer(on_transfer, on_resume, on_graph, on_progress, on_warning, work.should_stop)
 
 
 def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Path, Manifest]:

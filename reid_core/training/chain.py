@@ -11,6 +11,7 @@ from reid_core.training.checkpoint import History
 from reid_core.training.initial import from_network
 from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result, fit
 from reid_core.training.progress import Span
+from reid_core.training.recognition import LearnedNothing
 
 
 def fit_chain(
@@ -32,7 +33,7 @@ def fit_chain(
             graphs go on through the chain; `epoch` and `epochs` of a `Progress` are the stage's.
 
     Returns:
-        The last stage's network, with the curves of all.
+        The last stage's network, with the curves and warnings of all.
 
     Raises:
         As `fit` does.
@@ -40,7 +41,7 @@ def fit_chain(
     folders = [folder / f"stage-{number}" for number, _ in enumerate(plans, 1)]
     reached = max((number for number, own in enumerate(folders) if (own / CHECKPOINT_NAME).exists()), default=0)
     curves: History = {}
-    epochs, result = 0, None
+    epochs, result, warnings = 0, None, list[LearnedNothing]()
     for number, (plan, own, (start, stop)) in enumerate(zip(plans, folders, _shares(plans), strict=True)):
         own.mkdir(parents=True, exist_ok=True)
         if result is not None:
@@ -49,10 +50,11 @@ def fit_chain(
         observer = _counting_on(observe(number), curves, epochs) if number >= reached else None
         span = Span(start, stop, _last_step(curves))
         result = fit(plan, own, observer, checkpoint_seconds=checkpoint_seconds, span=span)
+        warnings += [replace(warning, stage=number + 1) for warning in result.warnings]
         curves, epochs = _joined(curves, result.history), epochs + plan.settings.schedule.epochs
     if result is None:
         raise ValueError("a chain needs at least one plan")
-    return replace(result, history=curves)
+    return replace(result, history=curves, warnings=tuple(warnings))
 
 
 def _shares(plans: Sequence[Plan]) -> list[tuple[float, float]]:

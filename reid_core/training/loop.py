@@ -26,6 +26,7 @@ from reid_core.settings import TrainingSettings
 from reid_core.training.checkpoint import History, Position, Run, load_checkpoint, save_checkpoint
 from reid_core.training.precision import resolve_dtype
 from reid_core.training.progress import WHOLE, Progress, Span, Stopwatch
+from reid_core.training.recognition import AFTER, BEFORE, LearnedNothing, check_learning, draw_sample, recognise
 from reid_core.training.schedule import adapt, rate_factor, set_rates
 from reid_core.training.validation import HeldOut, hold_out, validate
 
@@ -59,6 +60,7 @@ class Observer:
         on_graph: the nearest classes that graph sampling found at the start of the epoch of that number (from 0), and
             the picture that stood for each class.
         on_progress: after every step.
+        on_warning: after an epoch that was measured, where the network has learned nothing yet.
         should_stop: asked after every step; True saves a checkpoint and raises `Stopped`.
     """
 
@@ -66,6 +68,7 @@ class Observer:
     on_resume: Callable[[int, History], None] = lambda step, history: None
     on_graph: Callable[[int, Graph, Sequence[Picture]], None] = lambda epoch, graph, pictures: None
     on_progress: Callable[[Progress], None] = lambda progress: None
+    on_warning: Callable[[LearnedNothing], None] = lambda warning: None
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -75,6 +78,7 @@ class Result:
     num_classes: int
     preprocessing: Preprocessing
     history: History
+    warnings: tuple[LearnedNothing, ...]
 
 
 def fit(
@@ -103,8 +107,13 @@ def fit(
     encoder = Encoder(run.network, preprocessing, plan.device, dtype)
     loaders: list[BatchLoader] = []
     watch = Stopwatch(checkpoint_seconds, span)
+    sample = draw_sample(pictures, plan.seed)
 
     position = run.position
+    if sample and position.epochs > 0 and position.step == 0:
+        values = {BEFORE: recognise(encoder, sample)}
+        run.add_to_history(values)
+        observer.on_progress(watch.progress("validate", position, 0, values))
     while position.epoch < position.epochs:
         if not position.streams:
             _begin_epoch(plan, run, data, encoder, observer)
@@ -129,13 +138,15 @@ def fit(
                 save_checkpoint(run, checkpoint)
             if stop:
                 raise Stopped
-        values = _finish_epoch(plan, run, encoder, held_out)
+        values = _finish_epoch(plan, run, encoder, held_out, sample)
         run.add_to_history(values)
         observer.on_progress(watch.progress("validate", position, 0, values))
+        for warning in check_learning(run.history, settings) if AFTER in values else ():
+            observer.on_warning(warning)
         if position.epoch == position.epochs:
             save_checkpoint(run, checkpoint)
     plan.method.reset_state(run.network)
-    return Result(run.network, data.num_classes, preprocessing, run.history)
+    return Result(run.network, data.num_classes, preprocessing, run.history, check_learning(run.history, settings))
 
 
 def _begin_epoch(plan: Plan, run: Run, data: TrainingPictures, encoder: Encoder, observer: Observer) -> None:
@@ -154,7 +165,9 @@ def _begin_epoch(plan: Plan, run: Run, data: TrainingPictures, encoder: Encoder,
     position.begin_epoch(draw.streams)
 
 
-def _finish_epoch(plan: Plan, run: Run, encoder: Encoder, held_out: HeldOut | None) -> dict[str, float]:
+def _finish_epoch(
+    plan: Plan, run: Run, encoder: Encoder, held_out: HeldOut | None, sample: Sequence[Picture]
+) -> dict[str, float]:
     """The epoch's mean loss, by which an adaptive schedule goes on, and accuracy after the epochs that measure it."""
     position, validation = run.position, plan.settings.validation
     losses = [loss for _, loss in run.history["loss"][-position.steps :]]
@@ -162,8 +175,11 @@ def _finish_epoch(plan: Plan, run: Run, encoder: Encoder, held_out: HeldOut | No
     before = [loss for _, loss in run.history.get("epoch_loss", [])]
     position.finish_epoch()
     adapt(plan.settings.schedule, position, [*before, values["epoch_loss"]])
-    if held_out and (position.epoch % validation.every_epochs == 0 or position.epoch == position.epochs):
-        values |= validate(encoder, held_out)
+    if position.epoch % validation.every_epochs == 0 or position.epoch == position.epochs:
+        if held_out:
+            values |= validate(encoder, held_out)
+        if sample:
+            values[AFTER] = recognise(encoder, sample)
     return values
 
 

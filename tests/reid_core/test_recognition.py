@@ -1,0 +1,122 @@
+"""A network that training teaches nothing is told from one that learns, while it trains and in the result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid_core.data.preprocessing import Preprocessing
+from reid_core.data.reader import read
+from reid_core.data.records import Picture
+from reid_core.data.sample import write_sample_data
+from reid_core.methods import METHODS
+from reid_core.retrieval.encoder import Encoder
+from reid_core.settings import override
+from reid_core.training.chain import fit_chain
+from reid_core.training.loop import Observer, Plan, Result, fit
+from reid_core.training.progress import Progress
+from reid_core.training.recognition import LearnedNothing, check_learning, draw_sample, recognise
+from tests.reid_core.pictures import make_pictures
+from tests.reid_core.small import SMALL
+
+CPU = torch.device("cpu")
+METHOD = METHODS["bnneck"]
+TOO_FAST: dict[str, Any] = {"schedule": {"base_lr": 0.5}}
+"""At this rate the network forgets what it saw; the loss stays finite."""
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+    """96 pictures of 12 drawn people, of whom a fresh network recognises some."""
+    folder = tmp_path_factory.mktemp("data") / "people"
+    write_sample_data(folder, identities=24, cameras=2, seed=1)
+    return read(folder).pictures["train"]
+
+
+def plan(pictures: list[Picture], changes: dict[str, Any] | None = None) -> Plan:
+    return Plan(METHOD, override(override(METHOD.recipe, SMALL), changes or {}), pictures, seed=3, device=CPU)
+
+
+def train(plan: Plan, folder: Path, observer: Observer | None = None) -> Result:
+    folder.mkdir()
+    return fit(plan, folder, observer)
+
+
+def test_a_sample_has_at_most_four_pictures_of_32_people_seen_more_than_once(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path, identities=40, each=3)
+    once = [replace(pictures[0], identity=f"once-{number}") for number in range(9)]
+    sample = draw_sample([*pictures, *once], seed=1)
+    assert sorted(Counter(picture.identity for picture in sample).values()) == [4] * 32
+    assert len(set(sample)) == len(sample)
+    assert not set(sample) & set(once)
+    assert sample == draw_sample([*pictures, *once], seed=1)
+    assert sample != draw_sample([*pictures, *once], seed=2)
+    assert draw_sample(once, seed=1) == []
+
+
+def test_a_picture_is_recognised_where_its_nearest_other_is_of_the_same_person(people: list[Picture]) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(METHOD.build_network(plan(people).settings, 12), Preprocessing(32, 16), CPU, torch.float32)
+    embeddings = encoder.embed_files([picture.path for picture in people])
+    right = 0
+    for one, own in enumerate(people):
+        others = [index for index in range(len(people)) if index != one]
+        nearest = min(others, key=lambda index: float((embeddings[one] - embeddings[index]).norm()))
+        right += people[nearest].identity == own.identity
+    assert 0 < right < len(people)
+    assert recognise(encoder, people) == pytest.approx(right / len(people))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warned"),
+    [(0.2, 0.1, True), (0.2, 0.2, True), (0.2, 0.21, False), (0.9, 0.8, False), (0.6, 0.4, True)],
+)
+def test_no_better_than_before_and_mostly_wrong_is_told(before: float, after: float, warned: bool) -> None:
+    history = {"training_rank1_before": [(0, before)], "training_rank1": [(5, 1.0), (10, after)]}
+    warnings = check_learning(history, METHOD.recipe)
+    assert bool(warnings) is warned
+    if warned:
+        assert f"After 10 steps {after:.1%}" in warnings[0].detail
+        assert f"it was {before:.1%}" in warnings[0].detail
+        assert f"{METHOD.recipe.schedule.base_lr:g}" in warnings[0].hint
+    assert check_learning({}, METHOD.recipe) == ()
+
+
+def test_a_training_that_forgets_says_so_and_one_that_learns_does_not(people: list[Picture], tmp_path: Path) -> None:
+    told: list[tuple[int, LearnedNothing]] = []
+    progress: list[Progress] = []
+    observer = Observer(
+        on_progress=progress.append,
+        on_warning=lambda warning: told.append((progress[-1].epoch, warning)),
+    )
+    wild = train(plan(people, TOO_FAST | {"validation": {"every_epochs": 2}}), tmp_path / "wild", observer)
+    assert [epoch for epoch, _ in told] == [2, 4]
+    assert wild.warnings == (told[-1][1],)
+    assert [step for step, _ in wild.history["training_rank1_before"]] == [0]
+    assert len(wild.history["training_rank1"]) == 2
+    assert progress[0].values == {"training_rank1_before": wild.history["training_rank1_before"][0][1]}
+
+    calm = train(plan(people), tmp_path / "calm")
+    assert calm.warnings == ()
+    assert calm.history["training_rank1"][-1][1] > calm.history["training_rank1_before"][0][1]
+
+
+def test_a_chain_tells_which_stage_learned_nothing_also_when_it_goes_on_after_it(
+    people: list[Picture], tmp_path: Path
+) -> None:
+    plans = [plan(people, TOO_FAST), plan(people, {"schedule": {"epochs": 0}})]
+    for _ in range(2):  # the second time from the checkpoint of the first
+        result = fit_chain(plans, tmp_path / "run")
+        assert [warning.stage for warning in result.warnings] == [1]
+
+
+def test_people_seen_once_are_trained_without_the_measure(people: list[Picture], tmp_path: Path) -> None:
+    once = list({picture.identity: picture for picture in people}.values())
+    result = train(plan(once, {"schedule": {"epochs": 1}}), tmp_path / "run")
+    assert result.warnings == ()
+    assert "training_rank1" not in result.history
