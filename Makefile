@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 WEIGHTS ?=
-EXTRAS ?= cpu,dev
+EXTRAS ?= cpu,export,dev
 
 .PHONY: setup demo test test-slow test-gpu lint clean
 

@@ -8,6 +8,7 @@ CoreError
 ├── WeightsError       a weights file does not fit or cannot be had
 ├── TrainingDiverged   a loss or gradient is not finite
 ├── OutOfMemory        the device is too small for the batch
+├── ExportFailed       a model cannot be written for another runtime, or differs there
 └── IndexCorrupt       a stored file fails its checksum or is truncated
 """
 
@@ -71,6 +72,10 @@ class TrainingDiverged(CoreError):
 
 class OutOfMemory(CoreError):
     slug = "out-of-memory"
+
+
+class ExportFailed(CoreError):
+    slug = "export-failed"
 
 
 class IndexCorrupt(CoreError):

@@ -66,6 +66,11 @@ KINDS: dict[str, ProblemKind] = {
     "weights-unusable": ProblemKind(422, "The weights cannot be used", "The file is missing or fits another network."),
     "training-diverged": ProblemKind(422, "The training diverged", "A loss or gradient stopped being a finite number."),
     "out-of-memory": ProblemKind(422, "Out of device memory", "The batch does not fit; the hint says what to lower."),
+    "export-failed": ProblemKind(
+        422,
+        "The model cannot be exported",
+        "The other runtime lacks something or gives other results; nothing is kept.",
+    ),
     "unprocessable": ProblemKind(422, "This cannot be done", "The request is well-formed, but impossible as asked."),
     "job-crashed": ProblemKind(
         500, "The job's process was lost", "It ended without a word; its log says how far it got."

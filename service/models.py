@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,12 @@ def model_as_json(model: Model, *, prefix: str = "", evaluations: Sequence[dict[
         "job": model.job_id,
         "links": links,
     }
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """What a model's row says of one of its files."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def rename_model(session: Session, key: str, name: str) -> Model:

@@ -17,7 +17,7 @@ from service.db.tables import Job
 from service.errors import Problem, problem_from_core
 from service.jobs.lifecycle import LeaseLost, fail, find_job, succeed
 from service.settings import get_settings
-from worker import evaluation, indexing, registration, training
+from worker import evaluation, exporting, indexing, registration, training
 from worker.reporter import Reporter
 from worker.work import Outcome, Work
 
@@ -27,6 +27,7 @@ KINDS = {
     "train": training.run,
     "evaluate": evaluation.run,
     "index": indexing.run,
+    "export": exporting.run,
     "register": registration.run,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -30,6 +29,7 @@ from service.db.tables import Dataset, Model
 from service.jobs.graphs import write_graph
 from service.jobs.recording import progress_as_json
 from service.jobs.specs import stages_of
+from service.models import describe_file
 from service.storage import publish_folder
 from worker.work import Outcome, Work
 
@@ -57,7 +57,7 @@ def run(work: Work) -> Outcome:
         lineage=_lineage(work, datasets),
         embedding_size=manifest.embedding_size,
         preprocessing=manifest.preprocessing.as_json(),
-        files={path.name: _describe_file(path) for path in sorted(folder.iterdir())},
+        files={path.name: describe_file(path) for path in sorted(folder.iterdir())},
         job_id=work.job.id,
     )
     told = {
@@ -186,8 +186,3 @@ def _read_transfer(work: Work, stage: int) -> Any:
 
 def _is_model(init_from: Any) -> bool:
     return isinstance(init_from, str) and init_from != "imagenet"
-
-
-def _describe_file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -59,5 +59,8 @@ class MgnHead(nn.Module):
 
 
 def _pool(feature_map: Tensor, parts: int) -> Tensor:
-    """(B, c, h, w) to (B, parts, c): the maximum of every stripe."""
-    return functional.adaptive_max_pool2d(feature_map, (parts, 1)).squeeze(3).transpose(1, 2)
+    """(B, c, h, w) to (B, parts, c): the maximum of every stripe; where h does not divide, neighbours share a row."""
+    # As adaptive_max_pool2d, which ONNX does not have.
+    height = feature_map.shape[2]
+    stripes = [feature_map[:, :, part * height // parts : -(-(part + 1) * height // parts)] for part in range(parts)]
+    return torch.stack([functional.max_pool2d(stripe, stripe.shape[2:]).flatten(1) for stripe in stripes], dim=1)

@@ -95,7 +95,7 @@ class Encoder:
         encoding = self._run(pictures, with_maps)
         if not self._preprocessing.flip_average:
             return encoding
-        return _average(encoding, self._run(pictures.flip(3), with_maps))
+        return average(encoding, self._run(pictures.flip(3), with_maps))
 
     def _run(self, pictures: Tensor, with_maps: bool) -> Encoding:
         inputs = normalise(pictures.to(self._device), self._preprocessing).contiguous(memory_format=torch.channels_last)
@@ -126,7 +126,8 @@ class Encoder:
                 yield torch.stack([future.result() for future in current])
 
 
-def _average(seen: Encoding, mirrored: Encoding) -> Encoding:
+def average(seen: Encoding, mirrored: Encoding) -> Encoding:
+    """Of pictures and their mirror images, as `Encoder` says."""
     embeddings = functional.normalize(seen.embeddings + mirrored.embeddings, dim=1)
     if seen.maps is None or mirrored.maps is None:
         return Encoding(embeddings)

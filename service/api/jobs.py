@@ -35,7 +35,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 Reader = Annotated[Caller, require("read")]
 Writer = Annotated[Caller, require("write")]
 State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "index", "register"]
+Kind = Literal["train", "evaluate", "index", "export", "register"]
 
 _POLL_SECONDS = 0.5
 _HEARTBEAT_SECONDS = 10.0

@@ -74,4 +74,15 @@ class IndexBody(Body):
     gallery: Reference
 
 
-JobBody = Annotated[TrainBody | EvaluateBody | IndexBody, Field(discriminator="kind")]
+class ExportBody(Body):
+    """Write a model for another runtime. The job fails unless what that gives agrees with PyTorch on real pictures."""
+
+    kind: Literal["export"]
+    model: Reference
+    format: Literal["onnx", "openvino"]
+    dataset: Reference | None = Field(
+        default=None, description="whose pictures both are compared on; null: those the model was trained on"
+    )
+
+
+JobBody = Annotated[TrainBody | EvaluateBody | IndexBody | ExportBody, Field(discriminator="kind")]

@@ -15,7 +15,7 @@ from reid_core.settings import TrainingSettings
 from reid_core.training.estimate import Cost, count_cost, measure_rate
 from reid_core.training.precision import resolve_device
 from service.db.tables import DatasetImage, Gallery, Model
-from service.jobs.specs import Resolved, stages_of
+from service.jobs.specs import EXPORT_PICTURES, Resolved, stages_of
 from service.settings import Settings
 
 _EMBEDDING_BATCH = 32
@@ -89,6 +89,8 @@ def _second_passes(session: Session, job: Resolved, own: list[_Part]) -> list[_P
     elif job.kind == "index":
         gallery = session.get_one(Gallery, job.spec["gallery"])
         key, share = (None if gallery.reranker_id == gallery.model_id else gallery.reranker_id), 1.0
+    elif job.kind == "export":
+        return own  # the other runtime's
     else:
         key, share = (None if job.spec["reranker"] == job.spec["model"] else job.spec["reranker"]), 1.0
     if key is None:
@@ -106,6 +108,9 @@ def _method_of(session: Session, model_id: str) -> tuple[Method, TrainingSetting
 def _pictures_to_embed(session: Session, job: Resolved) -> int:
     if job.kind == "index":
         return session.get_one(Gallery, job.spec["gallery"]).images
+    if job.kind == "export":
+        of_datasets = select(func.count()).where(DatasetImage.dataset_id.in_(job.datasets))
+        return min(EXPORT_PICTURES, session.scalar(of_datasets) or 0)
     splits = ("query", "gallery")
     query = select(func.count()).where(DatasetImage.dataset_id.in_(job.datasets), DatasetImage.split.in_(splits))
     return session.scalar(query) or 0

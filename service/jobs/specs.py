@@ -22,10 +22,13 @@ from reid_core.settings import TrainingSettings, override
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Gallery, Model
 from service.errors import Problem, problem_from_core
-from service.jobs.bodies import EvaluateBody, IndexBody, StageBody, TrainBody, WeightsFile
+from service.jobs.bodies import EvaluateBody, ExportBody, JobBody, StageBody, TrainBody, WeightsFile
 from service.jobs.lifecycle import check_name_is_free
 from service.readiness import find_ready
 from service.settings import Settings
+
+EXPORT_PICTURES = 60
+"""At most so many are compared."""
 
 _ANY_CLASSES = 2
 
@@ -53,7 +56,7 @@ def stages_of(spec: Mapping[str, Any]) -> list[Stage]:
     return [Stage((keys,) if isinstance(keys, str) else tuple(keys), settings) for keys, settings in stages]
 
 
-def resolve(session: Session, settings: Settings, body: TrainBody | EvaluateBody | IndexBody) -> Resolved:
+def resolve(session: Session, settings: Settings, body: JobBody) -> Resolved:
     """The spec of the job asked for.
 
     Raises:
@@ -63,6 +66,8 @@ def resolve(session: Session, settings: Settings, body: TrainBody | EvaluateBody
         return _resolve_training(session, settings, body)
     if isinstance(body, EvaluateBody):
         return _resolve_evaluation(session, body)
+    if isinstance(body, ExportBody):
+        return _resolve_export(session, body)
     gallery = find(session, Gallery, body.gallery)
     return Resolved("index", {"gallery": gallery.id}, ())
 
@@ -214,6 +219,29 @@ def _resolve_evaluation(session: Session, body: EvaluateBody) -> Resolved:
         "flip_average": body.flip_average,
     }
     return Resolved("evaluate", spec, (dataset.id,))
+
+
+def _resolve_export(session: Session, body: ExportBody) -> Resolved:
+    model = find(session, Model, body.model)
+    if body.dataset is None:
+        trained_on = [row["id"] for row in model.lineage.get("datasets", [])]
+        ready = select(Dataset.id).where(Dataset.id.in_(trained_on), Dataset.state == "ready")
+        datasets = list(session.scalars(ready.order_by(Dataset.id)))
+    else:
+        datasets = [find_ready(session, body.dataset).id]
+    if session.scalar(select(DatasetImage.id).where(DatasetImage.dataset_id.in_(datasets)).limit(1)) is None:
+        message = (
+            f"none of the data sets that {model.name!r} was trained on is left"
+            if body.dataset is None
+            else f"data set {body.dataset!r} has no pictures"
+        )
+        raise Problem(
+            "invalid-request",
+            f"There is nothing to compare the file on: {message}.",
+            hint="Name as dataset any that is ready; a few pictures of people are enough.",
+            errors=[Fault("/dataset", "nothing-to-compare", message)],
+        )
+    return Resolved("export", {"model": model.id, "format": body.format, "datasets": datasets}, tuple(datasets))
 
 
 def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Model | None:

@@ -1,0 +1,192 @@
+"""Models for other runtimes: ONNX and OpenVINO files that take pictures and give what this service's search compares.
+
+Scaling, mean and standard deviation are inside the file, so they cannot be forgotten or done twice, and so are the
+mirror image of `flip_average` and the division by length. A file that does not agree with PyTorch is not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reid_core.data.preprocessing import Preprocessing, normalise, open_picture, resize
+from reid_core.errors import ExportFailed
+from reid_core.model import Model
+from reid_core.retrieval.encoder import Encoder, Encoding, average
+
+Format = Literal["onnx", "openvino"]
+INPUT, OUTPUTS = "pictures", ("embeddings", "maps")
+
+_LIMIT = 1e-3
+"""Of the distance between both embeddings of a picture, or both vectors of a location: cosines then agree to 0.002."""
+
+_BATCHES = (1, 5)
+"""Sizes that pictures are compared in: a file that was traced for one size fails in another."""
+
+_Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far a file is from PyTorch in float32, the largest distance (smaller is closer) over `pictures` pictures."""
+
+    pictures: int
+    embeddings: float
+    maps: float | None
+
+
+class PictureNetwork(nn.Module):
+    """(N, 3, H, W) uint8 RGB pictures of the model's size to (N, D) embeddings and, where asked for, (N, h, w, c) maps.
+
+    Vectors of both have unit length and are those of `Encoder`.
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, *, with_maps: bool) -> None:
+        super().__init__()
+        self._network = network
+        self._preprocessing = preprocessing
+        self._with_maps = with_maps
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        encoding = self._encode(pictures)
+        if self._preprocessing.flip_average:
+            encoding = average(encoding, self._encode(pictures.flip(3)))
+        return (encoding.embeddings,) if encoding.maps is None else (encoding.embeddings, encoding.maps)
+
+    def _encode(self, pictures: Tensor) -> Encoding:
+        output = self._network(normalise(pictures, self._preprocessing))
+        maps = output.feature_map.permute(0, 2, 3, 1) if self._with_maps else None
+        return Encoding(functional.normalize(output.embedding, dim=1), maps)
+
+
+def export_model(
+    model: Model,
+    format: Format,
+    folder: Path,
+    pictures: Sequence[Path],
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Path], Agreement]:
+    """Writes the model, which is on the CPU, into an existing folder and compares it on at least one picture.
+
+    Args:
+        on_progress: gets (pictures compared, pictures in all).
+
+    Returns:
+        `model.onnx`, or `model.xml` and `model.bin`; and how well they agree.
+
+    Raises:
+        ExportFailed: a package is missing, the network has something that the format has not, or results differ.
+    """
+    onnx = folder / "model.onnx"
+    with _packages():
+        _write_onnx(model, onnx)
+        files = [onnx] if format == "onnx" else _write_openvino(onnx, model.manifest.preprocessing)
+        run = _onnx_runtime(onnx) if format == "onnx" else _openvino(files[0])
+    agreement = _compare(model, run, pictures, on_progress)
+    farthest = max(agreement.embeddings, agreement.maps or 0.0)
+    if not farthest <= _LIMIT:  # so that NaN fails too
+        raise ExportFailed(
+            f"What the {format} file gives is up to {farthest:.2g} away from PyTorch on {agreement.pictures} pictures; "
+            f"{_LIMIT:g} is allowed.",
+            hint="The file was not kept. Try the other format.",
+        )
+    return files, agreement
+
+
+def _compare(model: Model, run: _Run, paths: Sequence[Path], on_progress: Callable[[int, int], None]) -> Agreement:
+    preprocessing, with_maps = model.manifest.preprocessing, model.manifest.map_shape is not None
+    encoder = Encoder(model.network, preprocessing, model.device, torch.float32)
+    embeddings, maps = list[float](), list[float]()
+    done = 0
+    for size in cycle(_BATCHES):
+        part = [resize(open_picture(path), preprocessing) for path in paths[done : done + size]]
+        if not part:
+            break
+        pictures = torch.stack(part)
+        wanted = encoder.encode_prepared(pictures, with_maps=with_maps)
+        found = [torch.from_numpy(np.asarray(output)) for output in run(pictures.numpy())]
+        embeddings += (found[0] - wanted.embeddings).norm(dim=1).tolist()
+        if wanted.maps is not None:
+            maps += (found[1] - wanted.maps).norm(dim=3).flatten().tolist()
+        done += len(part)
+        on_progress(done, len(paths))
+    return Agreement(done, float(np.max(embeddings)), float(np.max(maps)) if maps else None)
+
+
+def _write_onnx(model: Model, path: Path) -> None:
+    preprocessing = model.manifest.preprocessing
+    network = PictureNetwork(model.network, preprocessing, with_maps=model.manifest.map_shape is not None).eval()
+    example = torch.zeros(2, 3, preprocessing.height, preprocessing.width, dtype=torch.uint8)
+    names = OUTPUTS[: 2 if model.manifest.map_shape else 1]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the exporter warns of how it uses PyTorch itself
+            exported = torch.onnx.export(
+                network,
+                (example,),
+                input_names=[INPUT],
+                output_names=names,
+                dynamic_shapes={"pictures": {0: torch.export.Dim("batch")}},
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = error.__cause__ or error
+        raise ExportFailed(f"The network cannot be written as ONNX: {reason}", hint="Use it in PyTorch.") from error
+    program = cast(torch.onnx.ONNXProgram, exported)
+    program.model.metadata_props["preprocessing"] = json.dumps(preprocessing.as_json())
+    program.save(path)
+
+
+def _write_openvino(onnx: Path, preprocessing: Preprocessing) -> list[Path]:
+    """Turns the ONNX file into `model.xml` and `model.bin`."""
+    openvino = _import_openvino()
+    network = openvino.Core().read_model(onnx)
+    network.set_rt_info(json.dumps(preprocessing.as_json()), "preprocessing")
+    openvino.save_model(network, onnx.with_suffix(".xml"), compress_to_fp16=False)
+    onnx.unlink()
+    return [onnx.with_suffix(".xml"), onnx.with_suffix(".bin")]
+
+
+def _onnx_runtime(path: Path) -> _Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda pictures: session.run(None, {INPUT: pictures})
+
+
+def _openvino(path: Path) -> _Run:
+    compiled = _import_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda pictures: list(compiled([pictures]).values())
+
+
+def _import_openvino() -> Any:
+    """OpenVINO without its telemetry, which else tells its maker of every import: this service calls nobody."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+@contextmanager
+def _packages() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ExportFailed(
+            f"A package that exports need is missing on this worker: {error}.",
+            hint='Install the extra: pip install "reid-search[export]".',
+        ) from error
