@@ -97,8 +97,8 @@ def export_model(
         files = [onnx] if format == "onnx" else _write_openvino(onnx, model.manifest.preprocessing)
         run = _onnx_runtime(onnx) if format == "onnx" else _openvino(files[0])
     agreement = _compare(model, run, pictures, on_progress)
-    farthest = max(agreement.embeddings, agreement.maps or 0.0)
-    if not farthest <= _LIMIT:  # so that NaN fails too
+    farthest = float(np.max([agreement.embeddings, agreement.maps or 0.0]))  # NaN where either is
+    if not farthest <= _LIMIT:
         raise ExportFailed(
             f"What the {format} file gives is up to {farthest:.2g} away from PyTorch on {agreement.pictures} pictures; "
             f"{_LIMIT:g} is allowed.",

@@ -140,6 +140,19 @@ def test_a_file_that_differs_is_refused(tmp_path: Path) -> None:
         export_model(model, "onnx", tmp_path, make_paths(tmp_path / "pictures"), on_progress=forget)
 
 
+class Hollow(nn.Module):
+    """Its maps are no numbers."""
+
+    def forward(self, images: Tensor) -> Output:
+        return Output(images.mean((2, 3)), feature_map=images * torch.nan)
+
+
+def test_maps_that_are_no_numbers_agree_with_nothing(tmp_path: Path) -> None:
+    model = replace(make_model(METHODS["qaconv-pk"], tmp_path / "model"), network=Hollow())
+    with pytest.raises(ExportFailed, match="up to nan away"):
+        export_model(model, "onnx", tmp_path, make_paths(tmp_path / "pictures"))
+
+
 class Uneven(nn.Module):
     """Pools adaptively, which ONNX has not."""
 
