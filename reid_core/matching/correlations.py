@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from reid_core.matching.cuda import best_correlations_cuda, is_available
-from reid_core.matching.maps import Tile, check_maps, correlate, make_tiles
+from reid_core.matching.maps import Tile, block_width, check_maps, correlate, make_tiles
 from reid_core.matching.threads import work_in_threads
 
 
@@ -107,7 +107,8 @@ def _find(query: Tensor, gallery: Tensor, *, halved: bool, with_places: bool) ->
                 row_places[one, several] = _first(block, row_best, 1)
                 column_places[several, one] = _first(block, column_best, 2)
 
-    for _ in work_in_threads(find_in_tile, make_tiles(query, gallery, query.dtype, halved=halved)):
+    width = block_width(query, gallery, query.dtype)
+    for _ in work_in_threads(find_in_tile, make_tiles(query, gallery, width, halved=halved)):
         pass
     return _Found(rows, columns, row_places, column_places)
 

@@ -54,10 +54,14 @@ class Tile:
         return range(max(self.gallery.start, query), self.gallery.stop) if self.halved else self.gallery
 
 
-def make_tiles(query: Tensor, gallery: Tensor, dtype: torch.dtype, *, halved: bool) -> Iterator[Tile]:
-    """All pairs of (Q, hq, c) and (G, hg, c) maps; the correlations of one query in a tile, as `dtype`, fit a cache."""
+def block_width(query: Tensor, gallery: Tensor, dtype: torch.dtype) -> int:
+    """So many galleries' correlations with one query, as `dtype`, fit a cache; for (Q, hq, c) and (G, hg, c) maps."""
     room = _DEVICE_BLOCK_BYTES if query.is_cuda else _BLOCK_BYTES
-    width = max(1, room // max(1, query.shape[1] * gallery.shape[1] * dtype.itemsize))
+    return max(1, room // max(1, query.shape[1] * gallery.shape[1] * dtype.itemsize))
+
+
+def make_tiles(query: Tensor, gallery: Tensor, width: int, *, halved: bool) -> Iterator[Tile]:
+    """All pairs of the maps, at most `width` galleries in a tile."""
     for left in range(0, len(gallery), width):
         columns = range(left, min(left + width, len(gallery)))
         num_queries = columns.stop if halved else len(query)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from reid_core.errors import Stopped
+from reid_core.matching.cpu_kernels import add_maxima, tile_width
+from reid_core.matching.cpu_kernels import is_available as is_compiled_for_this_cpu
 from reid_core.matching.cuda import folded_scores_cuda, is_available
 from reid_core.matching.head import FoldedHead
-from reid_core.matching.maps import Tile, check_maps, correlate, make_tiles
+from reid_core.matching.maps import Tile, block_width, check_maps, correlate, make_tiles
 from reid_core.matching.threads import work_in_threads
 from reid_core.training.precision import has_bf16_units
 
-Products = Literal["auto", "fp32", "bf16"]
-"""What correlations are computed in: "auto" is bf16 on CPUs with AMX or AVX512-BF16, else fp32. Sums are fp32."""
+Products = Literal["auto", "fp32", "int16", "bf16"]
+"""What correlations are computed in. "auto": bf16 on CPUs with AMX or AVX512-BF16, int16 on those with AVX2, else fp32.
+
+Sums are exact for int16, else fp32.
+"""
 
 
 def folded_scores(
@@ -73,13 +79,17 @@ def _score(
     *,
     halved: bool,
 ) -> Tensor:
-    dtype, weights = _dtype(products, query), head.weights.to(query.device)
-    scores = torch.empty(len(query), len(gallery), device=query.device)
+    weights, scores = head.weights.to(query.device), torch.empty(len(query), len(gallery), device=query.device)
+    if products == "auto":
+        products = _fastest(query)
+    dtype = torch.bfloat16 if products == "bf16" else torch.float32
+    add_up = add_maxima if products == "int16" else partial(_add_maxima, dtype=dtype)
+    width = tile_width(gallery) if products == "int16" else block_width(query, gallery, dtype)
 
     def score_tile(tile: Tile) -> int:
         pairs = 0
-        for one, several, block in correlate(query, gallery, tile, dtype):
-            of_one = torch.mv(_largest(block, 1).add_(_largest(block, 2)), weights)
+        for one, several, sums in add_up(query, gallery, tile):
+            of_one = torch.mv(sums, weights)
             scores[one, several] = of_one
             if halved:
                 scores[several, one] = of_one
@@ -87,7 +97,7 @@ def _score(
         return pairs
 
     done, total = 0, len(query) * (len(query) + 1) // 2 if halved else scores.numel()
-    for pairs in work_in_threads(score_tile, make_tiles(query, gallery, dtype, halved=halved)):
+    for pairs in work_in_threads(score_tile, make_tiles(query, gallery, width, halved=halved)):
         done += pairs
         on_progress(done, total)
         if should_stop():
@@ -95,9 +105,18 @@ def _score(
     return scores.add_(head.bias)
 
 
-def _dtype(products: Products, maps: Tensor) -> torch.dtype:
-    has_units = maps.device.type == "cpu" and has_bf16_units()
-    return torch.bfloat16 if products == "bf16" or (products == "auto" and has_units) else torch.float32
+def _fastest(maps: Tensor) -> Products:
+    if maps.device.type != "cpu" or maps.dtype == torch.float64:
+        return "fp32"
+    return "bf16" if has_bf16_units() else "int16" if is_compiled_for_this_cpu() else "fp32"
+
+
+def _add_maxima(
+    query: Tensor, gallery: Tensor, tile: Tile, *, dtype: torch.dtype
+) -> Iterator[tuple[int, slice, Tensor]]:
+    """What `add_maxima` yields, from blocks of correlations as `dtype`."""
+    for one, several, block in correlate(query, gallery, tile, dtype):
+        yield one, several, _largest(block, 1).add_(_largest(block, 2))
 
 
 def _largest(block: Tensor, dim: int) -> Tensor:

@@ -17,6 +17,7 @@ from reid_core.matching import (
     MatchingHead,
     best_correlations,
     correspondences,
+    cpu_kernels,
     folded_scores,
     maps,
     symmetric_scores,
@@ -47,9 +48,10 @@ def random_head(num_locations: int) -> FoldedHead:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of two gallery maps of 12 x 12 float32 correlations, tiles of three queries."""
+    """Tiles of two gallery maps of 12 locations and three queries."""
     monkeypatch.setattr(maps, "_BLOCK_BYTES", 2 * 12 * 12 * 4)
     monkeypatch.setattr(maps, "_TILE_QUERIES", 3)
+    monkeypatch.setattr(cpu_kernels, "_TILE_MAPS", 2)
 
 
 @pytest.fixture(params=[1, 3])
@@ -62,7 +64,17 @@ def threads(request: pytest.FixtureRequest) -> object:
 
 SHAPES = [((1, 12, 4), (1, 12, 4)), ((5, 12, 4), (7, 12, 4)), ((4, 6, 3), (3, 15, 3)), ((2, 200, 2), (3, 1, 2))]
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
-ROUNDINGS = [(F32, "fp32", 1e-5), (F16, "fp32", 5e-3), (BF16, "auto", 5e-2), (F32, "bf16", 1e-1)]
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+needs_avx2 = pytest.mark.skipif(CAPABILITY not in ("AVX2", "AVX512"), reason="the CPU has no AVX2")
+INT16 = pytest.param("int16", marks=needs_avx2)
+ROUNDINGS = [
+    (F32, "fp32", 1e-5),
+    (F16, "fp32", 5e-3),
+    (BF16, "auto", 5e-2),
+    (F32, "bf16", 1e-1),
+    pytest.param(F32, "int16", 1e-3, marks=needs_avx2),
+    pytest.param(F16, "int16", 5e-3, marks=needs_avx2),
+]
 
 
 @pytest.mark.usefixtures("small_blocks", "threads")
@@ -212,8 +224,49 @@ def test_bf16_maxima_are_exact_also_where_every_correlation_is_negative() -> Non
     assert got.double().tolist() == plain_scores(query, gallery, head).tolist()
 
 
+@needs_avx2
+@pytest.mark.parametrize(("locations", "channels"), [(1, 1), (6, 2), (7, 3), (16, 64), (17, 33), (192, 128)])
+def test_fixed_point_scores_are_those_of_the_formula_whatever_the_shape_and_length(
+    locations: int, channels: int
+) -> None:
+    query, gallery = random_maps(3, locations, channels), random_maps(70, locations, channels, seed=1)
+    lengths = torch.logspace(-6, 6, 70)[:, None, None]
+    head = FoldedHead(torch.rand(locations, generator=torch.Generator().manual_seed(9)) / locations, 0.0)
+    got = folded_scores(query, gallery * lengths, head, products="int16").double()
+    wanted = plain_scores(query, gallery * lengths, head)
+    torch.testing.assert_close(got / lengths[:, 0, 0], wanted / lengths[:, 0, 0], atol=1e-4, rtol=0)
+
+
+@needs_avx2
+def test_the_largest_sums_of_fixed_point_products_do_not_overflow() -> None:
+    for channels in (1, 2, 64):
+        alike = torch.full((2, 8, channels), channels**-0.5)
+        head = FoldedHead(torch.full((8,), 1 / 16), 0.0)
+        got = folded_scores(alike, torch.cat([alike, -alike]), head, products="int16")
+        torch.testing.assert_close(got, torch.tensor([[1.0, 1.0, -1.0, -1.0]] * 2), atol=1e-4, rtol=0)
+
+
+@needs_avx2
+def test_a_map_that_is_no_number_spoils_its_own_pairs_alone() -> None:
+    query, gallery, head = random_maps(3, 12, 4), random_maps(5, 12, 4, seed=1), random_head(12)
+    query[1, 2, 3] = gallery[4, 0, 0] = torch.nan
+    gallery[2] = 0
+    got = folded_scores(query, gallery, head, products="int16")
+    wanted = folded_scores(query, gallery, head, products="fp32")
+    assert got.isnan().tolist() == [[False] * 4 + [True], [True] * 5, [False] * 4 + [True]]
+    torch.testing.assert_close(got, wanted, atol=1e-3, rtol=0, equal_nan=True)
+
+
+@pytest.mark.skipif(CAPABILITY != "AVX2", reason="other CPUs take bf16 or fp32")
+def test_fixed_point_is_what_a_cpu_with_avx2_takes_by_itself() -> None:
+    query, gallery, head = random_maps(5, 12, 4), random_maps(7, 12, 4, seed=1), random_head(12)
+    assert torch.equal(folded_scores(query, gallery, head), folded_scores(query, gallery, head, products="int16"))
+    exact = folded_scores(query.double(), gallery.double(), head)
+    assert torch.equal(exact, folded_scores(query.double(), gallery.double(), head, products="fp32"))
+
+
 @pytest.mark.usefixtures("small_blocks", "threads")
-@pytest.mark.parametrize("products", ["fp32", "bf16"])
+@pytest.mark.parametrize("products", ["fp32", "bf16", INT16])
 def test_symmetric_scores_equal_all_scores(products: Products) -> None:
     own, head = random_maps(8, 12, 4), random_head(12)
     got = symmetric_scores(own, head, products=products)
