@@ -114,6 +114,7 @@ def test_an_onnx_file_gives_the_embeddings_and_says_how_pictures_are_prepared(tm
     assert (preprocessing["height"], preprocessing["width"], preprocessing["interpolation"]) == (32, 16, "bilinear")
 
 
+@pytest.mark.slow
 def test_an_openvino_file_gives_embeddings_and_maps_of_pictures_and_their_mirror_images(tmp_path: Path) -> None:
     files = check(METHODS["qaconv-gs"], "openvino", tmp_path, flip_average=True)
     assert [path.name for path in files] == ["model.xml", "model.bin"]
@@ -166,6 +167,7 @@ def test_what_the_format_lacks_is_named(tmp_path: Path) -> None:
         export_model(model, "onnx", tmp_path, make_paths(tmp_path / "pictures"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named_with_the_way_to_have_it(package: str, tmp_path: Path) -> None:
     make_model(METHODS["finetune-resnet50"], tmp_path / "model")

@@ -105,6 +105,7 @@ def test_a_full_disk_is_told_before_anything_is_written(settings: Settings, data
     assert not (work.folder / "export").exists()
 
 
+@pytest.mark.slow
 def test_embeddings_that_are_no_numbers_agree_with_nothing(settings: Settings, database: Database) -> None:
     folder = settings.models_dir / MODEL
     model = load_model(folder, torch.device("cpu"))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from reid_core.data.sample import write_sample_data
 from tests.reid_core.small import SMALL
 from tests.worker.service import Service
 
 
+@pytest.mark.slow
 def test_a_training_that_learned_nothing_says_so_while_it_runs_and_in_its_result(tmp_path: Path) -> None:
     people = tmp_path / "data" / "people"
     write_sample_data(people, identities=24, cameras=2, seed=1)
