@@ -258,9 +258,11 @@ def test_a_map_that_is_no_number_spoils_its_own_pairs_alone() -> None:
 
 
 @pytest.mark.skipif(CAPABILITY != "AVX2", reason="other CPUs take bf16 or fp32")
-def test_fixed_point_is_what_a_cpu_with_avx2_takes_by_itself() -> None:
+def test_fixed_point_is_what_a_cpu_with_avx2_takes_by_itself_for_several_queries() -> None:
     query, gallery, head = random_maps(5, 12, 4), random_maps(7, 12, 4, seed=1), random_head(12)
     assert torch.equal(folded_scores(query, gallery, head), folded_scores(query, gallery, head, products="int16"))
+    few = query[:3]
+    assert torch.equal(folded_scores(few, gallery, head), folded_scores(few, gallery, head, products="fp32"))
     exact = folded_scores(query.double(), gallery.double(), head)
     assert torch.equal(exact, folded_scores(query.double(), gallery.double(), head, products="fp32"))
 
