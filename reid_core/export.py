@@ -7,6 +7,7 @@ mirror image of `flip_average` and the division by length. A file that does not 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -162,9 +163,7 @@ def _write_openvino(onnx: Path, preprocessing: Preprocessing) -> list[Path]:
 
 
 def _onnx_runtime(path: Path) -> _Run:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = _import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda pictures: session.run(None, {INPUT: pictures})
 
 
@@ -173,8 +172,16 @@ def _openvino(path: Path) -> _Run:
     return lambda pictures: list(compiled([pictures]).values())
 
 
+def _import_onnxruntime() -> Any:
+    """ONNX Runtime without its telemetry, which else tells its maker of every process and model: we call nobody."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
 def _import_openvino() -> Any:
-    """OpenVINO without its telemetry, which else tells its maker of every import: this service calls nobody."""
+    """OpenVINO without its telemetry, which else tells its maker of every import."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from reid_core.data.preprocessing import preprocessing_of
 from reid_core.errors import ExportFailed
-from reid_core.export import Format, export_model
+from reid_core.export import Format, _import_onnxruntime, export_model
 from reid_core.methods import METHODS
 from reid_core.methods.method import Method
 from reid_core.model import Model, load_model, save_model
@@ -71,7 +71,7 @@ def as_input(paths: Sequence[Path], model: Model) -> NDArray[np.uint8]:
 
 
 def run_onnx(files: Sequence[Path], pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    return onnxruntime.InferenceSession(files[0]).run(None, {"pictures": pictures})  # type: ignore[no-any-return]
+    return _import_onnxruntime().InferenceSession(files[0]).run(None, {"pictures": pictures})  # type: ignore[no-any-return]
 
 
 def run_openvino(files: Sequence[Path], pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
@@ -109,7 +109,7 @@ def check(method: Method, format: Format, folder: Path, *, flip_average: bool) -
 
 def test_an_onnx_file_gives_the_embeddings_and_says_how_pictures_are_prepared(tmp_path: Path) -> None:
     (file,) = check(METHODS["bnneck"], "onnx", tmp_path, flip_average=False)
-    told = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+    told = _import_onnxruntime().InferenceSession(file).get_modelmeta().custom_metadata_map
     preprocessing = json.loads(told["preprocessing"])
     assert (preprocessing["height"], preprocessing["width"], preprocessing["interpolation"]) == (32, 16, "bilinear")
 
@@ -190,13 +190,17 @@ except ExportFailed as error:
     assert 'pip install "reid-search[export]"' in told.stdout
 
 
-def test_openvino_tells_nobody_that_it_is_used() -> None:
+def test_the_runtimes_tell_nobody_that_they_are_used(tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry begins with an identifier in the home folder, OpenVINO's is a package of its own."""
     code = """
 import sys
-from reid_core.export import _import_openvino
+from reid_core.export import _import_onnxruntime, _import_openvino
+_import_onnxruntime()
 _import_openvino()
 from openvino.tools.ovc import telemetry_utils
 assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub", telemetry_utils.tm
 assert sys.modules["openvino_telemetry"] is None
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment | {"HOME": str(tmp_path)})
+    assert list(tmp_path.rglob("*")) == []
