@@ -111,9 +111,7 @@ def fit(
 
     position = run.position
     if sample and position.epochs > 0 and position.step == 0:
-        values = {BEFORE: recognise(encoder, sample)}
-        run.add_to_history(values)
-        observer.on_progress(watch.progress("validate", position, 0, values))
+        _tell_measured(plan, run, {BEFORE: recognise(encoder, sample)}, watch, observer)
     while position.epoch < position.epochs:
         if not position.streams:
             _begin_epoch(plan, run, data, encoder, observer)
@@ -138,11 +136,7 @@ def fit(
                 save_checkpoint(run, checkpoint)
             if stop:
                 raise Stopped
-        values = _finish_epoch(plan, run, encoder, held_out, sample)
-        run.add_to_history(values)
-        observer.on_progress(watch.progress("validate", position, 0, values))
-        for warning in check_learning(run.history, settings) if AFTER in values else ():
-            observer.on_warning(warning)
+        _tell_measured(plan, run, _finish_epoch(plan, run, encoder, held_out, sample), watch, observer)
         if position.epoch == position.epochs:
             save_checkpoint(run, checkpoint)
     plan.method.reset_state(run.network)
@@ -181,6 +175,13 @@ def _finish_epoch(
         if sample:
             values[AFTER] = recognise(encoder, sample)
     return values
+
+
+def _tell_measured(plan: Plan, run: Run, values: dict[str, float], watch: Stopwatch, observer: Observer) -> None:
+    run.add_to_history(values)
+    observer.on_progress(watch.progress("validate", run.position, 0, values))
+    for warning in check_learning(run.history, plan.settings) if AFTER in values else ():
+        observer.on_warning(warning)
 
 
 def _train_step(run: Run, batch: Batch, dtype: torch.dtype, gradient_clip: float | None) -> Losses:
