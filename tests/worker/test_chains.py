@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -173,3 +174,28 @@ def test_progress_tells_the_stage_and_points_of_a_lost_attempt_are_dropped(
     ]
     with database.read() as session:
         assert [step for step, _ in read_curves(session, job.id)["loss"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stage_that_learned_nothing_is_told_in_events_log_and_result(
+    database: Database, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two steps leave normalisations that are neither new nor adapted, and the people alike."""
+    chain = [{"dataset": "gate", "settings": {"schedule": {"epochs": 0}}}, {"dataset": "lobby"}]
+    job = add_training(database, settings, chain=chain)
+    assert claim(database, job.id, "worker", 60) == 1
+    reporter = Reporter(database, job.id, 1, 60)
+    reporter.start()
+    with caplog.at_level(logging.WARNING, logger="worker"):
+        result = training.run(Work(settings, database, job, 1, reporter, lambda: False)).result
+    reporter.close()
+
+    (warning,) = result["warnings"]
+    with database.read() as session:
+        curves = read_curves(session, job.id)
+    ((_, before),), ((last, after),) = curves["training_rank1_before"], curves["training_rank1"]
+    assert after <= before
+    assert (last, warning["code"], warning["stage"]) == (2, "learned-nothing", 2)
+    assert f"After 2 steps {after:.1%}" in warning["detail"]
+    assert "base_lr (it is 0.01)" in warning["hint"]
+    assert read_told(database, job.id, "warning") == [warning]
+    assert warning["detail"] in caplog.text
