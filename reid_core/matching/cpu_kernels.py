@@ -51,8 +51,10 @@ def add_maxima(query: Tensor, gallery: Tensor, tile: Tile) -> Iterator[tuple[int
         The query's position, the galleries' positions and (n, hw) float32 sums; NaN where a map holds NaN.
 
     Raises:
-        CoreError: the CPU has no AVX2.
+        CoreError: the maps are elsewhere, or the CPU has no AVX2.
     """
+    if query.device.type != "cpu":
+        raise CoreError("int16 products are made by CPUs only.", hint="Ask for products auto or fp32.")
     locations, run = query.shape[1], _compile((query.shape[2] + 1) // 2)
     rows = _pack_rows(query[tile.query.start : tile.query.stop])
     columns = _pack_columns(gallery[tile.gallery.start : tile.gallery.stop])
@@ -99,7 +101,7 @@ def _quantise(maps: Tensor) -> _Fixed:
     """Scaled so that the longest vector of a map has the largest length: no sum of products can overflow."""
     longest = torch.linalg.vector_norm(maps, dim=2).amax(1).clamp_(min=torch.finfo(torch.float32).tiny)
     units = longest / _LARGEST
-    return _Fixed((maps / units[:, None, None]).round_().to(torch.int16), units)
+    return _Fixed((maps / units[:, None, None]).round_().to(torch.int16).contiguous(), units)
 
 
 @cache

@@ -25,10 +25,10 @@ def to_locations(feature_map: Tensor) -> Tensor:
 def check_maps(query: Tensor, gallery: Tensor) -> None:
     """CoreError unless both hold maps (N, locations, channels) that can be compared."""
     for name, maps in (("query", query), ("gallery", gallery)):
-        if maps.ndim != 3 or not maps.is_floating_point():
+        if maps.ndim != 3 or 0 in maps.shape[1:] or not maps.is_floating_point():
             raise CoreError(
-                f"The {name} maps are {maps.dtype} of shape {tuple(maps.shape)}; floating (N, locations, channels) "
-                "is needed.",
+                f"The {name} maps are {maps.dtype} of shape {tuple(maps.shape)}; floating (N, locations, channels), "
+                "one or more of the last two, is needed.",
                 hint="Pass feature maps through to_locations.",
             )
     if query.shape[2] != gallery.shape[2]:

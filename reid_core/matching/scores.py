@@ -19,12 +19,9 @@ from reid_core.matching.threads import work_in_threads
 from reid_core.training.precision import has_bf16_units
 
 Products = Literal["auto", "fp32", "int16", "bf16"]
-"""What correlations are computed in. "auto": bf16 on CPUs with AMX or AVX512-BF16, int16 on those with AVX2 where there
-are several queries, else fp32. Sums are exact for int16, else fp32.
+"""What correlations are computed in. "auto": bf16 on CPUs with AMX or AVX512-BF16, int16 on those with AVX2 for more than
+one query, else fp32. Sums are exact for int16, else fp32.
 """
-
-_SEVERAL_QUERIES = 4
-"""Converting a gallery map to int16 takes as long as comparing it with two queries gains."""
 
 
 def folded_scores(
@@ -112,7 +109,8 @@ def _fastest(maps: Tensor) -> Products:
         return "fp32"
     if has_bf16_units():
         return "bf16"
-    return "int16" if len(maps) >= _SEVERAL_QUERIES and is_compiled_for_this_cpu() else "fp32"
+    # One query does not gain what it takes to convert the gallery's maps.
+    return "int16" if len(maps) > 1 and is_compiled_for_this_cpu() else "fp32"
 
 
 def _add_maxima(

@@ -238,6 +238,22 @@ def test_fixed_point_scores_are_those_of_the_formula_whatever_the_shape_and_leng
 
 
 @needs_avx2
+def test_fixed_point_takes_maps_in_any_order_of_memory() -> None:
+    query, gallery, head = random_maps(3, 6, 2), random_maps(4, 16, 2, seed=1), random_head(6)
+    gallery = gallery[:, :6]
+    turned = query.transpose(1, 2).contiguous().transpose(1, 2)
+    assert not turned.is_contiguous()
+    wanted = folded_scores(query, gallery.contiguous(), head, products="int16")
+    assert torch.equal(folded_scores(turned, gallery, head, products="int16"), wanted)
+
+
+def test_fixed_point_is_refused_away_from_the_cpu() -> None:
+    query, head = random_maps(3, 12, 4).to("meta"), random_head(12)
+    with pytest.raises(CoreError, match="CPUs only"):
+        folded_scores(query, query, head, products="int16")
+
+
+@needs_avx2
 def test_the_largest_sums_of_fixed_point_products_do_not_overflow() -> None:
     for channels in (1, 2, 64):
         alike = torch.full((2, 8, channels), channels**-0.5)
@@ -261,8 +277,8 @@ def test_a_map_that_is_no_number_spoils_its_own_pairs_alone() -> None:
 def test_fixed_point_is_what_a_cpu_with_avx2_takes_by_itself_for_several_queries() -> None:
     query, gallery, head = random_maps(5, 12, 4), random_maps(7, 12, 4, seed=1), random_head(12)
     assert torch.equal(folded_scores(query, gallery, head), folded_scores(query, gallery, head, products="int16"))
-    few = query[:3]
-    assert torch.equal(folded_scores(few, gallery, head), folded_scores(few, gallery, head, products="fp32"))
+    one = query[:1]
+    assert torch.equal(folded_scores(one, gallery, head), folded_scores(one, gallery, head, products="fp32"))
     exact = folded_scores(query.double(), gallery.double(), head)
     assert torch.equal(exact, folded_scores(query.double(), gallery.double(), head, products="fp32"))
 
@@ -343,6 +359,9 @@ def test_maps_that_do_not_fit_are_refused_with_both_values(match: Callable[[Tens
         match(random_maps(1, 12, 4), random_maps(1, 12, 5))
     with pytest.raises(CoreError, match=r"shape \(1, 4, 6, 2(, 1)?\)|shape \(1, 6, 2, 1\)"):
         match(torch.ones(1, 4, 6, 2), torch.ones(1, 4, 6, 2))
+    for nothing in (torch.ones(1, 12, 0), torch.ones(1, 0, 4)):
+        with pytest.raises(CoreError, match="one or more"):
+            match(nothing, nothing)
 
 
 @pytest.mark.parametrize("match", MATCHERS[1:])
