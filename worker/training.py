@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
 
     def on_warning(warning: LearnedNothing) -> None:
         logger.warning("%s %s", warning.detail, warning.hint)
-        work.reporter.event("warning", asdict(replace(warning, stage=stage)))
+        work.reporter.event("warning", asdict(warning))
 
     return Observer(on_transfer, on_resume, on_graph, on_progress, on_warning, work.should_stop)
 

@@ -47,7 +47,7 @@ def fit_chain(
         if result is not None:
             plan = replace(plan, initialise=from_network(result.network))
         # Stages before the last checkpoint have nothing to tell: the job goes on after them.
-        observer = _counting_on(observe(number), curves, epochs) if number >= reached else None
+        observer = _counting_on(observe(number), curves, epochs, number + 1) if number >= reached else None
         span = Span(start, stop, _last_step(curves))
         result = fit(plan, own, observer, checkpoint_seconds=checkpoint_seconds, span=span)
         warnings += [replace(warning, stage=number + 1) for warning in result.warnings]
@@ -64,12 +64,13 @@ def _shares(plans: Sequence[Plan]) -> list[tuple[float, float]]:
     return list(zip([0.0, *ends], ends, strict=False))
 
 
-def _counting_on(observer: Observer, curves: History, epochs: int) -> Observer:
-    """The observer of a stage after `epochs` epochs with these curves, told of the whole chain."""
+def _counting_on(observer: Observer, curves: History, epochs: int, stage: int) -> Observer:
+    """The observer of a stage (from 1) after `epochs` epochs with these curves, told of the whole chain."""
     return replace(
         observer,
         on_resume=lambda step, history: observer.on_resume(_last_step(curves) + step, _joined(curves, history)),
         on_graph=lambda epoch, graph, pictures: observer.on_graph(epochs + epoch, graph, pictures),
+        on_warning=lambda warning: observer.on_warning(replace(warning, stage=stage)),
     )
 
 
