@@ -19,8 +19,8 @@ from reid_core.matching.threads import work_in_threads
 from reid_core.training.precision import has_bf16_units
 
 Products = Literal["auto", "fp32", "int16", "bf16"]
-"""What correlations are computed in. "auto": bf16 on CPUs with AMX or AVX512-BF16, int16 on those with AVX2 for more than
-one query, else fp32. Sums are exact for int16, else fp32.
+"""What correlations are computed in. "auto": bf16 on CPUs with AMX or AVX512-BF16, int16 on those with AVX2 for more
+than one query, else fp32. Sums are exact for int16, else fp32.
 """
 
 
