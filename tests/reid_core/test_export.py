@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -59,14 +59,20 @@ def make_model(method: Method, folder: Path, **changes: Any) -> Model:
 
 
 def make_paths(folder: Path) -> list[Path]:
-    return [picture.path for picture in make_pictures(folder, height=64, width=32)]
+    """The first lies on its side and says so."""
+    paths = [picture.path for picture in make_pictures(folder, height=64, width=32)]
+    with Image.open(paths[0]) as picture:
+        lying, told = picture.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    told[ExifTags.Base.Orientation] = 6  # turn it clockwise
+    lying.save(paths[0], exif=told)
+    return paths
 
 
 def as_input(paths: Sequence[Path], model: Model) -> NDArray[np.uint8]:
     """As docs/export.md says."""
     told = model.manifest.preprocessing.as_json()
     size, method = (told["width"], told["height"]), Image.Resampling[told["interpolation"].upper()]
-    resized = [Image.open(path).convert("RGB").resize(size, method) for path in paths]
+    resized = [ImageOps.exif_transpose(Image.open(path)).convert("RGB").resize(size, method) for path in paths]
     return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in resized])
 
 
