@@ -163,12 +163,16 @@ def _write_openvino(onnx: Path, preprocessing: Preprocessing) -> list[Path]:
 
 
 def _onnx_runtime(path: Path) -> _Run:
-    session = _import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
+    onnxruntime = _import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda pictures: session.run(None, {INPUT: pictures})
 
 
 def _openvino(path: Path) -> _Run:
-    compiled = _import_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = _import_openvino().Core().compile_model(path, "CPU", options)
     return lambda pictures: list(compiled([pictures]).values())
 
 
