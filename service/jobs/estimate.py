@@ -44,7 +44,8 @@ def estimate(session: Session, settings: Settings, job: Resolved) -> dict[str, A
     own = _training(session, job) if job.kind == "train" else [_embedding(session, job)]
     parts = own + _second_passes(session, job, own)
     costs = [_count(part) for part in parts]
-    device = resolve_device(job.spec.get("device") or settings.device)
+    asked = "cpu" if job.kind == "export" else job.spec.get("device")
+    device = resolve_device(asked or settings.device)
     rates = {backbone: measure_rate(device, backbone) for backbone in {part.settings.backbone for part in parts}}
     operations = [
         part.passes * part.pictures * cost.forward_operations for part, cost in zip(parts, costs, strict=True)

@@ -6,8 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from reid_core.methods import METHODS
+from reid_core.training.estimate import count_cost
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Model
 from tests.service.galleries.stock import add_model_row
@@ -83,10 +85,15 @@ def test_a_model_whose_data_sets_are_gone_needs_pictures_to_be_named(client: htt
 
 
 def test_a_dry_run_counts_both_passes_over_the_pictures(client: httpx.Client, database: Database) -> None:
+    method = METHODS["bnneck"]
+    with torch.device("meta"):
+        network = method.build_network(method.recipe, 2)
+    size = method.recipe.image
+    cost = count_cost(network, batch=2, height=size.height, width=size.width)
     with database.write() as session:
-        session.get_one(Model, MODEL).settings = METHODS["bnneck"].recipe.model_dump(mode="json")
+        session.get_one(Model, MODEL).settings = method.recipe.model_dump(mode="json")
     body = {"kind": "export", "model": "plain", "format": "onnx"}
     told = client.post("/jobs", params={"dry_run": True}, json=body).json()
     assert told["estimate"]["pictures"] == 2
-    assert told["estimate"]["memory_bytes"] > 0
+    assert told["estimate"]["operations"] == 2 * 2 * cost.forward_operations
     assert client.get("/jobs").json()["items"] == []
