@@ -49,11 +49,23 @@ def publish_folder(temporary: Path, final: Path) -> None:
         raise FileExistsError(f"{final} exists already; a published folder is never replaced")
     for folder, _, names in os.walk(temporary):
         for name in names:
-            _sync_file(Path(folder) / name)
+            flush_file(Path(folder) / name)
         _sync_folder(Path(folder))
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary.rename(final)
     _sync_folder(final.parent)
+
+
+def replace_file(finished: Path, final: Path) -> None:
+    """Rename a finished file, which `flush_file` has flushed, to its name; an earlier file of that name is gone."""
+    finished.replace(final)
+    _sync_folder(final.parent)
+
+
+def flush_file(path: Path) -> None:
+    """Return when what was written to the file is on disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def delete_tree(folder: Path) -> None:
@@ -153,11 +165,6 @@ def _nearest_existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

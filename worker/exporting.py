@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from reid_core.model import load_model
 from service.db.tables import Dataset, DatasetImage, Model
 from service.jobs.lifecycle import renew
 from service.jobs.recording import progress_as_json
-from service.jobs.specs import EXPORT_PICTURES
+from service.jobs.specs import EXPORT_PICTURES, nothing_to_compare
 from service.models import describe_file
-from service.storage import ensure_free_space
+from service.storage import ensure_free_space, flush_file, replace_file
 from worker.work import Outcome, Work
 
 _COPIES = 3
@@ -27,7 +28,7 @@ _COPIES = 3
 
 def run(work: Work) -> Outcome:
     """Writes the files into the job's folder, compares, and moves them into the model's."""
-    spec, settings = work.job.spec, work.settings
+    spec, settings, pictures = work.job.spec, work.settings, _choose_pictures(work)
     for chatty in ("onnx_ir", "onnxscript"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     model = load_model(settings.models_dir / spec["model"], torch.device("cpu"))
@@ -38,7 +39,6 @@ def run(work: Work) -> Outcome:
     making.mkdir(parents=True)
     try:
         work.reporter.progress(progress_as_json(0.0, "convert"))
-        pictures = _choose_pictures(work)
         files, agreement = export_model(model, spec["format"], making, pictures, on_progress=work.progress("compare"))
         _publish(work, files)
     finally:
@@ -48,7 +48,7 @@ def run(work: Work) -> Outcome:
 
 
 def _choose_pictures(work: Work) -> list[Path]:
-    """Evenly from all pictures of the data sets."""
+    """Evenly from all pictures of the data sets; raises 422 where they were deleted since the job was posted."""
     with work.database.read() as session:
         rows = session.execute(
             select(Dataset.path, DatasetImage.path)
@@ -56,16 +56,31 @@ def _choose_pictures(work: Work) -> list[Path]:
             .where(DatasetImage.dataset_id.in_(work.job.spec["datasets"]))
             .order_by(DatasetImage.dataset_id, DatasetImage.split, DatasetImage.position)
         ).all()
-    step = max(1, len(rows) // EXPORT_PICTURES)
-    return [Path(folder) / path for folder, path in rows[::step][:EXPORT_PICTURES]]
+    if not rows:
+        raise nothing_to_compare("its data sets have been deleted")
+    count = min(EXPORT_PICTURES, len(rows))
+    return [Path(folder) / path for folder, path in (rows[index * len(rows) // count] for index in range(count))]
 
 
 def _publish(work: Work, files: Sequence[Path]) -> None:
-    """Moves the files beside the weights, in the place of an earlier export, and lists them in the model's row."""
+    """Moves the files beside the weights, in the place of an earlier export, and lists them in the model's row.
+
+    In between they are not listed, so that no file is ever served under another's checksum.
+    """
+    for path in files:
+        flush_file(path)
+    facts = {path.name: describe_file(path) for path in files}
+    with _own_model(work) as model:
+        model.files = {name: told for name, told in model.files.items() if name not in facts}
+    with _own_model(work) as model:
+        for path in files:
+            replace_file(path, work.settings.models_dir / model.id / path.name)
+        model.files = {**model.files, **facts}
+
+
+@contextmanager
+def _own_model(work: Work) -> Iterator[Model]:
+    """The model's row, locked; raises `LeaseLost` unless this attempt still has the job."""
     with work.database.write() as session:
         renew(session, work.job.id, work.attempt, work.settings.lease_seconds)
-        model = session.get_one(Model, work.job.spec["model"], with_for_update=True)
-        facts = {path.name: describe_file(path) for path in files}
-        for path in files:
-            path.replace(work.settings.models_dir / model.id / path.name)
-        model.files = {**model.files, **facts}
+        yield session.get_one(Model, work.job.spec["model"], with_for_update=True)

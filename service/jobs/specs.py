@@ -235,13 +235,18 @@ def _resolve_export(session: Session, body: ExportBody) -> Resolved:
             if body.dataset is None
             else f"data set {body.dataset!r} has no pictures"
         )
-        raise Problem(
-            "invalid-request",
-            f"There is nothing to compare the file on: {message}.",
-            hint="Name as dataset any that is ready; a few pictures of people are enough.",
-            errors=[Fault("/dataset", "nothing-to-compare", message)],
-        )
+        raise nothing_to_compare(message)
     return Resolved("export", {"model": model.id, "format": body.format, "datasets": datasets}, tuple(datasets))
+
+
+def nothing_to_compare(reason: str) -> Problem:
+    """An export has no pictures to be compared on."""
+    return Problem(
+        "invalid-request",
+        f"There is nothing to compare the file on: {reason}.",
+        hint="Name as dataset any that is ready; a few pictures of people are enough.",
+        errors=[Fault("/dataset", "nothing-to-compare", reason)],
+    )
 
 
 def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Model | None:

@@ -15,7 +15,7 @@ from reid_core.export import _import_onnxruntime
 from reid_core.model import MANIFEST_NAME, WEIGHTS_NAME, load_model, save_model
 from service.db.schema import upgrade
 from service.db.session import Database, open_database
-from service.db.tables import Model
+from service.db.tables import Dataset, DatasetImage, Model
 from service.errors import Problem
 from service.jobs.lifecycle import LeaseLost, claim, enqueue
 from service.settings import Settings
@@ -94,6 +94,58 @@ def test_an_export_that_is_stopped_or_has_lost_its_lease_leaves_nothing(settings
         exporting.run(Work(settings, database, work.job, 2, work.reporter, lambda: False))
     assert kept(settings) == [MANIFEST_NAME, WEIGHTS_NAME]
     assert listed(database) == before
+
+
+def test_an_export_that_broke_between_its_files_lists_none_of_them(settings: Settings, database: Database) -> None:
+    work, folder = make_work(settings, database, "openvino"), settings.models_dir / MODEL
+    before = listed(database)
+    exporting._publish(work, written(work.folder, "first"))
+    assert set(listed(database)) == {*before, "model.xml", "model.bin"}
+
+    (folder / "model.bin").unlink()
+    (folder / "model.bin").mkdir()
+    with pytest.raises(IsADirectoryError):
+        exporting._publish(work, written(work.folder, "second"))
+    assert (folder / "model.xml").read_text() == "second"
+    assert listed(database) == before
+
+
+def written(folder: Path, content: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / "model.xml", folder / "model.bin"]
+    for file in files:
+        file.write_text(content)
+    return files
+
+
+def test_the_pictures_compared_are_spread_over_all_data_sets(settings: Settings, database: Database) -> None:
+    work = make_work(settings, database, "onnx")
+    sizes = {"ds_large": 119, "ds_small": 60}
+    with database.write() as session:
+        for key, count in sizes.items():
+            row = {"path": f"/{key}", "format": "auto", "state": "ready", "uploaded": False}
+            session.add(Dataset(id=key, name=key, **row))
+            session.flush()
+            for position in range(count):
+                place = {"split": "train", "position": position, "path": str(position)}
+                labels = {"identity": "1", "camera": "1"}
+                session.add(DatasetImage(id=f"{key}_{position}", dataset_id=key, **place, **labels))
+    work.job.spec = {**work.job.spec, "datasets": list(sizes)}
+    chosen = exporting._choose_pictures(work)
+    assert len(set(chosen)) == len(chosen) == 60
+    assert [sum(path.parent.name == key for path in chosen) for key in sizes] == [40, 20]
+    assert int(chosen[-1].name) >= 57
+
+
+def test_an_export_whose_data_sets_were_deleted_meanwhile_says_what_to_do(
+    settings: Settings, database: Database
+) -> None:
+    work = make_work(settings, database, "onnx")
+    work.job.spec = {**work.job.spec, "datasets": ["ds_gone"]}
+    with pytest.raises(Problem, match="have been deleted") as caught:
+        exporting.run(work)
+    assert "Name as dataset" in str(caught.value.hint)
+    assert not (work.folder / "export").exists()
 
 
 def test_a_full_disk_is_told_before_anything_is_written(settings: Settings, database: Database) -> None:
