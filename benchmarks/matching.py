@@ -3,10 +3,11 @@
     OMP_WAIT_POLICY=PASSIVE python -m benchmarks.matching --repeat 5
 
 Scores 128 x 512 made-up maps of 24 x 8 locations and 64 channels, trains (forward and backward) on a batch of 64 maps
-among themselves, and re-ranks 100 float16 candidates. All get the same inputs and take turns, so that what else the
-machine does hits all alike; printed is the median. The plain version gets `--plain-queries` queries at a time: 32 of
-them take 2.4 GB, and all at once would take 9.7. "products alone" are those of fp32 without the maxima: what no
-matcher can beat that multiplies so. Memory is the peak beyond inputs and result, of one run in a process of its own.
+among themselves, and re-ranks 100 float16 candidates for 1 to 8 queries. All get the same inputs and take turns, so
+that what else the machine does hits all alike; printed is the median. The plain version gets `--plain-queries` queries
+at a time: 32 of them take 2.4 GB, and all at once would take 9.7. "products alone" are those of fp32 without the
+maxima: what no matcher can beat that multiplies so. Memory is the peak beyond inputs and result, of one run in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from torch.nn import functional
 from reid_core.matching import FoldedHead, best_correlations, folded_scores
 from reid_core.matching.cpu_kernels import is_available
 from reid_core.matching.maps import Tile, block_width, correlate, make_tiles
+from reid_core.matching.scores import Products
 from reid_core.matching.threads import work_in_threads
 from reid_core.training.precision import has_bf16_units
 
-BATCH, CANDIDATES = 64, 100
+BATCH, CANDIDATES, FEW = 64, 100, (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,9 @@ def train(inputs: Inputs) -> Tensor:
     return maps.grad
 
 
-def rerank(inputs: Inputs) -> Tensor:
-    """What a search does with the 100 stored maps of its candidates."""
-    return folded_scores(inputs.query[:1], inputs.gallery[:CANDIDATES].half(), inputs.head)
+def rerank(inputs: Inputs, queries: int, products: Products) -> Tensor:
+    """What a search by so many pictures does with the 100 stored maps of its candidates."""
+    return folded_scores(inputs.query[:queries], inputs.gallery[:CANDIDATES].half(), inputs.head, products=products)
 
 
 def take_turns(runners: dict[str, Runner], inputs: Inputs, repeat: int) -> dict[str, float]:
@@ -193,8 +195,14 @@ def main() -> None:
     report(f"scores, {options.queries} x {options.gallery} maps of {size}", seconds, scoring_peaks, pairs)
     seconds = take_turns(training, inputs, options.repeat)
     report(f"forward and backward, {BATCH} x {BATCH} maps of {size}", seconds, training_peaks, BATCH**2)
-    seconds = take_turns({"rerank": rerank}, inputs, 10 * options.repeat)
-    print(f"\n1 query x {CANDIDATES} float16 candidates: {seconds['rerank'] * 1000:.1f} ms")
+    able: dict[Products, bool] = {"fp32": True, "int16": is_available(), "bf16": has_bf16_units()}
+    print(f"\nqueries x {CANDIDATES} float16 candidates")
+    for queries in (few for few in FEW if few <= options.queries):
+        runners: dict[str, Runner] = {
+            kind: partial(rerank, queries=queries, products=kind) for kind, can in able.items() if can
+        }
+        seconds = take_turns(runners, inputs, 10 * options.repeat)
+        print(f"{queries}: " + ", ".join(f"{kind} {taken * 1000:.1f} ms" for kind, taken in seconds.items()))
 
 
 def _parsed() -> argparse.Namespace:
