@@ -177,11 +177,13 @@ def test_progress_tells_the_stage_and_points_of_a_lost_attempt_are_dropped(
 
 
 def test_a_stage_that_learned_nothing_is_told_in_events_log_and_result(
-    database: Database, settings: Settings, caplog: pytest.LogCaptureFixture
+    database: Database, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two steps leave normalisations that are neither new nor adapted, and the people alike."""
-    chain = [{"dataset": "gate", "settings": {"schedule": {"epochs": 0}}}, {"dataset": "lobby"}]
-    job = add_training(database, settings, chain=chain)
+    """Few steps leave normalisations that are neither new nor adapted, and the people alike."""
+    add_dataset(database, tmp_path / "crowd", 12)
+    lengths = {"lobby": 0, "crowd": 1}
+    chain = [{"dataset": name, "settings": {"schedule": {"epochs": epochs}}} for name, epochs in lengths.items()]
+    job = add_training(database, settings, chain=chain, seed=0)
     assert claim(database, job.id, "worker", 60) == 1
     reporter = Reporter(database, job.id, 1, 60)
     reporter.start()
@@ -194,8 +196,8 @@ def test_a_stage_that_learned_nothing_is_told_in_events_log_and_result(
         curves = read_curves(session, job.id)
     ((_, before),), ((last, after),) = curves["training_rank1_before"], curves["training_rank1"]
     assert after <= before
-    assert (last, warning["code"], warning["stage"]) == (2, "learned-nothing", 2)
-    assert f"After 2 steps {after:.1%}" in warning["detail"]
+    assert (last, warning["code"], warning["stage"]) == (6, "learned-nothing", 2)
+    assert f"After 6 steps {after:.1%}" in warning["detail"]
     assert "base_lr (it is 0.01)" in warning["hint"]
     assert read_told(database, job.id, "warning") == [warning]
     assert warning["detail"] in caplog.text
