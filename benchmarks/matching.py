@@ -69,16 +69,8 @@ def score_plainly(inputs: Inputs, queries: int) -> Tensor:
     return torch.cat([take_maxima(part, inputs.gallery) @ weights for part in inputs.query.split(queries)])
 
 
-def score_fp32(inputs: Inputs) -> Tensor:
-    return folded_scores(inputs.query, inputs.gallery, inputs.head, products="fp32")
-
-
-def score_int16(inputs: Inputs) -> Tensor:
-    return folded_scores(inputs.query, inputs.gallery, inputs.head, products="int16")
-
-
-def score_bf16(inputs: Inputs) -> Tensor:
-    return folded_scores(inputs.query, inputs.gallery, inputs.head, products="bf16")
+def score(inputs: Inputs, products: Products) -> Tensor:
+    return folded_scores(inputs.query, inputs.gallery, inputs.head, products=products)
 
 
 def multiply(inputs: Inputs, dtype: torch.dtype) -> Tensor:
@@ -108,9 +100,9 @@ def train(inputs: Inputs) -> Tensor:
     return maps.grad
 
 
-def rerank(inputs: Inputs, queries: int, products: Products) -> Tensor:
-    """What a search by so many pictures does with the 100 stored maps of its candidates."""
-    return folded_scores(inputs.query[:queries], inputs.gallery[:CANDIDATES].half(), inputs.head, products=products)
+def for_search(inputs: Inputs, queries: int) -> Inputs:
+    """What a search by so many pictures matches: the stored maps of its candidates."""
+    return Inputs(inputs.query[:queries], inputs.gallery[:CANDIDATES].half(), inputs.head)
 
 
 def take_turns(runners: dict[str, Runner], inputs: Inputs, repeat: int) -> dict[str, float]:
@@ -158,13 +150,13 @@ def report(title: str, seconds: dict[str, float], peaks: dict[str, int], pairs: 
 def check_agreement(options: argparse.Namespace) -> None:
     inputs = make_inputs(options)
     few = Inputs(inputs.query[:4], inputs.gallery, inputs.head)
-    allowed = {score_fp32: 1e-4, score_bf16: 1e-2}
+    allowed: dict[Products, float] = {"fp32": 1e-4, "bf16": 1e-2}
     if is_available():
-        allowed[score_int16] = 1e-4
-    off = {run: (run(few) - score_plainly(few, 4)).abs().max().item() for run in allowed}
-    shown = {run.__name__: f"{value:.2g}" for run, value in off.items()}
+        allowed["int16"] = 1e-4
+    off = {kind: (score(few, kind) - score_plainly(few, 4)).abs().max().item() for kind in allowed}
+    shown = {kind: f"{value:.2g}" for kind, value in off.items()}
     print(f"largest difference from the plain scores, which are weighted means of correlations: {shown}")
-    if any(off[run] > limit for run, limit in allowed.items()):
+    if any(off[kind] > limit for kind, limit in allowed.items()):
         raise SystemExit("The matchers disagree.")
 
 
@@ -176,15 +168,12 @@ def main() -> None:
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {torch.backends.cpu.get_cpu_capability()} {units} bf16 "
         f"units, {options.threads} threads, torch {torch.__version__}; median of {options.repeat}"
     )
-    scoring: dict[str, Runner] = {
-        "plain": partial(score_plainly, queries=options.plain_queries),
-        "ours, fp32": score_fp32,
-        "products alone": partial(multiply, dtype=torch.float32),
-    }
-    if is_available():
-        scoring |= {"ours, int16": score_int16}
+    able: dict[Products, bool] = {"fp32": True, "int16": is_available(), "bf16": has_bf16_units()}
+    ours: dict[str, Runner] = {f"ours, {kind}": partial(score, products=kind) for kind, can in able.items() if can}
+    scoring: dict[str, Runner] = {"plain": partial(score_plainly, queries=options.plain_queries), **ours}
+    scoring["products alone"] = partial(multiply, dtype=torch.float32)
     if has_bf16_units():
-        scoring |= {"ours, bf16": score_bf16, "products alone, bf16": partial(multiply, dtype=torch.bfloat16)}
+        scoring["products alone, bf16"] = partial(multiply, dtype=torch.bfloat16)
     training: dict[str, Runner] = {"plain": train_plainly, "ours": train}
     scoring_peaks, training_peaks = peaks_apart(scoring, options), peaks_apart(training, options)
 
@@ -194,15 +183,12 @@ def main() -> None:
     pairs = options.queries * options.gallery
     report(f"scores, {options.queries} x {options.gallery} maps of {size}", seconds, scoring_peaks, pairs)
     seconds = take_turns(training, inputs, options.repeat)
-    report(f"forward and backward, {BATCH} x {BATCH} maps of {size}", seconds, training_peaks, BATCH**2)
-    able: dict[Products, bool] = {"fp32": True, "int16": is_available(), "bf16": has_bf16_units()}
+    batch = min(BATCH, options.queries)
+    report(f"forward and backward, {batch} x {batch} maps of {size}", seconds, training_peaks, batch**2)
     print(f"\nqueries x {CANDIDATES} float16 candidates")
     for queries in (few for few in FEW if few <= options.queries):
-        runners: dict[str, Runner] = {
-            kind: partial(rerank, queries=queries, products=kind) for kind, can in able.items() if can
-        }
-        seconds = take_turns(runners, inputs, 10 * options.repeat)
-        print(f"{queries}: " + ", ".join(f"{kind} {taken * 1000:.1f} ms" for kind, taken in seconds.items()))
+        seconds = take_turns(ours, for_search(inputs, queries), 10 * options.repeat)
+        print(f"{queries}: " + "; ".join(f"{name} {taken * 1000:.1f} ms" for name, taken in seconds.items()))
 
 
 def _parsed() -> argparse.Namespace:
