@@ -154,7 +154,9 @@ def test_samplers_and_the_finished_model_encode_as_the_settings_say(tmp_path: Pa
         return method.draw_batches(settings, epoch)
 
     changes = {"backbone": "resnet18", "image": {"height": 32, "width": 16}, "batch": {"identities": 2}}
-    settings = override(method.recipe, {**changes, "schedule": {"epochs": 1}, "flip_average": True})
+    settings = override(
+        method.recipe, {**changes, "schedule": {"epochs": 1}, "flip_average": True, "precision": "fp32"}
+    )
     pictures = make_person_pictures(tmp_path / "pictures", identities=2)
     result = fit(Plan(replace(method, draw_batches=draw_batches), settings, pictures, 0, CPU), tmp_path)
     ((ours, expected),) = seen
