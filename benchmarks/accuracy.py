@@ -47,7 +47,8 @@ def train_and_test(plan: Plan, contents: Contents) -> Row:
 
 def test(plan: Plan, result: Result, contents: Contents) -> Row:
     """Rank-1, 5, 10 and mAP of embeddings on the data set's query and gallery splits, by the standard protocol."""
-    dtype = resolve_dtype(plan.settings.precision, plan.device, plan.settings.backbone)
+    settings = plan.settings
+    dtype = resolve_dtype(settings.precision, plan.device, settings.backbone, settings.image.width)
     encoder = Encoder(result.network, result.preprocessing, plan.device, dtype)
     splits = [contents.pictures[split] for split in ("query", "gallery")]
     query, gallery = (encoder.embed_files([picture.path for picture in split]) for split in splits)

@@ -90,7 +90,7 @@ def measure(backbone: BackboneName, options: argparse.Namespace) -> dict[str, Tu
     ]
     images = torch.randn(options.batch, 3, options.height, options.width).contiguous(memory_format=torch.channels_last)
     identities = torch.arange(options.batch) // 8
-    dtype = resolve_dtype("auto", CPU, backbone)
+    dtype = resolve_dtype("auto", CPU, backbone, options.width)
     training = [training_step(network.train(), images, identities, dtype) for network in networks]
     seconds = {"training": take_turns(training, options.repeat)}
     extraction = [extraction_step(network.eval(), images, dtype) for network in networks]

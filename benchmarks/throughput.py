@@ -67,7 +67,7 @@ def measure(arguments: argparse.Namespace, *, plain: bool) -> dict[str, float]:
     criterion = method.build_criterion(settings, NUM_CLASSES, network)
     optimizers = method.build_optimizers(settings, network, criterion)
     images = torch.randn(arguments.batch, 3, arguments.height, arguments.width)
-    dtype = torch.float32 if plain else resolve_dtype("auto", CPU, arguments.backbone)
+    dtype = torch.float32 if plain else resolve_dtype("auto", CPU, arguments.backbone, arguments.width)
     if not plain:
         network = network.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)

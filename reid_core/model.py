@@ -19,7 +19,7 @@ from reid_core.errors import WeightsError
 from reid_core.matching import FoldedHead
 from reid_core.methods import find_method
 from reid_core.retrieval.encoder import Encoder
-from reid_core.settings import TrainingSettings
+from reid_core.settings import Precision, TrainingSettings
 from reid_core.training.precision import resolve_dtype
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -62,9 +62,9 @@ class Model:
 
         `flip_average` stands in for what the manifest says of it; None leaves that.
         """
-        # fp16 is for CUDA only; a model trained in it is served anywhere.
-        precision = "auto" if self.settings.precision == "fp16" else self.settings.precision
-        dtype = resolve_dtype(precision, self.device, self.settings.backbone)
+        # fp16 and bf16 are not for every device; a model trained in them is served anywhere.
+        precision: Precision = "fp32" if self.settings.precision == "fp32" else "auto"
+        dtype = resolve_dtype(precision, self.device, self.settings.backbone, self.settings.image.width)
         preprocessing = self.manifest.preprocessing
         if flip_average is not None:
             preprocessing = replace(preprocessing, flip_average=flip_average)

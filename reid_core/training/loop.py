@@ -102,7 +102,7 @@ def fit(
         raise DatasetError("There are no training pictures.", hint="Register a data set with a train split.")
     data = encode(pictures)
     preprocessing = preprocessing_of(settings)
-    dtype = resolve_dtype(settings.precision, plan.device, settings.backbone)
+    dtype = resolve_dtype(settings.precision, plan.device, settings.backbone, settings.image.width)
     run = _start(plan, data.num_classes, dtype, checkpoint, observer)
     encoder = Encoder(run.network, preprocessing, plan.device, dtype)
     loaders: list[BatchLoader] = []

@@ -30,6 +30,8 @@ from worker import evaluation
 from worker.reporter import Reporter
 from worker.work import Work
 
+pytestmark = pytest.mark.usefixtures("scores_in_fp32")
+
 TINY_ID = "mdl_tiny"
 
 

@@ -32,6 +32,8 @@ from tests.service.search.stock import (
     sigmoid,
 )
 
+pytestmark = pytest.mark.usefixtures("scores_in_fp32")
+
 SCENES = [scene(number) for number in range(COUNT)]
 STORED = 2e-3
 """Maps are stored in half precision, the query's own come fresh from the network."""

@@ -1,0 +1,60 @@
+"""Which arithmetic is chosen, and that its numbers are right."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reid_core.backbones import BackboneName, build_backbone
+from reid_core.errors import SettingsError
+from reid_core.training.precision import has_bf16_units, resolve_dtype
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def bf16_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reid_core.training.precision.has_bf16_units", lambda: True)
+
+
+@pytest.mark.usefixtures("bf16_units")
+@pytest.mark.parametrize(
+    ("backbone", "width", "expected"),
+    [
+        ("resnet50", 64, torch.bfloat16),
+        ("resnet50", 33, torch.bfloat16),
+        ("resnet50", 32, torch.float32),
+        ("mobilenet_v2", 64, torch.float32),
+    ],
+)
+def test_cpus_with_bf16_units_use_them_where_it_is_fast_and_right(
+    backbone: BackboneName, width: int, expected: torch.dtype
+) -> None:
+    assert resolve_dtype("auto", CPU, backbone, width) == expected
+
+
+@pytest.mark.usefixtures("bf16_units")
+def test_bf16_is_refused_where_its_numbers_are_wrong() -> None:
+    assert resolve_dtype("bf16", CPU, "resnet50", 33) == torch.bfloat16
+    with pytest.raises(SettingsError) as refused:
+        resolve_dtype("bf16", CPU, "resnet50", 32)
+    assert [(fault.pointer, fault.code) for fault in refused.value.faults] == [("/precision", "too-narrow")]
+    assert "wider than 32" in refused.value.hint
+
+
+@pytest.mark.skipif(not has_bf16_units(), reason="the CPU has no bf16 units")
+@pytest.mark.parametrize("width", [33, 48, 64])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "densenet121"])
+def test_in_bf16_nothing_depends_on_what_memory_held_before(backbone: BackboneName, width: int) -> None:
+    torch.manual_seed(0)
+    network = build_backbone(backbone, last_stride=2).eval().to(memory_format=torch.channels_last)
+    images = torch.randn(3, 3, 64, width).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        first = network(images)[-1].float()
+        for _ in range(3):
+            for size in (2**12, 2**16, 2**20):
+                torch.full((size,), torch.nan, dtype=torch.bfloat16)
+            assert torch.equal(network(images)[-1].float(), first)
+    with torch.inference_mode():
+        exact = network(images)[-1]
+    assert (first - exact).norm() < 0.05 * exact.norm()
