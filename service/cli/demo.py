@@ -61,7 +61,7 @@ def run(data: Path | None, weights: Path | None, out: Path) -> int:
         if data is None:
             data = home / "datasets" / "sample"
             draw_sample_data(data, identities=60, cameras=4, seed=0)
-        with _service(home, data, weights) as client:
+        with start_service(home, data, weights) as client:
             _main_job(client, data, weights, out)
     except Refused as error:
         console.print(f"[red]{error}[/red]")
@@ -175,7 +175,7 @@ def _bar() -> Progress:
 
 
 @contextmanager
-def _service(home: Path, data: Path, weights: Path | None) -> Iterator[Client]:
+def start_service(home: Path, data: Path, weights: Path | None) -> Iterator[Client]:
     """`reid up` on a free port of this machine, stopped at the end."""
     port = _free_port()
     environment = os.environ | {
