@@ -86,7 +86,8 @@ def fit(
 ) -> Result:
     """Trains, from the checkpoint in `folder` if there is one; a resumed run ends as an unbroken one would.
 
-    On a CPU in fp32 the same plan gives the same weights, bit for bit, however often it was interrupted.
+    On a CPU in fp32, with as many threads, the same plan gives the same weights, bit for bit, however often it was
+    interrupted.
 
     Raises:
         Stopped: `should_stop` said so.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from reid_core.backbones import BackboneName, build_backbone
+from reid_core.data.preprocessing import preprocessing_of
 from reid_core.errors import SettingsError
+from reid_core.methods import METHODS
+from reid_core.model import load_model, save_model
+from reid_core.settings import override
 from reid_core.training.precision import has_bf16_units, resolve_dtype
 
 CPU = torch.device("cpu")
@@ -40,6 +46,21 @@ def test_bf16_is_refused_where_its_numbers_are_wrong() -> None:
         resolve_dtype("bf16", CPU, "resnet50", 32)
     assert [(fault.pointer, fault.code) for fault in refused.value.faults] == [("/precision", "too-narrow")]
     assert "wider than 32" in refused.value.hint
+
+
+@pytest.mark.usefixtures("bf16_units")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_model_is_served_where_its_precision_is_not_to_be_had(tmp_path: Path, precision: str) -> None:
+    method = METHODS["bnneck"]
+    changes = {"backbone": "resnet18", "image": {"height": 32, "width": 16}, "precision": precision}
+    settings = override(method.recipe, changes)
+    network = method.build_network(settings, 2)
+    preprocessing = preprocessing_of(settings)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_model(folder, network, method="bnneck", settings=settings, num_classes=2, preprocessing=preprocessing)
+    encoder = load_model(folder, CPU).encoder()
+    assert encoder.encode_prepared(torch.rand(1, 3, 32, 16)).embeddings.isfinite().all()
 
 
 @pytest.mark.skipif(not has_bf16_units(), reason="the CPU has no bf16 units")
