@@ -64,8 +64,8 @@ def test_a_model_is_served_where_its_precision_is_not_to_be_had(tmp_path: Path, 
 
 
 @pytest.mark.skipif(not has_bf16_units(), reason="the CPU has no bf16 units")
-@pytest.mark.parametrize("width", [33, 48, 64])
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "densenet121"])
+@pytest.mark.parametrize("width", [33, 64])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_in_bf16_nothing_depends_on_what_memory_held_before(backbone: BackboneName, width: int) -> None:
     torch.manual_seed(0)
     network = build_backbone(backbone, last_stride=2).eval().to(memory_format=torch.channels_last)
