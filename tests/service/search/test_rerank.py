@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from reid_core.reranking import Reciprocal, rerank_embeddings
 from service.db.session import Database
@@ -35,6 +36,8 @@ from tests.service.search.stock import (
 pytestmark = pytest.mark.usefixtures("scores_in_fp32")
 
 SCENES = [scene(number) for number in range(COUNT)]
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+needs_avx2 = pytest.mark.skipif(CAPABILITY not in ("AVX2", "AVX512"), reason="the CPU has no AVX2")
 STORED = 2e-3
 """Maps are stored in half precision, the query's own come fresh from the network."""
 
@@ -71,6 +74,21 @@ def test_candidates_are_ordered_by_the_matcher(client: httpx.Client, ids: list[s
     assert (body["reranker"], body["rerank"]) == (MATCHER_ID, "qaconv")
     assert body["timings_ms"]["rerank"] > 0
     assert [one["rank"] for one in body["results"]] == list(range(1, COUNT + 1))
+
+
+@pytest.mark.parametrize("products", ["bf16", pytest.param("int16", marks=needs_avx2)])
+def test_what_a_cpu_takes_by_itself_changes_scores_by_rounding_alone(
+    client: httpx.Client, ids: list[str], monkeypatch: pytest.MonkeyPatch, products: str
+) -> None:
+    def scores() -> dict[str, float]:
+        asked = results(get(client, image_id=ids[3], rerank="qaconv", top_k=COUNT))
+        return {one["image_id"]: one["score"] for one in asked}
+
+    exact = scores()
+    monkeypatch.setattr("reid_core.matching.scores._fastest", lambda maps: products)
+    rounded = scores()
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, abs=1e-2)
 
 
 def test_the_first_stage_stays_to_be_seen(client: httpx.Client, ids: list[str]) -> None:
