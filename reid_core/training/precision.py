@@ -55,9 +55,9 @@ def resolve_dtype(precision: Precision, device: torch.device, backbone: Backbone
         )
     wrong_in_bf16 = device.type == "cpu" and width <= _NARROW and has_bf16_units()
     if precision == "bf16" and wrong_in_bf16:
-        message = f"on this CPU precision bf16 gives wrong numbers for pictures {width} pixels wide"
+        message = f"precision bf16 gives wrong numbers on this processor for pictures {width} pixels wide"
         raise SettingsError(
-            f"{message[0].upper()}{message[1:]}.",
+            f"{message.capitalize()}.",
             faults=[Fault("/precision", "too-narrow", message)],
             hint=f"Use auto or fp32, or pictures wider than {_NARROW} pixels.",
         )
