@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import delete
 
@@ -34,13 +35,15 @@ def watch(
 ) -> None:
     """Until shutdown: every two seconds a heartbeat row and a sweep, at first and every hour one for leftovers.
 
-    Any fault is outlasted: without its heartbeat a worker that works would count as dead.
+    Any fault is outlasted: without its heartbeat a worker that works would count as dead. A wait that took far too
+    long was a sleep of the whole machine, a closed laptop or a stalled host; no job is taken for lost because of it.
     """
-    first, leftovers_at = True, 0.0
+    first, has_slept, leftovers_at = True, False, 0.0
+    nap = timedelta(seconds=_SECONDS + settings.lease_seconds / 2)  # any shorter one leaves the leases valid
     while not shutdown.is_set():
         try:
             _show_life(database, name, queues)
-            sweep(database, send, max_attempts=settings.max_attempts, resend_all=first)
+            sweep(database, send, max_attempts=settings.max_attempts, resend_all=first, has_slept=has_slept)
             first = False
             expire(database, settings, utc_now())
             sweep_records(settings)
@@ -50,7 +53,9 @@ def watch(
                 remove_lost_uploads(database, settings)
         except Exception as error:  # noqa: BLE001  see above
             logger.warning("heartbeat or sweep failed, trying again: %s", error)
+        wait_began = utc_now()
         shutdown.wait(_SECONDS)
+        has_slept = utc_now() - wait_began > nap
     with database.write() as session:
         session.execute(delete(Worker).where(Worker.name == name))
 

@@ -18,13 +18,16 @@ Send = Callable[[str, str], None]
 """Puts (job id, kind) on its queue and remembers when; does not raise when the broker is away."""
 
 
-def sweep(database: Database, send: Send, *, max_attempts: int, resend_all: bool = False) -> None:
+def sweep(
+    database: Database, send: Send, *, max_attempts: int, resend_all: bool = False, has_slept: bool = False
+) -> None:
     """Interrupts jobs whose lease lapsed and sends waiting jobs again that no worker has claimed.
 
     A waiting job is sent again after a minute, then after two, four and so on: a long queue is not flooded with
     copies. `resend_all` sends every waiting job now, for a worker that starts on a broker which may have lost them.
+    `has_slept` leaves lapsed leases for the next time: this machine's living jobs slept too, and renew theirs first.
     """
-    for job_id, attempt in _lapsed(database):
+    for job_id, attempt in [] if has_slept else _lapsed(database):
         try:
             interrupt(database, job_id, attempt, "its lease ran out", max_crashes=max_attempts)
         except LeaseLost:

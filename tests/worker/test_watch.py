@@ -5,24 +5,73 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from service.clock import utc_now
 from service.db.ids import new_id
 from service.db.schema import upgrade
-from service.db.session import open_database
-from service.jobs import enqueue
+from service.db.session import Database, open_database
+from service.jobs import enqueue, lifecycle, sweep
 from service.settings import Settings
 from worker import watch as watching
 
 
-def test_a_watch_outlasts_a_fault_and_removes_what_killed_uploads_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = Settings(home=tmp_path / "home")
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
     upgrade(settings.database_url)
     database = open_database(settings.database_url)
+    yield database
+    database.close()
+
+
+class SleepyMachine(threading.Event):
+    """Its first wait lasts an hour; in the second a living job renews its lease; the third shuts the watch down."""
+
+    def __init__(self, database: Database, job_id: str, attempt: int | None) -> None:
+        super().__init__()
+        self.now = utc_now()
+        self.states: list[str | None] = []
+        self._database, self._job_id, self._attempt = database, job_id, attempt
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with self._database.write() as session:
+            self.states.append(lifecycle.find_job(session, self._job_id).state)
+            if len(self.states) == 2 and self._attempt is not None:
+                lifecycle.renew(session, self._job_id, self._attempt, 20)
+        self.now += timedelta(hours=1) if len(self.states) == 1 else timedelta(seconds=2)
+        if len(self.states) == 3:
+            self.set()
+        return self.is_set()
+
+
+@pytest.mark.parametrize(("lives", "state"), [(True, "running"), (False, "interrupted")])
+def test_a_sleep_of_the_whole_machine_costs_only_dead_jobs_their_lease(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, lives: bool, state: str
+) -> None:
+    with database.write() as session:
+        job_id = enqueue(session, "train", {}).id
+    attempt = lifecycle.claim(database, job_id, "worker", 20)
+    machine = SleepyMachine(database, job_id, attempt if lives else None)
+    for module in (watching, sweep, lifecycle):
+        monkeypatch.setattr(module, "utc_now", lambda: machine.now)
+
+    watching.watch(settings, database, "worker", ["short"], lambda job_id, kind: None, machine)
+
+    assert machine.states == ["running", "running", state]
+
+
+def test_a_watch_outlasts_a_fault_and_removes_what_killed_uploads_left(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with database.write() as session:
         enqueue(session, "train", {})
     lost = settings.uploads_dir / f"{new_id('ds')}.part"
@@ -44,4 +93,3 @@ def test_a_watch_outlasts_a_fault_and_removes_what_killed_uploads_left(
     watch.join()
 
     assert not lost.exists()
-    database.close()
