@@ -19,7 +19,7 @@ from service.db.schema import upgrade
 from service.db.session import Database, open_database
 from service.main import create_app
 from service.settings import Settings
-from tests.service.serving import serve
+from tests.service.serving import open_client, serve
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def client(settings: Settings) -> Iterator[httpx.Client]:
     """A client with the admin key, connected to a running API."""
     with serve(create_app(settings)) as address:
         key = settings.admin_key_path.read_text().strip()
-        with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}) as client:
+        with open_client(address, {"Authorization": f"Bearer {key}"}) as client:
             yield client
 
 

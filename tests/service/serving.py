@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import uvicorn
 from fastapi import FastAPI
 
@@ -28,3 +29,8 @@ def serve(app: FastAPI) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(timeout=10)
+
+
+def open_client(address: str, headers: dict[str, str] | None = None) -> httpx.Client:
+    """A client that outwaits the stalls of a busy machine; httpx itself gives up after 5 s."""
+    return httpx.Client(base_url=address, headers=headers, timeout=60)

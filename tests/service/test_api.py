@@ -20,7 +20,7 @@ from service.db.tables import Job, Worker
 from service.keys import create_key
 from service.main import create_app
 from service.settings import Settings
-from tests.service.serving import serve
+from tests.service.serving import open_client, serve
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def app(settings: Settings) -> FastAPI:
 def client(app: FastAPI, settings: Settings) -> Iterator[httpx.Client]:
     with serve(app) as address:
         key = settings.admin_key_path.read_text().strip()
-        with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}) as client:
+        with open_client(address, {"Authorization": f"Bearer {key}"}) as client:
             yield client
 
 
@@ -195,8 +195,9 @@ def test_readiness_names_each_part(client: httpx.Client, app: FastAPI, settings:
 
 
 def test_a_full_disk_is_not_ready(settings: Settings) -> None:
-    with serve(create_app(settings.model_copy(update={"min_free_bytes": 10**18}))) as address:
-        assert "REID_MIN_FREE_BYTES" in httpx.get(f"{address}/healthz/ready").json()["checks"]["disk"]["detail"]
+    app = create_app(settings.model_copy(update={"min_free_bytes": 10**18}))
+    with serve(app) as address, open_client(address) as client:
+        assert "REID_MIN_FREE_BYTES" in client.get("/healthz/ready").json()["checks"]["disk"]["detail"]
 
 
 def test_figures_count_requests_by_route_and_jobs_by_state(client: httpx.Client, app: FastAPI) -> None:
@@ -231,7 +232,7 @@ def test_methods_and_formats_are_described(client: httpx.Client) -> None:
 
 def test_without_keys_only_this_machine_is_served(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"auth": "off"}))
-    with serve(app) as address, httpx.Client(base_url=address) as client:
+    with serve(app) as address, open_client(address) as client:
         assert client.get("/api-keys").status_code == 200
         assert client.get("/api-keys", headers={"Host": "localhost:8000"}).status_code == 200
         rebound = client.get("/api-keys", headers={"Host": "evil.example"})

@@ -22,7 +22,7 @@ from service.db.tables import Job
 from service.errors import KINDS, Problem, problem_from_core
 from service.main import create_app
 from service.settings import Settings
-from tests.service.serving import serve
+from tests.service.serving import open_client, serve
 
 FIELDS = {"type", "title", "status", "detail", "instance", "request_id", "hint", "errors"}
 
@@ -75,7 +75,7 @@ def fail(kind: str, request: Request, database: DatabaseDep) -> None:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     settings = Settings(home=tmp_path_factory.mktemp("home"), min_free_bytes=0)
-    with serve(_app(settings)) as address, httpx.Client(base_url=address) as client:
+    with serve(_app(settings)) as address, open_client(address) as client:
         yield client
 
 
@@ -200,8 +200,8 @@ def test_a_database_that_fails_is_503(client: httpx.Client) -> None:
 
 def test_text_that_postgresql_cannot_hold_is_422(postgresql_url: str, settings: Settings) -> None:
     settings = settings.model_copy(update={"database_url": postgresql_url, "migrate": "on"})
-    with serve(_app(settings)) as address:
-        _problem(httpx.get(f"{address}/trouble/nul"), 422, "invalid-request")
+    with serve(_app(settings)) as address, open_client(address) as client:
+        _problem(client.get("/trouble/nul"), 422, "invalid-request")
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "ü"])

@@ -20,7 +20,7 @@ from service.db.tables import RememberedAnswer
 from service.errors import Problem
 from service.main import create_app
 from service.settings import Settings
-from tests.service.serving import serve
+from tests.service.serving import open_client, serve
 
 KEY = {"Idempotency-Key": "k-1"}
 
@@ -50,7 +50,7 @@ def app(settings: Settings, counter: Counter) -> FastAPI:
 def client(app: FastAPI, settings: Settings) -> Iterator[httpx.Client]:
     with serve(app) as address:
         key = settings.admin_key_path.read_text().strip()
-        with httpx.Client(base_url=address, headers={"X-API-Key": key}) as client:
+        with open_client(address, {"X-API-Key": key}) as client:
             yield client
 
 
@@ -75,7 +75,7 @@ def _routes(counter: Counter) -> APIRouter:
     @router.post("/slow")
     def work_slowly() -> dict[str, Any]:
         counter.started.set()
-        counter.may_finish.wait(timeout=10)
+        counter.may_finish.wait(timeout=60)
         counter.done += 1
         return {"number": counter.done}
 
@@ -139,7 +139,7 @@ def test_while_the_first_is_running_the_second_is_told_to_wait(client: httpx.Cli
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(client.post("/slow", headers=KEY)))
     thread.start()
-    assert counter.started.wait(timeout=10)
+    assert counter.started.wait(timeout=60)
     second = client.post("/slow", headers=KEY)
     assert (second.status_code, second.json()["type"]) == (409, "/problems/request-in-progress")
     assert int(second.headers["retry-after"]) > 0
@@ -198,12 +198,11 @@ def test_it_works_on_postgresql(postgresql_url: str, settings: Settings, counter
     app = create_app(settings.model_copy(update={"database_url": postgresql_url, "migrate": "on"}))
     app.include_router(_routes(counter))
     counter.may_finish.set()
-    with serve(app) as address:
+    with serve(app) as address, open_client(address) as client:
         headers = {**KEY, "X-API-Key": settings.admin_key_path.read_text().strip()}
         answers: list[httpx.Response] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(httpx.post(f"{address}/slow", headers=headers)))
-            for _ in range(4)
+            threading.Thread(target=lambda: answers.append(client.post("/slow", headers=headers))) for _ in range(4)
         ]
         for thread in threads:
             thread.start()

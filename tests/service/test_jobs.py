@@ -19,7 +19,7 @@ from service.jobs import enqueue
 from service.jobs.lifecycle import FINISHED
 from service.main import create_app
 from service.settings import Settings
-from tests.service.serving import serve
+from tests.service.serving import open_client, serve
 
 TRAINING: dict[str, Any] = {
     "kind": "train",
@@ -45,7 +45,7 @@ def client(app: FastAPI, settings: Settings, sent: list[str]) -> Iterator[httpx.
     with serve(app) as address:
         app.state.send = lambda job_id, kind: sent.append(job_id)
         key = settings.admin_key_path.read_text().strip()
-        with httpx.Client(base_url=address, headers={"X-API-Key": key}) as client:
+        with open_client(address, {"X-API-Key": key}) as client:
             yield client
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -13,7 +12,7 @@ from service.auth import SCOPES
 from service.keys import create_key
 from service.main import create_app
 from service.settings import Settings
-from tests.service.serving import serve
+from tests.service.serving import open_client, serve
 
 PUBLIC = {"/healthz/live", "/healthz/ready", "/version", "/problems", "/problems/{slug}"}
 
@@ -46,7 +45,7 @@ def test_every_operation_but_the_public_ones_names_one_scope(app: FastAPI) -> No
 def test_every_operation_demands_its_scope(app: FastAPI, address: str, prefix: str) -> None:
     with app.state.database.write() as session:
         keys = {scope: create_key(session, name=scope, scopes=[scope])[1] for scope in SCOPES if scope != "admin"}
-    with httpx.Client(base_url=address + prefix) as client:
+    with open_client(address + prefix) as client:
         for method, path, operation in _operations(app):
             if path in PUBLIC:
                 assert client.request(method, _filled(path)).status_code not in (401, 403)
@@ -94,8 +93,9 @@ def test_gets_take_no_body(app: FastAPI) -> None:
 
 
 def test_the_documentation_is_served(address: str) -> None:
-    assert httpx.get(f"{address}/openapi.json").json()["info"]["title"] == "Re-ID Search"
-    assert httpx.get(f"{address}/docs").status_code == 200
+    with open_client(address) as client:
+        assert client.get("/openapi.json").json()["info"]["title"] == "Re-ID Search"
+        assert client.get("/docs").status_code == 200
 
 
 def _operations(app: FastAPI) -> list[Operation]:

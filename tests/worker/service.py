@@ -26,7 +26,8 @@ class Service:
             "REID_HOME": str(home),
             "REID_DATA_ROOTS": str(data),
             "REID_LOG_LEVEL": "warning",
-            "REID_LEASE_SECONDS": "3",
+            # Longer than a busy machine may stall a process: a living attempt must not be taken for a lost one.
+            "REID_LEASE_SECONDS": "15",
             "REID_CHECKPOINT_SECONDS": "1",
             "REID_MIN_FREE_BYTES": "0",
             "REID_THREADS": "1",
@@ -41,7 +42,7 @@ class Service:
             self._process.wait(60)
         command = [sys.executable, "-P", "-m", "service.cli", "up", "--port", str(self.port)]
         self._process = subprocess.Popen(command, env=self._environment, start_new_session=True)
-        self.wait(lambda: self._is_ready(), seconds=120)
+        self.wait(lambda: self._is_ready(), seconds=300)
         key = (self.home / "admin.key").read_text().strip()
         self.http = httpx.Client(base_url=self.address, headers={"X-API-Key": key}, timeout=60)
 
@@ -61,9 +62,9 @@ class Service:
         self.http.close()
         for process in self.processes():
             process.kill()
-        self.wait(lambda: not self.processes(), seconds=20)
+        self.wait(lambda: not self.processes(), seconds=60)
         assert self._process is not None
-        self._process.wait(20)
+        self._process.wait(60)
 
     def processes(self, *words: str) -> list[psutil.Process]:
         """The living processes of this service whose command line has all the words."""

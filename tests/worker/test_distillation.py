@@ -22,7 +22,7 @@ from service.jobs.lifecycle import claim
 from service.main import create_app
 from service.settings import Settings
 from tests.reid_core.pictures import make_pictures
-from tests.service.serving import serve
+from tests.service.serving import open_client, serve
 from worker import training
 from worker.reporter import Reporter
 from worker.work import Work
@@ -59,7 +59,7 @@ def client(settings: Settings, database: Database) -> Iterator[httpx.Client]:
     with serve(app) as address:
         app.state.send = lambda job_id, kind: None
         key = settings.admin_key_path.read_text().strip()
-        with httpx.Client(base_url=address, headers={"X-API-Key": key}) as client:
+        with open_client(address, {"X-API-Key": key}) as client:
             yield client
 
 

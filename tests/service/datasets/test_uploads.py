@@ -28,7 +28,7 @@ from tests.service.datasets.registering import (
     upload,
     zipped,
 )
-from tests.service.serving import serve
+from tests.service.serving import open_client, serve
 
 
 @pytest.mark.parametrize("packed", ["zip", "tar.gz"])
@@ -132,7 +132,7 @@ def test_an_upload_beyond_a_limit_is_refused_and_not_kept(
 ) -> None:
     settings = Settings(home=tmp_path / "home", auth="off", **limit)
     content = zipped(make_market(tmp_path / "pictures"))
-    with serve(create_app(settings)) as address, httpx.Client(base_url=address) as client:
+    with serve(create_app(settings)) as address, open_client(address) as client:
         answer = upload(client, content, name="sent")
         items = client.get("/datasets").json()["items"]
 

@@ -24,7 +24,7 @@ from service.settings import Settings
 from service.vectors import generation_folder, open_store
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.stock import SIZE, add_model_row, added_ids, found_ids, make_gallery, picture, upload
-from tests.service.serving import serve
+from tests.service.serving import open_client, serve
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -140,7 +140,7 @@ def test_limits_are_told_by_their_setting(settings: Settings, database: Database
     small = settings.model_copy(update=limits)
     with (
         serve(create_app(small)) as address,
-        httpx.Client(base_url=address, headers={"X-API-Key": small.admin_key_path.read_text().strip()}) as client,
+        open_client(address, {"X-API-Key": small.admin_key_path.read_text().strip()}) as client,
     ):
         make_gallery(client)
         many = upload(client, "hall", [picture(1)] * 4)
