@@ -95,7 +95,7 @@ def read_told(database: Database, job_id: str, kind: str) -> list[dict[str, Any]
 
 
 def wait(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -190,7 +190,7 @@ def test_what_killed_uploads_left_is_removed_once_it_lies_still(
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.01)
