@@ -24,6 +24,7 @@ from reid_core.matching import (
     to_locations,
 )
 from reid_core.matching.scores import Products
+from tests.processors import CAPABILITY, INT16, needs_avx2
 
 
 def random_maps(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -64,9 +65,6 @@ def threads(request: pytest.FixtureRequest) -> object:
 
 SHAPES = [((1, 12, 4), (1, 12, 4)), ((5, 12, 4), (7, 12, 4)), ((4, 6, 3), (3, 15, 3)), ((2, 200, 2), (3, 1, 2))]
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
-CAPABILITY = torch.backends.cpu.get_cpu_capability()
-needs_avx2 = pytest.mark.skipif(CAPABILITY not in ("AVX2", "AVX512"), reason="the CPU has no AVX2")
-INT16 = pytest.param("int16", marks=needs_avx2)
 ROUNDINGS = [
     (F32, "fp32", 1e-5),
     (F16, "fp32", 5e-3),

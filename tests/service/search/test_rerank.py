@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 
 from reid_core.reranking import Reciprocal, rerank_embeddings
 from service.db.session import Database
 from service.settings import Settings
+from tests.processors import INT16
 from tests.service.galleries.stock import (
     add_model_row,
     added_ids,
@@ -36,8 +36,6 @@ from tests.service.search.stock import (
 pytestmark = pytest.mark.usefixtures("scores_in_fp32")
 
 SCENES = [scene(number) for number in range(COUNT)]
-CAPABILITY = torch.backends.cpu.get_cpu_capability()
-needs_avx2 = pytest.mark.skipif(CAPABILITY not in ("AVX2", "AVX512"), reason="the CPU has no AVX2")
 STORED = 2e-3
 """Maps are stored in half precision, the query's own come fresh from the network."""
 
@@ -76,7 +74,7 @@ def test_candidates_are_ordered_by_the_matcher(client: httpx.Client, ids: list[s
     assert [one["rank"] for one in body["results"]] == list(range(1, COUNT + 1))
 
 
-@pytest.mark.parametrize("products", ["bf16", pytest.param("int16", marks=needs_avx2)])
+@pytest.mark.parametrize("products", ["bf16", INT16])
 def test_what_a_cpu_takes_by_itself_changes_scores_by_rounding_alone(
     client: httpx.Client, ids: list[str], monkeypatch: pytest.MonkeyPatch, products: str
 ) -> None:
