@@ -11,6 +11,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from tests.waiting import HANG_SECONDS
+
 
 @contextmanager
 def serve(app: FastAPI) -> Iterator[str]:
@@ -33,4 +35,4 @@ def serve(app: FastAPI) -> Iterator[str]:
 
 def open_client(address: str, headers: dict[str, str] | None = None) -> httpx.Client:
     """A client that outwaits the stalls of a busy machine; httpx itself gives up after 5 s."""
-    return httpx.Client(base_url=address, headers=headers, timeout=60)
+    return httpx.Client(base_url=address, headers=headers, timeout=HANG_SECONDS)

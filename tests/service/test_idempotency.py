@@ -21,6 +21,7 @@ from service.errors import Problem
 from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve
+from tests.waiting import HANG_SECONDS
 
 KEY = {"Idempotency-Key": "k-1"}
 
@@ -75,7 +76,7 @@ def _routes(counter: Counter) -> APIRouter:
     @router.post("/slow")
     def work_slowly() -> dict[str, Any]:
         counter.started.set()
-        counter.may_finish.wait(timeout=60)
+        counter.may_finish.wait(HANG_SECONDS)
         counter.done += 1
         return {"number": counter.done}
 
@@ -139,7 +140,7 @@ def test_while_the_first_is_running_the_second_is_told_to_wait(client: httpx.Cli
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(client.post("/slow", headers=KEY)))
     thread.start()
-    assert counter.started.wait(timeout=60)
+    assert counter.started.wait(HANG_SECONDS)
     second = client.post("/slow", headers=KEY)
     assert (second.status_code, second.json()["type"]) == (409, "/problems/request-in-progress")
     assert int(second.headers["retry-after"]) > 0
@@ -150,7 +151,7 @@ def test_while_the_first_is_running_the_second_is_told_to_wait(client: httpx.Cli
 
 def test_a_client_that_hangs_up_gets_its_answer_later(client: httpx.Client, counter: Counter) -> None:
     with pytest.raises(httpx.ReadTimeout):
-        client.post("/slow", headers=KEY, timeout=httpx.Timeout(5, read=0.2))
+        client.post("/slow", headers=KEY, timeout=httpx.Timeout(HANG_SECONDS, read=0.2))
     counter.may_finish.set()
     answer = client.post("/slow", headers=KEY)
     while answer.status_code == 409:

@@ -14,6 +14,7 @@ from service.db.schema import current_version, latest_version, upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Base
 from service.settings import Settings
+from tests.waiting import HANG_SECONDS
 
 
 def test_migrations_and_tables_agree(each_database: Database) -> None:
@@ -54,7 +55,7 @@ def test_processes_that_start_together_upgrade_once(fixture: str, request: pytes
     # Processes, since Alembic keeps its state in module variables: threads of one process could not do this.
     command = [sys.executable, "-c", f"from service.db.schema import upgrade; upgrade({url!r})"]
     running = [subprocess.Popen(command) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    assert [process.wait(HANG_SECONDS) for process in running] == [0, 0]
     database = open_database(url)
     with database.engine.connect() as connection:
         assert current_version(connection) == latest_version()

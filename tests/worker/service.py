@@ -7,13 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+
+from tests.service.serving import open_client
+from tests.waiting import HANG_SECONDS, wait_until
 
 
 class Service:
@@ -39,12 +40,12 @@ class Service:
         """Returns once the service can take work."""
         if self._process is not None:
             self.http.close()
-            self._process.wait(60)
+            self._process.wait(HANG_SECONDS)
         command = [sys.executable, "-P", "-m", "service.cli", "up", "--port", str(self.port)]
         self._process = subprocess.Popen(command, env=self._environment, start_new_session=True)
-        self.wait(lambda: self._is_ready(), seconds=300)
+        wait_until(self._is_ready)
         key = (self.home / "admin.key").read_text().strip()
-        self.http = httpx.Client(base_url=self.address, headers={"X-API-Key": key}, timeout=60)
+        self.http = open_client(self.address, {"X-API-Key": key})
 
     @property
     def address(self) -> str:
@@ -55,16 +56,16 @@ class Service:
         assert self._process is not None
         self.http.close()
         self._process.send_signal(signal.SIGINT)
-        assert self._process.wait(60) == 0
+        assert self._process.wait(HANG_SECONDS) == 0
 
     def kill_everything(self) -> None:
         """What a power cut leaves of the processes: nothing."""
         self.http.close()
         for process in self.processes():
             process.kill()
-        self.wait(lambda: not self.processes(), seconds=60)
+        wait_until(lambda: not self.processes())
         assert self._process is not None
-        self._process.wait(60)
+        self._process.wait(HANG_SECONDS)
 
     def processes(self, *words: str) -> list[psutil.Process]:
         """The living processes of this service whose command line has all the words."""
@@ -92,16 +93,10 @@ class Service:
     def job(self, job_id: str) -> Any:
         return self.get(f"/jobs/{job_id}")
 
-    def wait_for(self, job_id: str, *states: str, seconds: float = 240) -> Any:
+    def wait_for(self, job_id: str, *states: str) -> Any:
         """The job once it is in one of the states."""
-        self.wait(lambda: self.job(job_id)["state"] in states, seconds=seconds, why=lambda: self._explain(job_id))
+        wait_until(lambda: self.job(job_id)["state"] in states, why=lambda: self._explain(job_id))
         return self.job(job_id)
-
-    def wait(self, done: Callable[[], bool], *, seconds: float, why: Callable[[], str] = lambda: "") -> None:
-        deadline = time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < deadline, f"not within {seconds} s {why()}"
-            time.sleep(0.1)
 
     def register(self, name: str, folder: Path) -> str:
         """The id of a ready data set."""

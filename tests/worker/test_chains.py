@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from service.jobs.specs import resolve
 from service.jobs.views import read_curves, read_events
 from service.settings import Settings
 from tests.reid_core.pictures import make_pictures
+from tests.waiting import wait_until
 from worker import training
 from worker.reporter import Reporter
 from worker.supervisor import Supervisor
@@ -94,13 +94,6 @@ def read_told(database: Database, job_id: str, kind: str) -> list[dict[str, Any]
         return [event.data for event in read_events(session, job_id) if event.kind == kind]
 
 
-def wait(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_chain_killed_in_its_second_stage_goes_on_there_and_tells_all_it_used(
     database: Database, settings: Settings
 ) -> None:
@@ -112,7 +105,7 @@ def test_a_chain_killed_in_its_second_stage_goes_on_there_and_tells_all_it_used(
 
     first = threading.Thread(target=supervisor.run_job, args=(job.id,))
     first.start()
-    wait((folder / "stage-2" / "checkpoint.pt").exists)
+    wait_until((folder / "stage-2" / "checkpoint.pt").exists)
     (child,) = [child for child in psutil.Process().children() if job.id in child.cmdline()]
     child.kill()
     first.join()

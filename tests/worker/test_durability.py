@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from reid_core.data.sample import write_sample_data
 from service.queue.tasks import make_celery, send_job
+from tests.waiting import wait_until
 from tests.worker.service import Service
 
 TRAINING: dict[str, Any] = {
@@ -24,8 +25,8 @@ TRAINING: dict[str, Any] = {
     "precision": "fp32",
 }
 
-# A healthy run takes a minute each; what they wait for comes late, not never, where others need the processor too.
-pytestmark = pytest.mark.timeout(1200)
+# A healthy run takes a minute each; where others need the processor too it may take many.
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def wait_until_training(service: Service, job_id: str, fraction: float = 0.1, at
         assert job["state"] in ("queued", "running", "interrupted"), job
         return bool(job["attempt"] >= attempt and job["progress"]["fraction"] >= fraction)
 
-    service.wait(far_enough, seconds=300)
+    wait_until(far_enough)
 
 
 def kill(service: Service, *words: str) -> None:
@@ -79,7 +80,7 @@ def test_a_training_killed_again_and_again_ends_as_an_undisturbed_one(service: S
     wait_until_training(service, killed, 0.3, attempt=2)
     kill(service, "worker", "training")
     # Without its supervisor the child ends by itself, and `reid up` with the rest.
-    service.wait(lambda: not service.processes(), seconds=60)
+    wait_until(lambda: not service.processes())
     service.start()
     wait_until_training(service, killed, 0.5, attempt=3)
     service.kill_everything()
@@ -142,7 +143,7 @@ def test_a_training_that_always_crashes_fails_with_its_log_named(tmp_path: Path,
     job_id = start_training(service, "crashing", schedule={"epochs": 500})
     for attempt in (1, 2):
         wait_until_training(service, job_id, 0.0, attempt=attempt)
-        service.wait(lambda: bool(service.processes("worker.run", job_id)), seconds=300)
+        wait_until(lambda: bool(service.processes("worker.run", job_id)))
         kill(service, "worker.run", job_id)
     job = service.wait_for(job_id, "failed")
     assert job["error"]["type"] == "/problems/job-crashed"

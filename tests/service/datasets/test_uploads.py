@@ -7,7 +7,7 @@ import os
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -29,6 +29,7 @@ from tests.service.datasets.registering import (
     zipped,
 )
 from tests.service.serving import open_client, serve
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("packed", ["zip", "tar.gz"])
@@ -162,13 +163,13 @@ def test_an_upload_that_breaks_off_leaves_nothing(client: httpx.Client, settings
 
     def break_off() -> Iterator[bytes]:
         yield start
-        wait_for(lambda: len(files_below(settings.uploads_dir)) == 1)
+        wait_until(lambda: len(files_below(settings.uploads_dir)) == 1)
         raise ConnectionAbortedError
 
     with pytest.raises(ConnectionAbortedError):
         client.post("/datasets", content=break_off(), headers={"Content-Type": "multipart/form-data; boundary=x"})
 
-    wait_for(lambda: files_below(settings.uploads_dir) == [])
+    wait_until(lambda: files_below(settings.uploads_dir) == [])
     assert client.get("/datasets").json()["items"] == []
 
 
@@ -187,10 +188,3 @@ def test_what_killed_uploads_left_is_removed_once_it_lies_still(
     remove_lost_uploads(database, settings)
 
     assert files_below(settings.uploads_dir) == sorted([f"{mine}.part", f"{arriving}.part", "notes.txt"])
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)

@@ -264,11 +264,11 @@ def test_jobs_of_one_gallery_wait_for_each_other(worker: Worker, split: dict[str
     with index_lock(folder) as free:
         assert free
         thread.start()
-        started.wait(10)
+        started.wait()
         with pytest.raises(Stopped):
             Worker(worker.database, worker.settings, worker.gallery_id).run(stop_after=0)
         assert worker.gallery().images == 0
-    thread.join(30)
+    thread.join()
     assert worker.gallery().images == 24
 
 
@@ -297,7 +297,7 @@ def test_searches_go_on_while_a_gallery_is_rebuilt(client: httpx.Client, worker:
     thread.start()
     worker.run()
     over.set()
-    thread.join(30)
+    thread.join()
     assert all(answer.status_code == 200 for answer in answers)
     revisions = [answer.json()["revision"] for answer in answers]
     assert revisions == sorted(revisions)

@@ -14,6 +14,7 @@ from service.search.batching import MAX_PICTURES, Batcher
 from service.search.encoders import KEPT_MODELS, Encoders
 from service.settings import Settings
 from tests.service.search.stock import MATCHER_ID
+from tests.waiting import HANG_SECONDS
 
 
 class Recorder:
@@ -27,7 +28,7 @@ class Recorder:
     def encode_prepared(self, pictures: torch.Tensor, *, with_maps: bool) -> Encoding:
         self.sizes.append(len(pictures))
         self.busy.set()
-        self.go.wait(10)
+        self.go.wait(HANG_SECONDS)
         if (pictures < 0).any():
             raise ValueError("a picture is broken")
         return Encoding(pictures * 2, pictures * 3 if with_maps else None)
@@ -37,7 +38,7 @@ def test_requests_at_the_same_time_are_embedded_together() -> None:
     batcher, recorder = Batcher(), Recorder()
     with ThreadPoolExecutor(50) as pool:
         first = pool.submit(batcher.encode, recorder, torch.zeros(1, 2))
-        recorder.busy.wait(10)
+        recorder.busy.wait()
         others = [
             pool.submit(batcher.encode, recorder, torch.full((2, 2), number), with_maps=number % 2 == 1)
             for number in range(40)
