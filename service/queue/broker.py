@@ -13,7 +13,8 @@ from pathlib import Path
 
 import redis
 
-_START_SECONDS = 20.0
+_START_SECONDS = 120.0
+"""For a busy machine or a long append-only file; a server that ended is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
