@@ -30,7 +30,7 @@ def serve(app: FastAPI) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(HANG_SECONDS)
 
 
 def open_client(address: str, headers: dict[str, str] | None = None) -> httpx.Client:
