@@ -35,7 +35,7 @@ class Client:
             _decode(answer)
         return answer.content
 
-    def wait_until_ready(self, alive: Callable[[], bool], seconds: float = 90.0) -> None:
+    def wait_until_ready(self, alive: Callable[[], bool], seconds: float = 300.0) -> None:
         """Returns once the service can take work; raises `Refused` with its reasons when it cannot in time."""
         deadline, reason = time.monotonic() + seconds, "it does not answer"
         while time.monotonic() < deadline and alive():
