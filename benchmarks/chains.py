@@ -26,12 +26,12 @@ from benchmarks.accuracy import Row, as_model, make_folder, read_or_run, span, t
 from reid_core.data.contents import Contents
 from reid_core.data.joining import join
 from reid_core.data.reader import read
+from reid_core.devices import resolve_device
 from reid_core.methods import METHODS
 from reid_core.methods.distillation import settle
 from reid_core.settings import override
 from reid_core.training.initial import from_file, from_network
 from reid_core.training.loop import Plan, Result, fit
-from reid_core.training.precision import resolve_device
 
 STD = "+std"
 PLAIN, PTL, STUDENT = "finetune-densenet161", "ptl-densenet161", "ptl-densenet161" + STD

@@ -22,11 +22,11 @@ from typing import Any
 from benchmarks.accuracy import Row, as_model, make_folder, make_plan, read_or_run, span, test
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
+from reid_core.devices import resolve_device
 from reid_core.methods import METHODS
 from reid_core.methods.distillation import STD
 from reid_core.settings import override
 from reid_core.training.loop import Plan, Result, fit
-from reid_core.training.precision import resolve_device
 
 METHOD = {"plain": "finetune-resnet50", "ptl": "ptl-resnet50", "student": "std", "ptl-stateless": "ptl-resnet50"}
 """With any backbone."""

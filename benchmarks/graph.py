@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reid_core.devices import has_bf16_units
 from reid_core.matching import FoldedHead, symmetric_scores
 from reid_core.retrieval.store import FeatureStore
-from reid_core.training.precision import has_bf16_units
 
 LOCATIONS, CHANNELS = 24 * 8, 64
 

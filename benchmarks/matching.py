@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reid_core.devices import has_bf16_units
 from reid_core.matching import FoldedHead, best_correlations, folded_scores
 from reid_core.matching.cpu_kernels import is_available
 from reid_core.matching.maps import Tile, block_width, correlate, make_tiles
 from reid_core.matching.scores import Products
 from reid_core.matching.threads import work_in_threads
-from reid_core.training.precision import has_bf16_units
 
 BATCH, CANDIDATES, FEW = 64, 100, (1, 2, 4, 8)
 

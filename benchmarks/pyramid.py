@@ -21,9 +21,9 @@ from typing import Any
 from benchmarks.accuracy import Row, make_plan, read_or_run, span, train_and_test
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
+from reid_core.devices import resolve_device
 from reid_core.methods import METHODS
 from reid_core.settings import override
-from reid_core.training.precision import resolve_device
 
 MEASURES = ("mAP", "rank1", "rank5", "rank10")
 

@@ -19,8 +19,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from reid_core.retrieval.filters import Filters
 from reid_core.retrieval.index import INDEX_KINDS, build_index, set_threads
-from reid_core.retrieval.snapshot import Filters, Snapshot
+from reid_core.retrieval.snapshot import Snapshot
 from reid_core.retrieval.store import FeatureStore
 
 NUM_CAMERAS = 8

@@ -1,7 +1,4 @@
 """Person re-identification methods: networks, losses, sampling, training, evaluation, retrieval.
 
-Knows nothing of HTTP, queues or SQL. Importing it first makes torchvision importable beside a CPU build of
-PyTorch (see `reid_core._torchvision_guard`), in every process that trains or loads pictures.
+Knows nothing of HTTP, queues or SQL. Importing it alone imports nothing: reading data sets needs no PyTorch.
 """
-
-from reid_core import _torchvision_guard as _torchvision_guard

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_core.data.preprocessing import Preprocessing, normalise, open_picture, resize
+from reid_core.data.preprocessing import Preprocessing, open_picture
+from reid_core.data.tensors import normalise, resize
 from reid_core.errors import ExportFailed
 from reid_core.model import Model
 from reid_core.retrieval.encoder import Encoder, Encoding, average

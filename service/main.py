@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -36,12 +39,16 @@ from service.api.metrics import Metrics
 from service.api.openapi import PROBLEM_RESPONSES, complete_openapi, operation_id
 from service.api.request_context import RequestContext
 from service.db.schema import upgrade
-from service.db.session import open_database
+from service.db.session import Database, open_database
 from service.jobs.dispatch import dispatch
 from service.logs import configure_logging
 from service.queue.tasks import make_celery, ping
-from service.search.engine import Engine
 from service.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from service.search.engine import Engine
+
+log = logging.getLogger(__name__)
 
 ROUTERS: tuple[APIRouter, ...] = (
     datasets.router,
@@ -100,18 +107,36 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if settings.migrate_at_start:
-        await run_in_threadpool(upgrade, settings.database_url)
     app.state.database = database = open_database(settings.database_url)
     app.state.metrics = Metrics(database)
-    app.state.engine = engine = Engine(database, settings)
-    _connect_broker(app, settings)
+    with ThreadPoolExecutor(1, "loading") as loading:
+        app.state.engine = engine = loading.submit(_load_engine, database, settings)
+        app.state.networks = loading.submit(_load_networks)
+        _connect_broker(app, settings)
+        try:
+            if settings.migrate_at_start:
+                await run_in_threadpool(upgrade, settings.database_url)
+            await run_in_threadpool(keys.ensure_admin_key, database, settings)
+            yield
+        finally:
+            await run_in_threadpool(lambda: engine.result().close())
+            database.close()
+
+
+def _load_engine(database: Database, settings: Settings) -> Engine:
+    """The search engine, and PyTorch with it: seconds in which all that needs neither is answered already."""
     try:
-        await run_in_threadpool(keys.ensure_admin_key, database, settings)
-        yield
-    finally:
-        await run_in_threadpool(engine.close)
-        database.close()
+        from service.search.engine import Engine
+
+        return Engine(database, settings)
+    except Exception:
+        log.exception("PyTorch cannot be loaded")
+        raise
+
+
+def _load_networks() -> None:
+    """What builds networks, so that neither the first search nor the first POST /jobs has to wait for torchvision."""
+    from service.jobs import estimate, specs  # noqa: F401
 
 
 def _connect_broker(app: FastAPI, settings: Settings) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from reid_core.retrieval.index import erase_vectors, load_index, save_index
 from reid_core.retrieval.maps import MapStore
 from reid_core.retrieval.store import FeatureStore
 from service.settings import Settings
@@ -76,6 +75,8 @@ def open_or_create_maps(folder: Path, kept: Mapping[str, Any], *, count: int) ->
 
 def save_index_file(folder: Path, kind: str, index: Any) -> dict[str, Any]:
     """Writes `index` under a fresh name; what the gallery's row keeps of it: kind, file, sha256, images."""
+    from reid_core.retrieval.index import save_index  # brings FAISS, which workers and a start do without
+
     name = f"{_INDEX}{secrets.token_hex(8)}"
     return {
         "kind": kind,
@@ -87,11 +88,15 @@ def save_index_file(folder: Path, kind: str, index: Any) -> dict[str, Any]:
 
 def load_index_file(folder: Path, entry: Mapping[str, Any]) -> Any:
     """The index that `entry` describes; IndexCorrupt where it is missing or damaged."""
+    from reid_core.retrieval.index import load_index
+
     return load_index(folder / entry["file"], entry["sha256"])
 
 
 def save_erased_index(folder: Path, entry: Mapping[str, Any], positions: Sequence[int]) -> dict[str, Any]:
     """A copy of the index that `entry` describes, in which the vectors at `positions` are zeros, under a new name."""
+    from reid_core.retrieval.index import erase_vectors
+
     index = load_index_file(folder, entry)
     erase_vectors(index, np.array(positions, np.int64))
     return save_index_file(folder, entry["kind"], index)

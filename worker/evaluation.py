@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from reid_core.data.records import Picture
+from reid_core.devices import resolve_device
 from reid_core.errors import CoreError
 from reid_core.evaluation.metrics import Metrics
 from reid_core.evaluation.ranking import BLOCK_SCORES, Labels, encode_labels, evaluate, evaluate_scores
@@ -18,8 +19,7 @@ from reid_core.matching import FoldedHead
 from reid_core.model import Model, load_model, read_manifest
 from reid_core.reranking import Reciprocal, rerank_embeddings
 from reid_core.retrieval.maps import MapStore, map_bytes
-from reid_core.training.precision import resolve_device
-from service.datasets import pictures
+from service.datasets.pictures import pictures
 from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.tables import Dataset, Evaluation

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from reid_core.devices import resolve_device
 from reid_core.model import load_model
-from reid_core.training.precision import resolve_device
-from service.galleries import index_gallery
+from service.galleries.indexing import index_gallery
 from worker.work import Outcome, Work
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.datasets import register
+from service.datasets.registration import register
 from worker.work import Outcome, Work
 
 

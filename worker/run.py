@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
 import sys
 import threading
-
-import torch
+from collections.abc import Callable
 
 from reid_core.errors import CoreError, Stopped
-from reid_core.training.loop import CHECKPOINT_NAME
 from service.db.session import open_database
 from service.db.tables import Job
 from service.errors import Problem, problem_from_core
 from service.jobs.lifecycle import LeaseLost, fail, find_job, succeed
 from service.settings import get_settings
-from worker import evaluation, exporting, indexing, registration, training
 from worker.reporter import Reporter
 from worker.work import Outcome, Work
 
 logger = logging.getLogger(__name__)
 
 KINDS = {
-    "train": training.run,
-    "evaluate": evaluation.run,
-    "index": indexing.run,
-    "export": exporting.run,
-    "register": registration.run,
+    "train": "worker.training",
+    "evaluate": "worker.evaluation",
+    "index": "worker.indexing",
+    "export": "worker.exporting",
+    "register": "worker.registration",
 }
+"""The module whose `run` carries out each kind of job. Only that one is imported: a registration needs no PyTorch."""
+
+WITHOUT_NETWORKS = ("register",)
 
 
 def main() -> None:
@@ -43,7 +44,6 @@ def main() -> None:
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
 
     settings = get_settings()
-    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     database = open_database(settings.database_url)
     with database.read() as session:
         job = find_job(session, job_id)
@@ -59,16 +59,15 @@ def main() -> None:
             with database.write() as session:
                 session.add_all(outcome.rows)
                 succeed(session, job_id, attempt, outcome.result)
-            for checkpoint in work.folder.glob(f"*/{CHECKPOINT_NAME}"):
-                checkpoint.unlink()
+            if job.kind == "train":
+                _delete_checkpoints(work)
     except LeaseLost:
         logger.warning("attempt %s of %s is over; its result is dropped", attempt, job_id)
 
 
 def _carry_out(work: Work) -> Outcome | Problem | None:
-    logger.info("attempt %s of %s job %s", work.attempt, work.job.kind, work.job.id)
     try:
-        return KINDS[work.job.kind](work)
+        return _runner(work)(work)
     except Stopped:
         logger.info("stopped as asked")
         return None
@@ -83,6 +82,22 @@ def _carry_out(work: Work) -> Outcome | Problem | None:
     except Exception as error:
         logger.exception("the job failed unexpectedly")
         return _unexpected(error, work.job)
+
+
+def _runner(work: Work) -> Callable[[Work], Outcome]:
+    if work.job.kind not in WITHOUT_NETWORKS:
+        import torch
+
+        torch.set_num_threads(work.settings.threads or os.cpu_count() or 1)
+    run: Callable[[Work], Outcome] = importlib.import_module(KINDS[work.job.kind]).run
+    return run
+
+
+def _delete_checkpoints(work: Work) -> None:
+    from reid_core.training.loop import CHECKPOINT_NAME
+
+    for checkpoint in work.folder.glob(f"*/{CHECKPOINT_NAME}"):
+        checkpoint.unlink()
 
 
 def _unexpected(error: Exception, job: Job) -> Problem:

@@ -13,6 +13,7 @@ from typing import Any
 from reid_core.backbones import BackboneName
 from reid_core.backbones.weights import Transfer
 from reid_core.data.records import Picture
+from reid_core.devices import resolve_device
 from reid_core.methods import find_method
 from reid_core.model import Manifest, load_model, save_model
 from reid_core.sampling import Graph
@@ -20,10 +21,9 @@ from reid_core.training.chain import fit_chain
 from reid_core.training.checkpoint import History
 from reid_core.training.initial import Initialise, from_file, from_imagenet, from_model
 from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result
-from reid_core.training.precision import resolve_device
 from reid_core.training.progress import Progress
 from reid_core.training.recognition import LearnedNothing
-from service.datasets import joined_pictures
+from service.datasets.pictures import joined_pictures
 from service.db.lookup import find
 from service.db.tables import Dataset, Model
 from service.jobs.graphs import write_graph

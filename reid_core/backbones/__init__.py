@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+from reid_core import _torchvision_guard as _torchvision_guard
 from reid_core.backbones.densenet import DenseNet
 from reid_core.backbones.mobilenet import MobileNetV2
 from reid_core.backbones.resnet import ResNet

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reid_core.data.augmentation import augment, distort
-from reid_core.data.preprocessing import Preprocessing, normalise, open_picture, resize
+from reid_core.data.preprocessing import Preprocessing, open_picture
 from reid_core.data.records import Picture
+from reid_core.data.tensors import normalise, resize
 from reid_core.network import Batch
 from reid_core.settings import Augmentation
 

@@ -1,19 +1,21 @@
-"""How a picture becomes a network's input; part of every model's manifest and written nowhere else."""
+"""How a picture becomes a network's input; part of every model's manifest and written nowhere else.
+
+This is the half that needs no PyTorch: registrations open pictures too. The other half is `reid_core.data.tensors`.
+"""
 
 from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from reid_core.errors import PictureError, PictureTooLarge
-from reid_core.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from reid_core.settings import TrainingSettings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -87,17 +89,3 @@ def _too_large(what: str, max_pixels: int) -> PictureTooLarge:
         f"{what}; at most {max_pixels:,} are decoded.",
         hint="Send a crop of one person, or raise REID_MAX_IMAGE_PIXELS.",
     )
-
-
-def resize(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """(3, H, W) uint8 RGB."""
-    method = Image.Resampling[preprocessing.interpolation.upper()]
-    resized = image.resize((preprocessing.width, preprocessing.height), method)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-
-
-def normalise(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(..., 3, H, W) uint8 to float32: scaled to [0, 1], less the mean, over the standard deviation."""
-    mean = torch.tensor(preprocessing.mean, device=pictures.device).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=pictures.device).view(3, 1, 1)
-    return (pictures.float() / 255 - mean) / std

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from reid_core.devices import has_bf16_units
 from reid_core.errors import Stopped
 from reid_core.matching.cpu_kernels import add_maxima, tile_width
 from reid_core.matching.cpu_kernels import is_available as is_compiled_for_this_cpu
@@ -16,7 +17,6 @@ from reid_core.matching.cuda import folded_scores_cuda, is_available
 from reid_core.matching.head import FoldedHead
 from reid_core.matching.maps import Tile, block_width, check_maps, correlate, make_tiles
 from reid_core.matching.threads import work_in_threads
-from reid_core.training.precision import has_bf16_units
 
 Products = Literal["auto", "fp32", "int16", "bf16"]
 """What correlations are computed in. "auto": bf16 on CPUs with AMX or AVX512-BF16, int16 on those with AVX2 for more

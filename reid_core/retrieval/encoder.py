@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_core.data.preprocessing import Preprocessing, normalise, open_picture, resize
+from reid_core.data.preprocessing import Preprocessing, open_picture
+from reid_core.data.tensors import normalise, resize
 
 BATCH_SIZE = 32
 _DECODERS = 4

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
+from reid_core.retrieval.filters import Filters
 from reid_core.retrieval.index import BLAS_FROM_NUMBERS, build_index, candidates, choose_kind, closest, is_exact
 from reid_core.retrieval.store import REBUILD, FeatureStore
 
@@ -33,23 +34,6 @@ TIE = 1e-5
 CHUNK_BYTES = 32 * 2**20
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which pictures a search may return; empty means any.
-
-    Attributes:
-        cameras: the cameras to search, or () for all; "" is the camera of pictures that name none.
-        exclude_cameras: cameras whose pictures are left out.
-        captured_after, captured_before: captured_after <= time < captured_before, UTC where no zone is given; either
-            one leaves out pictures without a time.
-    """
-
-    cameras: tuple[str, ...] = ()
-    exclude_cameras: tuple[str, ...] = ()
-    captured_after: datetime | None = None
-    captured_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from reid_core.backbones import DEPTHWISE, BackboneName
+from reid_core.devices import has_bf16_units
 from reid_core.errors import Fault, SettingsError
 from reid_core.settings import Precision
 
@@ -12,30 +13,6 @@ _NARROW = 32
 """Up to this width a network of stride 32 ends in a map of one column. What computes it from two, oneDNN's bf16
 convolution for AMX with stride 2 (in torch 2.13), reads memory that nobody wrote: numbers as large as 1e38, or NaN.
 """
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one.
-
-    Raises:
-        SettingsError: no such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("only cpu and cuda are served")
-        if device.type == "cuda":
-            torch.cuda.get_device_properties(device)
-    except (RuntimeError, AssertionError) as error:
-        message = f"device {name!r} cannot be used here: {str(error).splitlines()[0]}"
-        raise SettingsError(
-            f"{message[0].upper()}{message[1:]}.",
-            faults=[Fault("/device", "no-such-device", message)],
-            hint=f"Use auto, cpu or one of {torch.cuda.device_count()} cuda devices.",
-        ) from error
-    return device
 
 
 def resolve_dtype(precision: Precision, device: torch.device, backbone: BackboneName, width: int) -> torch.dtype:
@@ -67,8 +44,3 @@ def resolve_dtype(precision: Precision, device: torch.device, backbone: Backbone
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     fast = has_bf16_units() and backbone not in DEPTHWISE
     return torch.bfloat16 if fast and not wrong_in_bf16 else torch.float32
-
-
-def has_bf16_units() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware (AMX or AVX512-BF16)."""
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast, get_origin
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_origin
 
 from fastapi import Depends, Request, Security, params
 from fastapi.dependencies.utils import get_flat_params
@@ -15,6 +16,9 @@ from service.db.session import Database
 from service.errors import Problem
 from service.settings import Settings
 
+if TYPE_CHECKING:  # the API answers before PyTorch is loaded
+    from service.search.engine import Engine
+
 # They only describe the two ways of sending a key to OpenAPI; `Authentication` has read them already.
 _BEARER = HTTPBearer(scheme_name="bearer", auto_error=False, description="An API key as bearer token.")
 _HEADER = APIKeyHeader(name="X-API-Key", scheme_name="header", auto_error=False, description="An API key.")
@@ -26,6 +30,12 @@ def require(scope: Scope) -> Any:
     `Annotated[Caller, require("write")]` as a parameter, or `dependencies=[require("read")]` on the route.
     """
     return Security(_authorise, scopes=[scope])
+
+
+def loaded_engine(request: Request) -> Engine:
+    """The search engine, for routes in threads of their own: it waits for PyTorch while that is being loaded."""
+    engine: Future[Engine] = request.app.state.engine
+    return engine.result()
 
 
 async def refuse_unknown_query(request: Request) -> None:

@@ -14,7 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from reid_core.errors import Fault
 from service.api.contents import check, check_field, is_json, open_form, read_json
-from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, loaded_engine, require
 from service.api.files import answer_file
 from service.api.links import prefix_of
 from service.api.pagination import list_page, narrowed
@@ -122,8 +122,8 @@ async def add_images(
         return await run_in_threadpool(_add_split, database, gallery_id, split, request)
     async with open_form(request, max_files=settings.max_images_per_request, setting=_FILES_SETTING) as form:
         uploads = await run_in_threadpool(_read_uploads, form)
-        encoder_for = request.app.state.engine.encoder
-        addition = await run_in_threadpool(add_uploads, database, settings, gallery_id, uploads, encoder_for)
+        engine = await run_in_threadpool(loaded_engine, request)
+        addition = await run_in_threadpool(add_uploads, database, settings, gallery_id, uploads, engine.encoder)
     return _added(addition, prefix_of(request))
 
 

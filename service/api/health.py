@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -18,6 +19,9 @@ from service.db.session import Database
 from service.db.tables import Worker
 from service.errors import Problem
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.search.engine import Engine
 
 router = APIRouter(prefix="/healthz", tags=["service"])
 
@@ -49,6 +53,7 @@ def _checks(app: FastAPI) -> dict[str, Callable[[], str]]:
         "broker": lambda: _check_broker(app.state.ping_broker),
         "worker": lambda: _check_worker(database, settings),
         "disk": lambda: _check_disk(settings),
+        "engine": lambda: _check_engine(app.state.engine, app.state.networks),
     }
 
 
@@ -79,6 +84,16 @@ def _check_worker(database: Database, settings: Settings) -> str:
     if not names:
         raise RuntimeError(f"no worker has given a sign of life for {settings.lease_seconds:g} s; start one")
     return f"{len(names)} alive"
+
+
+def _check_engine(engine: Future[Engine], networks: Future[None]) -> str:
+    if not engine.done():
+        raise RuntimeError("PyTorch is being loaded; what needs no network is answered already")
+    engine.result()
+    if not networks.done():
+        return "PyTorch is loaded; torchvision is being loaded, the first search waits for it"
+    networks.result()
+    return "loaded"
 
 
 def _check_disk(settings: Settings) -> str:

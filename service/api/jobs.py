@@ -25,8 +25,6 @@ from service.db.tables import Job
 from service.errors import Problem
 from service.jobs import enqueue, lifecycle
 from service.jobs.bodies import JobBody
-from service.jobs.estimate import estimate
-from service.jobs.specs import resolve
 from service.jobs.views import event_as_json, job_as_json, read_curves, read_events
 from service.storage import ensure_free_space
 
@@ -51,6 +49,9 @@ def create_job(
     dry_run: Annotated[bool, Query(description="Check and estimate, start nothing.")] = False,
 ) -> JSONResponse:
     """Start a job, or with `dry_run` see what it would be: every setting, memory and time."""
+    from service.jobs.estimate import estimate  # both build networks, for which PyTorch is needed
+    from service.jobs.specs import resolve
+
     with database.read() as session:
         resolved = resolve(session, settings, body)
         if dry_run:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 
 from reid_core.data.formats import describe_formats
-from reid_core.methods import METHODS
-from reid_core.methods.method import Method
 from service.api.dependencies import require
+
+if TYPE_CHECKING:
+    from reid_core.methods.method import Method
 
 router = APIRouter(tags=["methods"])
 
@@ -17,6 +18,8 @@ router = APIRouter(tags=["methods"])
 @router.get("/methods", dependencies=[require("read")])
 def list_methods() -> dict[str, Any]:
     """Every training method, its paper and its settings with the paper's values as defaults."""
+    from reid_core.methods import METHODS  # brings PyTorch
+
     return {"items": [_as_json(method) for method in METHODS.values()], "next_cursor": None}
 
 

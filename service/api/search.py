@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,11 +11,10 @@ from starlette.datastructures import FormData, QueryParams, UploadFile
 
 from reid_core.errors import Fault
 from service.api.contents import check, is_json, open_form, read_json
-from service.api.dependencies import SettingsDep, require
+from service.api.dependencies import SettingsDep, loaded_engine, require
 from service.api.links import prefix_of
 from service.auth import Caller
 from service.errors import Problem
-from service.search.engine import Engine
 from service.search.queries import EmbeddingQuery, PictureParameters, PictureQuery, StoredQuery
 from service.settings import Settings
 
@@ -48,8 +48,7 @@ def search_by_stored_picture(
     query: Annotated[StoredQuery, Query()], request: Request, caller: Searcher
 ) -> dict[str, Any]:
     """Pictures like the one called `image_id`, of a gallery or a data set; best first."""
-    engine: Engine = request.app.state.engine
-    return engine.search(query, key_id=caller.key_id).as_json(prefix_of(request))
+    return loaded_engine(request).search(query, key_id=caller.key_id).as_json(prefix_of(request))
 
 
 @router.post("", openapi_extra={"requestBody": _BODY})
@@ -61,18 +60,15 @@ async def search_by_uploaded_pictures(
     What GET takes stands in the form, in the JSON or in the address. Several pictures are fused to their mean, or
     with `fusion=max` the best score counts.
     """
-    engine: Engine = request.app.state.engine
     if is_json(request):
         query = check(EmbeddingQuery, _joined(request.query_params, await read_json(request)))
-        answer = await run_in_threadpool(engine.search, query, key_id=caller.key_id)
-        return answer.as_json(prefix_of(request))
+        return await run_in_threadpool(_search, request, query, (), caller)
     limit = settings.max_query_images
     async with open_form(request, max_files=limit, setting="REID_MAX_QUERY_IMAGES") as form:
         fields = {name: _values(form, name) for name in form if name != "image"}
         picture_query = check(PictureQuery, _joined(request.query_params, fields))
         pictures = await run_in_threadpool(_read_pictures, form, settings)
-    answer = await run_in_threadpool(engine.search, picture_query, pictures, key_id=caller.key_id)
-    return answer.as_json(prefix_of(request))
+    return await run_in_threadpool(_search, request, picture_query, pictures, caller)
 
 
 @router.get(
@@ -85,9 +81,15 @@ def draw_explanation(search_id: str, rank: int, request: Request, caller: Search
 
     Of a search with `explain=true`, for REID_EXPLANATION_MINUTES, for who searched.
     """
-    engine: Engine = request.app.state.engine
-    drawn = engine.explanation(search_id, rank, caller)
+    drawn = loaded_engine(request).explanation(search_id, rank, caller)
     return Response(drawn, media_type="image/png", headers={"Cache-Control": "private, no-store"})
+
+
+def _search(
+    request: Request, query: PictureQuery | EmbeddingQuery, pictures: Sequence[bytes], caller: Caller
+) -> dict[str, Any]:
+    answer = loaded_engine(request).search(query, pictures, key_id=caller.key_id)
+    return answer.as_json(prefix_of(request))
 
 
 def _joined(address: QueryParams, body: Any) -> Any:

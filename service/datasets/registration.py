@@ -16,6 +16,7 @@ from reid_core.data.records import SPLITS, Picture
 from reid_core.data.report import Examination, Report, examine
 from reid_core.errors import CoreError, DatasetError, Stopped
 from service.datasets import uploads
+from service.datasets.views import brief_findings
 from service.db.ids import new_ids
 from service.db.lookup import find
 from service.db.session import Database
@@ -58,11 +59,6 @@ def register(
         raise
     with database.read() as session:
         return _result(find(session, Dataset, dataset_id))
-
-
-def brief_findings(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a report found, without samples: what a person should hear of at once."""
-    return [{name: finding[name] for name in ("code", "severity", "count")} for finding in report["findings"]]
 
 
 def _begin(database: Database, dataset_id: str) -> Dataset:

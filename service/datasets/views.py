@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.clock import rfc3339
-from service.datasets.registration import brief_findings
 from service.db.tables import Dataset, DatasetImage
 from service.errors import Problem
 from service.readiness import standing
@@ -38,6 +37,11 @@ def dataset_as_json(session: Session, dataset: Dataset, prefix: str = "") -> dic
         "created_at": rfc3339(dataset.created_at),
         "links": links,
     }
+
+
+def brief_findings(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a report found, without samples: what a person should hear of at once."""
+    return [{name: finding[name] for name in ("code", "severity", "count")} for finding in report["findings"]]
 
 
 def report_as_json(session: Session, dataset: Dataset) -> dict[str, Any]:

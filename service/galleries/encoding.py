@@ -7,23 +7,25 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from reid_core.data.preprocessing import open_picture
 from reid_core.errors import PictureError
-from reid_core.retrieval.encoder import Encoding
 from service.db.tables import Gallery
 from service.galleries.features import Features, join_features
 from service.settings import Settings
 
+if TYPE_CHECKING:  # the API answers before PyTorch is loaded
+    from torch import Tensor
+
+    from reid_core.retrieval.encoder import Encoding
+
 BATCH_SIZE = 32
 _DECODERS = 4
 
-Prepared = tuple[Tensor, ...]
+Prepared = tuple["Tensor", ...]
 """A picture in the size of every network that is to see it, each (3, H, W) uint8."""
 
 
@@ -69,6 +71,8 @@ class GalleryEncoder:
         return (self.embedder, self.matcher)
 
     def _encode_batch(self, pictures: Sequence[Prepared]) -> Features:
+        import torch
+
         encodings = [
             network.encode_prepared(torch.stack(inputs), with_maps=network is self.matcher)
             for network, inputs in zip(self._networks, zip(*pictures, strict=True), strict=True)

@@ -17,7 +17,6 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, Job, Model
 from service.errors import Problem, not_found
 from service.galleries.bodies import GalleryBody
-from service.galleries.rerankers import choose_reranker
 from service.readiness import find_ready
 from service.settings import Settings
 from service.storage import delete_tree
@@ -26,6 +25,8 @@ from service.vectors import gallery_folder
 
 def create_gallery(session: Session, settings: Settings, body: GalleryBody) -> Gallery:
     """The new row, without pictures; raises 404 for an unknown model, 409 `name-taken`, 422 for a wrong re-ranker."""
+    from service.galleries.rerankers import choose_reranker  # reads methods, and with them PyTorch
+
     model = find(session, Model, body.model)
     reranker, maps = choose_reranker(session, settings, model, body)
     gallery = Gallery(

@@ -9,11 +9,11 @@ import torch
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from reid_core.devices import resolve_device
 from reid_core.methods import find_method
 from reid_core.methods.method import Method
 from reid_core.settings import TrainingSettings
 from reid_core.training.estimate import Cost, count_cost, measure_rate
-from reid_core.training.precision import resolve_device
 from service.db.tables import DatasetImage, Gallery, Model
 from service.jobs.specs import EXPORT_PICTURES, Resolved, stages_of
 from service.settings import Settings

@@ -6,16 +6,18 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from reid_core.data.preprocessing import open_picture
 from reid_core.data.records import Picture
 from reid_core.errors import PictureError
-from reid_core.sampling import Graph
 from service.errors import Problem
 from service.storage import write_file
+
+if TYPE_CHECKING:
+    from reid_core.sampling import Graph
 
 _FOLDER = "graphs"
 _TILE = (48, 96)

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
+from reid_core.devices import resolve_device
 from reid_core.matching import FoldedHead
-from reid_core.model import load_model
 from reid_core.retrieval.encoder import Encoder, Encoding
-from reid_core.training.precision import resolve_device
 from service.search.batching import Batcher
 from service.settings import Settings
 
@@ -71,6 +70,8 @@ class Encoders:
         return future.result()
 
     def _load(self, model_id: str, future: Future[SharedEncoder]) -> None:
+        from reid_core.model import load_model  # brings torchvision
+
         try:
             device = resolve_device(self._settings.device)
             model = load_model(self._settings.models_dir / model_id, device)

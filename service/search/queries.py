@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from reid_core.errors import Fault
-from reid_core.retrieval.snapshot import Filters
+from reid_core.retrieval.filters import Filters
 from service.bodies import Body, Instant, Reference
 from service.db.tables import Gallery
 from service.errors import Problem

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_core.data.preprocessing import Preprocessing, normalise, preprocessing_from_json, preprocessing_of
+from reid_core.data.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
+from reid_core.data.tensors import normalise
 from reid_core.methods import METHODS
 from reid_core.methods.bnneck import BnneckSettings
 from reid_core.model import MANIFEST_NAME, Model, load_model, save_model

@@ -9,11 +9,12 @@ import torch
 
 from reid_core.backbones import BackboneName, build_backbone
 from reid_core.data.preprocessing import preprocessing_of
+from reid_core.devices import has_bf16_units
 from reid_core.errors import SettingsError
 from reid_core.methods import METHODS
 from reid_core.model import load_model, save_model
 from reid_core.settings import override
-from reid_core.training.precision import has_bf16_units, resolve_dtype
+from reid_core.training.precision import resolve_dtype
 
 CPU = torch.device("cpu")
 

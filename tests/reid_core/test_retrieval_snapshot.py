@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
+from reid_core.retrieval.filters import Filters
 from reid_core.retrieval.index import INDEX_KINDS, IVFPQ_LEAST, build_index, set_threads
-from reid_core.retrieval.snapshot import NO_TIME, Filters, Snapshot
+from reid_core.retrieval.snapshot import NO_TIME, Snapshot
 from reid_core.retrieval.store import FeatureStore
 
 DIM = 16

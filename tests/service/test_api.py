@@ -179,7 +179,7 @@ def test_readiness_names_each_part(client: httpx.Client, app: FastAPI, settings:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     checks = answer.json()["checks"]
     assert {name for name, check in checks.items() if not check["ok"]} == {"broker", "worker"}
-    assert set(checks) == {"database", "broker", "worker", "disk"}
+    assert set(checks) == {"database", "broker", "worker", "disk", "engine"}
 
     app.state.ping_broker = lambda: None
     _beat(app.state.database, seconds_ago=settings.lease_seconds + 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.datasets import register
+from service.datasets.registration import register
 from service.db.session import Database
 from service.settings import Settings
 from tests.service.datasets.registering import Register, make_market, set_job

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from service.datasets import joined_pictures, pictures, register
+from service.datasets.pictures import joined_pictures, pictures
+from service.datasets.registration import register
 from service.db.session import Database
 from service.settings import Settings
 from tests.reid_core.pictures import make_pictures

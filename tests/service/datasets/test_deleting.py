@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 from sqlalchemy import func, select
 
-from service.datasets import register
 from service.datasets.catalog import delete_dataset
+from service.datasets.registration import register
 from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset, Model

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import func, select
 
 from reid_core.errors import DatasetError, Stopped
-from service.datasets import pictures, register
+from service.datasets.pictures import pictures
+from service.datasets.registration import register
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage

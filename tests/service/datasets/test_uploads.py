@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from reid_core.errors import DatasetError
-from service.datasets import register, remove_lost_uploads
+from service.datasets.registration import register
+from service.datasets.uploads import remove_lost_uploads
 from service.db.ids import new_ids
 from service.db.session import Database
 from service.main import create_app

@@ -14,10 +14,11 @@ from reid_core.errors import CoreError, IndexCorrupt, Stopped
 from reid_core.retrieval import recall
 from service.db.session import Database
 from service.db.tables import Dataset, GalleryImage
-from service.galleries import rebuilding, remove_leftovers, splits
+from service.galleries import rebuilding, splits
 from service.galleries.erasure import erase_image
 from service.galleries.features import generation_of
 from service.galleries.images import append
+from service.galleries.upkeep import remove_leftovers
 from service.search.snapshots import Snapshots
 from service.settings import Settings
 from service.vectors import generation_folder
