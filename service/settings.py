@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=0, ge=0, description="Threads for tensor work in each process; 0: one per CPU core.")
 
+    short_jobs: int = Field(
+        default=2, ge=1, description="Jobs other than trainings that a worker of `reid up` runs side by side."
+    )
     lease_seconds: float = Field(default=20, gt=0, description="A running job silent for longer counts as interrupted.")
     cancel_grace_seconds: float = Field(
         default=5, ge=0, description="Time a cancelled job has to end before it is killed."

@@ -17,7 +17,7 @@ from service.errors import Problem
 
 
 @contextmanager
-def open_for_publishing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+def open_for_publishing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """A file to write to, which becomes `path` at the end, on disk and complete; on an error nothing changes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
@@ -34,7 +34,7 @@ def open_for_publishing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
-def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write `content` to `path`, whole or not at all."""
     with open_for_publishing(path, mode=mode) as file:
         file.write(content)

@@ -7,24 +7,38 @@ cancelling is real, memory comes back, and a crash takes no worker with it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.clock import rfc3339, utc_now
 from service.db.session import Database
-from service.jobs.lifecycle import LeaseLost, claim, find_job, held_state, interrupt, renew, settle_cancelled
+from service.jobs.lifecycle import (
+    LeaseLost,
+    claim,
+    find_job,
+    held_state,
+    interrupt,
+    oldest_waiting,
+    renew,
+    settle_cancelled,
+)
 from service.jobs.sweep import Send
+from service.queue.tasks import queue_for
 from service.settings import Settings
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 LOG_NAME = "log.txt"
 _POLL_SECONDS = 0.25
-_START_SECONDS = 60.0
+_RENEWALS_PER_LEASE = 4
 _GROUP_GONE_SECONDS = 10.0
 
 CHILD_ENVIRONMENT = {
@@ -38,61 +52,104 @@ CHILD_ENVIRONMENT = {
 
 
 class Supervisor:
-    """Runs jobs by id; any number of threads may call it."""
+    """Runs jobs, of each queue as many at a time as it has `slots`; any number of threads may call it."""
 
     def __init__(
-        self, settings: Settings, database: Database, name: str, send: Send, shutdown: threading.Event
+        self,
+        settings: Settings,
+        database: Database,
+        name: str,
+        slots: Mapping[str, int],
+        send: Send,
+        shutdown: threading.Event,
     ) -> None:
         self._settings = settings
         self._database = database
         self._name = name
+        self._slots = {queue: threading.BoundedSemaphore(count) for queue, count in slots.items()}
         self._send = send
         self._shutdown = shutdown
 
     def run_job(self, job_id: str) -> None:
-        """Carries the job to an end of this attempt; does nothing when someone else has it or it is over."""
-        if self._shutdown.is_set():
-            return
+        """Carries the job to an end of this attempt, and then those that wait in its queue, the oldest first.
+
+        A message is a hint, the row is the truth: where no slot is free the job waits for one to become so, and where
+        someone else has it or it is over nothing happens.
+        """
+        with self._database.read() as session:
+            queue = queue_for(find_job(session, job_id).kind)
+        slots = self._slots[queue]
+        next_job: str | None = job_id
+        while next_job is not None and slots.acquire(blocking=False):
+            try:
+                while next_job is not None and not self._shutdown.is_set():
+                    self._carry_out(next_job)
+                    next_job = oldest_waiting(self._database, queue)
+            finally:
+                slots.release()
+            # Once more: a job may have come while the slot was still taken, and its message was no use.
+            next_job = None if self._shutdown.is_set() else oldest_waiting(self._database, queue)
+
+    def _carry_out(self, job_id: str) -> None:
         attempt = claim(self._database, job_id, self._name, self._settings.lease_seconds)
         if attempt is None:
             return
+        began = time.monotonic()
+        log.info("job started", job=job_id, attempt=attempt)
         child = self._start(job_id, attempt)
         try:
             self._wait(child, job_id, attempt)
         finally:
             _kill_group(child, self._settings.cancel_grace_seconds if child.poll() is None else 0)
         self._settle(job_id, attempt, child.returncode)
+        self._log_end(job_id, attempt, time.monotonic() - began)
 
     def _start(self, job_id: str, attempt: int) -> subprocess.Popen[bytes]:
         folder = self._settings.jobs_dir / job_id
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / LOG_NAME).open("ab") as log:
+        with (folder / LOG_NAME).open("ab") as file:
+            # Before the first import: on a busy machine those take minutes, and an empty log tells nothing.
+            file.write(f"{rfc3339(utc_now())} attempt {attempt} is starting\n".encode())
+            file.flush()
             # The child reads its standard input until this process is gone, and then ends itself.
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "worker.run", job_id, str(attempt)],
                 stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+                stdout=file,
+                stderr=file,
                 env=os.environ | CHILD_ENVIRONMENT,
                 start_new_session=True,
             )
 
     def _wait(self, child: subprocess.Popen[bytes], job_id: str, attempt: int) -> None:
-        started = time.monotonic()
+        renewed = 0.0
         while child.poll() is None:
-            if self._shutdown.is_set() or held_state(self._database, job_id, attempt) != "running":
+            if self._shutdown.is_set():
                 return
-            # A new interpreter needs seconds to import what it needs; until then it cannot renew the lease itself.
-            if time.monotonic() - started < _START_SECONDS:
-                self._renew(job_id, attempt)
             try:
+                if held_state(self._database, job_id, attempt) != "running":
+                    return
+                # A living child is not a lost one, however long a busy machine takes to start it or lets it stall.
+                if time.monotonic() - renewed > self._settings.lease_seconds / _RENEWALS_PER_LEASE:
+                    self._renew(job_id, attempt)
+                    renewed = time.monotonic()
+            except SQLAlchemyError as error:  # no reason to end a job; its own writes are fenced
+                log.warning("the database does not answer", job=job_id, error=str(error).splitlines()[0])
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_POLL_SECONDS)
-            except subprocess.TimeoutExpired:
-                continue
 
     def _renew(self, job_id: str, attempt: int) -> None:
         with self._database.write() as session, contextlib.suppress(LeaseLost):
             renew(session, job_id, attempt, self._settings.lease_seconds)
+
+    def _log_end(self, job_id: str, attempt: int, seconds: float) -> None:
+        with self._database.read() as session:
+            job = find_job(session, job_id)
+        told = {"job": job_id, "kind": job.kind, "attempt": attempt, "seconds": round(seconds, 1)}
+        if job.state in ("succeeded", "cancelled"):
+            log.info(f"job {job.state}", **told)
+        else:
+            log.warning(f"job {job.state}", **told, error=(job.error or {}).get("detail"))
 
     def _settle(self, job_id: str, attempt: int, returncode: int) -> None:
         """Writes the end of the attempt where its process has not: cancelled, interrupted, or failed after crashes."""
@@ -108,7 +165,7 @@ class Supervisor:
                 if interrupt(self._database, job_id, attempt, reason, max_crashes=crashes) == "interrupted":
                     self._send_again(job_id)
         except LeaseLost:
-            logger.info("job %s went on elsewhere", job_id)
+            log.info("job went on elsewhere", job=job_id, attempt=attempt)
 
     def _send_again(self, job_id: str) -> None:
         with self._database.read() as session:
@@ -123,7 +180,7 @@ def _kill_group(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
         try:
             child.wait(grace_seconds)
         except subprocess.TimeoutExpired:
-            logger.info("process %s is killed after %s seconds", child.pid, grace_seconds)
+            log.info("process is killed", pid=child.pid, grace_seconds=grace_seconds)
     deadline = time.monotonic() + _GROUP_GONE_SECONDS
     while time.monotonic() < deadline:
         try:

@@ -11,10 +11,10 @@ from datetime import timedelta
 from sqlalchemy import delete
 
 from service.clock import utc_now
-from service.datasets import remove_lost_uploads
+from service.datasets.uploads import remove_lost_uploads
 from service.db.session import Database
 from service.db.tables import Worker
-from service.galleries import expire, remove_leftovers
+from service.galleries.upkeep import expire, remove_leftovers
 from service.jobs.sweep import Send, sweep
 from service.search.records import sweep_records
 from service.settings import Settings

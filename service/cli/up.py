@@ -1,57 +1,66 @@
-"""`reid up`: API, workers and broker as children of one process, which takes them along when it ends."""
+"""`reid up`: API, worker and broker as children of one process, which takes them along when it ends."""
 
 from __future__ import annotations
 
-import ctypes
+import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
 
 import typer
-import uvicorn
 from pydantic import ValidationError
 
-from service.db.schema import upgrade
-from service.db.session import open_database
-from service.keys import ensure_admin_key
-from service.queue.broker import EmbeddedBroker, start_embedded_broker
+from service.cli.parts import Part, end_with_parent, stop_together
+from service.home import HomeTaken, hold_home, keep_private, prepare_home
+from service.queue.broker import EmbeddedBroker
 from service.queue.tasks import SHORT_QUEUE, TRAINING_QUEUE
 from service.settings import Settings
 
-_STOP_SECONDS = 30.0
-_PR_SET_PDEATHSIG = 1
+_GRACEFUL_SECONDS = 3
+"""Time that open requests have when the API stops."""
+
+_STARTING_SECONDS, _RUNNING_SECONDS = 0.1, 0.5
+"""Pauses between looks at the parts."""
 
 
 def run(host: str | None, port: int | None) -> int:
-    """Starts everything and waits for SIGINT, SIGTERM or the end of a child: the exit status."""
+    """Starts everything and waits for SIGINT or SIGTERM: the exit status, 1 where something cannot start at all."""
     if host is not None:
         os.environ["REID_HOST"] = host
     if port is not None:
         os.environ["REID_PORT"] = str(port)
     settings = read_settings()
-    prepare(settings)
+    keep_private()
+    prepare_home(settings)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    broker = _start_broker(settings)
-    children: list[subprocess.Popen[bytes]] = []
     try:
-        environment = os.environ | ({"REID_BROKER_URL": broker.url} if broker else {})
-        children += [_start(words, environment) for words in _commands()]
-        address = f"http://{settings.host}:{settings.port}"
-        typer.echo(f"Re-ID Search is starting on {address} (its API under {address}/docs). Ctrl-C stops it.")
-        return _wait(children, stop)
-    finally:
-        _stop(children)
-        if broker:
-            broker.stop()
+        with hold_home(settings.home, f"process {os.getpid()} on {_address(settings)}"):
+            _check_port(settings)
+            return _Service(settings, stop).run()
+    except HomeTaken as taken:
+        typer.echo(
+            f"Another `reid up` has the home folder {settings.home}: {taken}. "
+            "Stop that one, or start this one with another REID_HOME.",
+            err=True,
+        )
+    except RuntimeError as error:
+        typer.echo(str(error), err=True)
+    return 1
 
 
 def run_api() -> None:
     """The API in this process, on REID_HOST and REID_PORT."""
+    import uvicorn
+
     settings = read_settings()
+    keep_private()
     uvicorn.run(
         "service.main:create_app",
         factory=True,
@@ -59,27 +68,25 @@ def run_api() -> None:
         port=settings.port,
         log_level=settings.log_level,
         access_log=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )
 
 
 def run_migrate() -> None:
     """The database of REID_DATABASE_URL at this version, with an admin key in it."""
-    prepare(read_settings(), always_upgrade=True)
+    from service.db.schema import upgrade
+    from service.db.session import open_database
+    from service.keys import ensure_admin_key
 
-
-def prepare(settings: Settings, *, always_upgrade: bool = False) -> None:
-    """Makes the home folder, brings the database up to date, and prints the first admin key when it is made."""
-    for folder in (settings.home, settings.weights_dir, *settings.data_roots):
-        if folder.is_relative_to(settings.home):
-            folder.mkdir(parents=True, exist_ok=True)
-    if always_upgrade or settings.migrate_at_start:
-        upgrade(settings.database_url)
+    settings = read_settings()
+    keep_private()
+    prepare_home(settings)
+    upgrade(settings.database_url)
     database = open_database(settings.database_url)
     key = ensure_admin_key(database, settings)
     database.close()
     if key:
-        typer.echo(f"Admin key, shown this once and kept in {settings.admin_key_path}: {key}")
+        _show_key(settings, key)
 
 
 def read_settings() -> Settings:
@@ -93,55 +100,117 @@ def read_settings() -> Settings:
         raise typer.Exit(2) from error
 
 
-def _commands() -> list[list[str]]:
+class _Service:
+    """The parts: the broker before the others, then the API, which makes the database, and the worker."""
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._broker: Part | None = None
+        self._parts: list[Part] = []
+
+    def run(self) -> int:
+        """The exit status: 1 when a part ends before all of them have been ready for the first time."""
+        typer.echo(f"Re-ID Search is starting on {_address(self._settings)}. Ctrl-C stops it.")
+        had_key = self._settings.admin_key_path.exists()
+        with ExitStack() as ending:
+            environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **self._start_broker(ending)}
+            ending.callback(lambda: stop_together(self._parts))
+            slots = f"{TRAINING_QUEUE}=1,{SHORT_QUEUE}={self._settings.short_jobs}"
+            self._parts.append(_python("API", ["service.cli", "api"], environment))
+            self._parts.append(_python("worker", ["worker", "--queues", slots], environment))
+            if not self._is_ready():
+                return self._failed()
+            self._welcome(is_new=not had_key)
+            while not self._stop.wait(_RUNNING_SECONDS):
+                for part in self._all_parts:
+                    part.revive()
+        return 0
+
+    def _start_broker(self, ending: ExitStack) -> Mapping[str, str]:
+        """What the others need in their environment to find the broker, once it answers; raises RuntimeError."""
+        if self._settings.broker_url is not None:
+            return {}
+        broker = EmbeddedBroker(self._settings.home / "broker", before_exec=end_with_parent)
+        ending.callback(broker.close)
+        self._broker = server = Part("broker", broker.start)
+        ending.callback(lambda: stop_together([server], seconds=1.0))  # after the workers, which put messages back
+        broker.wait_until_ready(server.process)
+        return {"REID_BROKER_URL": broker.url}
+
+    @property
+    def _all_parts(self) -> list[Part]:
+        return [*([self._broker] if self._broker else []), *self._parts]
+
+    def _is_ready(self) -> bool:
+        """True once the API says so; False when a part has ended or the service is to stop."""
+        while not self._stop.wait(_STARTING_SECONDS):
+            if any(part.has_ended for part in self._all_parts):
+                return False
+            if _answers(self._settings, "/healthz/ready"):
+                return True
+        return False
+
+    def _failed(self) -> int:
+        ended = [part.describe_end() for part in self._all_parts if part.has_ended]
+        if not ended:
+            return 0  # told to stop while it was starting
+        typer.echo(f"{', '.join(ended)}, so the service cannot start; what it said stands above.", err=True)
+        return 1
+
+    def _welcome(self, *, is_new: bool) -> None:
+        settings, address = self._settings, _address(self._settings)
+        if is_new and settings.admin_key_path.exists():
+            _show_key(settings, settings.admin_key_path.read_text().strip())
+        typer.echo(
+            f"Ready: {address}, its API under {address}/docs, the admin key in {settings.admin_key_path}.\n"
+            f'Go on with: curl -H "X-API-Key: $(cat {settings.admin_key_path})" {address}/methods'
+        )
+
+
+def _show_key(settings: Settings, key: str) -> None:
+    typer.echo(f"Admin key, shown this once and kept in {settings.admin_key_path}: {key}")
+
+
+def _python(name: str, words: list[str], environment: Mapping[str, str]) -> Part:
     # -P: a folder called `service` where the command is given must not be taken for ours.
-    worker = [sys.executable, "-P", "-m", "worker", "--queues"]
-    return [
-        [sys.executable, "-P", "-m", "service.cli", "api"],
-        [*worker, TRAINING_QUEUE],
-        [*worker, SHORT_QUEUE],
-    ]
+    command = [sys.executable, "-P", "-m", *words]
+
+    def start() -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C reaches this process only, which then stops the others in order.
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_parent
+        )
+
+    return Part(name, start)
 
 
-def _start_broker(settings: Settings) -> EmbeddedBroker | None:
-    if settings.broker_url is not None:
-        return None
-    return start_embedded_broker(settings.home / "broker", before_exec=_end_with_parent)
-
-
-def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C reaches this process only, which then stops the others in order.
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=_end_with_parent,
-    )
-
-
-def _end_with_parent() -> None:
-    """In a new child: be told to end when `reid up` is killed, so that no port and no GPU stays taken."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _wait(children: list[subprocess.Popen[bytes]], stop: threading.Event) -> int:
-    while not stop.wait(0.5):
-        for command, child in zip(_commands(), children, strict=True):
-            if child.poll() is not None:
-                typer.echo(f"{' '.join(command)} ended with status {child.returncode}; stopping.", err=True)
-                return 1
-    return 0
-
-
-def _stop(children: list[subprocess.Popen[bytes]]) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
-    for child in children:
+def _check_port(settings: Settings) -> None:
+    """Raises RuntimeError where another program listens already: its answers would be taken for our API's."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the API does: no wait for old connections
         try:
-            child.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise RuntimeError(
+                f"{_address(settings)} cannot be listened on: {error.strerror}. Choose another port: reid up --port 8001"
+            ) from error
+
+
+def _address(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+def _answers(settings: Settings, path: str) -> bool:
+    """Whether the API answers with 200, asked past any proxy."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  where to ask, not to listen
+    connection = http.client.HTTPConnection(host, settings.port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()

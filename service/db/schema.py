@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -9,9 +12,11 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from service.db.session import open_database
+from service.db.session import Database, open_database
 
+_LOOK_SECONDS = 0.1
 _UPGRADE_LOCK = 7_203_019_521
 """Any number that no other program uses as an advisory lock in the same PostgreSQL database."""
 
@@ -36,6 +41,16 @@ def current_version(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def await_schema(database: Database) -> None:
+    """Returns once the database answers and is at this code's version, to which another process brings it."""
+    while True:
+        with suppress(SQLAlchemyError), database.engine.connect() as connection:
+            if current_version(connection) == latest_version():
+                return
+        time.sleep(_LOOK_SECONDS)
+
+
+@cache
 def latest_version() -> str:
     """The version that this code needs."""
     head = ScriptDirectory.from_config(_config()).get_current_head()

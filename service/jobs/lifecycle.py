@@ -21,6 +21,7 @@ from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, Gallery, Job, JobDataset, JobEvent, Model
 from service.errors import Problem, not_found
+from service.queue.tasks import TRAINING_QUEUE
 
 WAITING = ("queued", "interrupted")
 HELD = ("running", "cancelling")
@@ -80,6 +81,15 @@ def claim(database: Database, job_id: str, worker: str, lease_seconds: float) ->
         session.execute(update(Job).where(Job.id == job_id, Job.started_at.is_(None)).values(started_at=utc_now()))
         add_event(session, job_id, "started", {"attempt": taken, "worker": worker})
         return int(taken)
+
+
+def oldest_waiting(database: Database, queue: str) -> str | None:
+    """The id of the job of that queue that has waited longest; None where none waits."""
+    is_training = Job.kind == "train"
+    of_queue = is_training if queue == TRAINING_QUEUE else ~is_training
+    with database.read() as session:
+        waiting = select(Job.id).where(Job.state.in_(WAITING), of_queue)
+        return session.scalar(waiting.order_by(Job.queued_at, Job.id).limit(1))
 
 
 def renew(session: Session, job_id: str, attempt: int, lease_seconds: float, **values: Any) -> str:

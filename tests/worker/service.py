@@ -23,7 +23,7 @@ class Service:
     def __init__(self, home: Path, data: Path, **settings: str) -> None:
         self.home = home
         self.port = _free_port()
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "REID_HOME": str(home),
             "REID_DATA_ROOTS": str(data),
             "REID_LOG_LEVEL": "warning",
@@ -34,6 +34,7 @@ class Service:
             "REID_THREADS": "1",
             **settings,
         }
+        self._output = home.with_name(f"{home.name}-output.txt")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -42,14 +43,23 @@ class Service:
             self.http.close()
             self._process.wait(HANG_SECONDS)
         command = [sys.executable, "-P", "-m", "service.cli", "up", "--port", str(self.port)]
-        self._process = subprocess.Popen(command, env=self._environment, start_new_session=True)
-        wait_until(self._is_ready)
+        with self._output.open("ab") as output:
+            said_before = output.tell()
+            self._process = subprocess.Popen(
+                command, env=self.environment, stdout=output, stderr=output, start_new_session=True
+            )
+        # Its own word too: until it has seen that all is ready, it takes a part that dies for one that cannot start.
+        wait_until(lambda: self.is_ready() and "Ready: " in self.output()[said_before:], why=self.output)
         key = (self.home / "admin.key").read_text().strip()
         self.http = open_client(self.address, {"X-API-Key": key})
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def output(self) -> str:
+        """All that its processes have said so far."""
+        return self._output.read_bytes().decode("latin-1")  # a byte is a character, so that sizes are places
 
     def stop(self) -> None:
         """Ends it as Ctrl-C does."""
@@ -80,6 +90,13 @@ class Service:
                 continue
         return found
 
+    def broker(self) -> psutil.Process:
+        """The embedded broker, whose command line is not the one it was started by."""
+        assert self._process is not None
+        children = psutil.Process(self._process.pid).children()
+        (broker,) = [child for child in children if child.status() != psutil.STATUS_ZOMBIE and "valkey" in child.name()]
+        return broker
+
     def post(self, path: str, body: dict[str, Any] | None = None, expect: int = 202) -> Any:
         answer = self.http.post(path, json=body)
         assert answer.status_code == expect, answer.text
@@ -104,9 +121,10 @@ class Service:
         self.wait_for(made["job"], "succeeded")
         return str(made["id"])
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """True when it can take work; an AssertionError once it has ended."""
         assert self._process is not None
-        assert self._process.poll() is None, "reid up ended"
+        assert self._process.poll() is None, f"reid up ended: {self.output()}"
         try:
             return httpx.get(f"{self.address}/healthz/ready").status_code == 200
         except httpx.TransportError:

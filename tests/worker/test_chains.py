@@ -100,7 +100,7 @@ def test_a_chain_killed_in_its_second_stage_goes_on_there_and_tells_all_it_used(
     long = {"schedule": {"epochs": 4}}
     chain = [{"dataset": "lobby"}, {"dataset": ["hall", "yard"], "settings": long}, {"dataset": "gate"}]
     job = add_training(database, settings, chain=chain)
-    supervisor = Supervisor(settings, database, "worker", lambda job_id, kind: None, threading.Event())
+    supervisor = Supervisor(settings, database, "worker", {"training": 1}, lambda job_id, kind: None, threading.Event())
     folder = settings.jobs_dir / job.id
 
     first = threading.Thread(target=supervisor.run_job, args=(job.id,))
@@ -109,9 +109,6 @@ def test_a_chain_killed_in_its_second_stage_goes_on_there_and_tells_all_it_used(
     (child,) = [child for child in psutil.Process().children() if job.id in child.cmdline()]
     child.kill()
     first.join()
-    assert read_job(database, job.id).state == "interrupted"
-    assert not (folder / "stage-3").exists()
-    supervisor.run_job(job.id)
 
     job = read_job(database, job.id)
     assert (job.state, job.attempt) == ("succeeded", 2), (folder / "log.txt").read_text()
