@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _KEY_START = "reid_"
 _KEY_BYTES = 32
+_KEY = re.compile(_KEY_START + r"[A-Za-z0-9_-]{43}")
 _PREFIX_LENGTH = len(_KEY_START) + 6
 
 
@@ -37,6 +39,11 @@ EVERYONE = Caller(key_id=None, scopes=frozenset({"admin"}))
 def make_key() -> str:
     """A fresh secret key: `reid_` and 32 random bytes in URL-safe base 64."""
     return _KEY_START + secrets.token_urlsafe(_KEY_BYTES)
+
+
+def is_key(text: str) -> bool:
+    """True for what `make_key` may have made."""
+    return _KEY.fullmatch(text) is not None
 
 
 def hash_key(key: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import storage
-from service.auth import Caller, Scope, hash_key, make_key, visible_prefix
+from service.auth import Caller, Scope, hash_key, is_key, make_key, visible_prefix
 from service.clock import utc_now
 from service.db.ids import new_id
 from service.db.session import Database
@@ -19,14 +20,13 @@ from service.errors import Problem, not_found
 from service.settings import Settings
 
 FIRST_KEY_NAME = "admin"
-_USE_NOTED_EVERY = timedelta(minutes=1)
 
 
 def create_key(
-    session: Session, *, name: str, scopes: Sequence[Scope], expires_at: datetime | None = None
+    session: Session, *, name: str, scopes: Sequence[Scope], expires_at: datetime | None = None, key: str | None = None
 ) -> tuple[ApiKey, str]:
-    """A new key's row and the key itself, which is nowhere kept; raises `name-taken`."""
-    key = make_key()
+    """A new key's row and the key itself, made here unless it is given, and nowhere kept; raises `name-taken`."""
+    key = key or make_key()
     row = ApiKey(
         id=new_id("key"),
         name=name,
@@ -63,36 +63,69 @@ def delete_key(session: Session, key_id: str) -> ApiKey:
 
 
 def recognise(database: Database, key: str) -> Caller | None:
-    """The caller that the key belongs to; None if it is unknown or has expired. Notes the use once a minute."""
+    """The caller that the key belongs to; None if it is unknown or has expired."""
     with database.read() as session:
         row = session.scalar(select(ApiKey).where(ApiKey.hash == hash_key(key)))
     if row is None or _has_expired(row):
         return None
-    now = utc_now()
-    if row.last_used_at is None or now - row.last_used_at > _USE_NOTED_EVERY:
-        with database.write() as session:
-            if current := session.get(ApiKey, row.id):
-                current.last_used_at = now
     return Caller(key_id=row.id, scopes=frozenset(row.scopes))
+
+
+class KeyUses:
+    """The times at which keys were last used, written beside the requests: none of them waits for the write lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[str, datetime] = {}
+
+    def note(self, key_id: str) -> None:
+        """Remembers that the key is used now."""
+        with self._lock:
+            self._seen[key_id] = utc_now()
+
+    def write(self, database: Database) -> None:
+        """Writes what has been noted since the last time; a key that is gone by now is left out."""
+        with self._lock:
+            seen, self._seen = self._seen, {}
+        if seen:
+            with database.write() as session:
+                for key_id, used_at in seen.items():
+                    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=used_at))
 
 
 def ensure_admin_key(database: Database, settings: Settings) -> str | None:
     """Make the first key, an admin's, if there is no key at all; returns it then, and None otherwise.
 
-    The key is left in `settings.admin_key_path`, readable by the owner only. Of several processes that start
-    together, one makes it.
+    The key is left in `settings.admin_key_path`, readable by the owner only. A key that lies there already, made for
+    another database, becomes this one's first key and is never overwritten. Of several processes that start together,
+    one makes it.
+
+    Raises:
+        RuntimeError: what lies there is no key.
     """
     try:
         with database.write() as session:
             if session.scalar(select(ApiKey.id).limit(1)) is not None:
                 return None
-            _, key = create_key(session, name=FIRST_KEY_NAME, scopes=["admin"])
-            # Before the commit: a key whose file could not be written must not exist.
-            storage.write_file(settings.admin_key_path, f"{key}\n".encode(), mode=0o600)
+            kept = _kept_key(settings)
+            _, key = create_key(session, name=FIRST_KEY_NAME, scopes=["admin"], key=kept)
+            if kept is None:
+                # Before the commit: a key whose file could not be written must not exist.
+                storage.write_file(settings.admin_key_path, f"{key}\n".encode(), mode=0o600)
     except Problem as problem:
         if problem.slug == "name-taken":  # on PostgreSQL two processes may both have seen an empty table
             return None
         raise
+    return key if kept is None else None
+
+
+def _kept_key(settings: Settings) -> str | None:
+    """The key in the admin key's file; None where there is no file."""
+    if not settings.admin_key_path.exists():
+        return None
+    key = settings.admin_key_path.read_text().strip()
+    if not is_key(key):
+        raise RuntimeError(f"{settings.admin_key_path} holds no key of ours; move it away, and a new one is made")
     return key
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Depends, FastAPI
+from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from service import keys
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from service.search.engine import Engine
 
 log = logging.getLogger(__name__)
+
+_KEY_USES_SECONDS = 5.0
 
 ROUTERS: tuple[APIRouter, ...] = (
     datasets.router,
@@ -109,6 +113,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     app.state.database = database = open_database(settings.database_url)
     app.state.metrics = Metrics(database)
+    app.state.key_uses = keys.KeyUses()
     with ThreadPoolExecutor(1, "loading") as loading:
         app.state.engine = engine = loading.submit(_load_engine, database, settings)
         app.state.networks = loading.submit(_load_networks)
@@ -117,10 +122,31 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             if settings.migrate_at_start:
                 await run_in_threadpool(upgrade, settings.database_url)
             await run_in_threadpool(keys.ensure_admin_key, database, settings)
-            yield
+            async with _writing_key_uses(app.state.key_uses, database):
+                yield
         finally:
             await run_in_threadpool(lambda: engine.result().close())
             database.close()
+
+
+@asynccontextmanager
+async def _writing_key_uses(uses: keys.KeyUses, database: Database) -> AsyncIterator[None]:
+    """Writes them every few seconds, and once more at the end."""
+
+    async def write_again_and_again() -> None:
+        while True:
+            await asyncio.sleep(_KEY_USES_SECONDS)
+            try:
+                await run_in_threadpool(uses.write, database)
+            except OperationalError as error:
+                log.warning("the last uses of keys cannot be written: %s", error)
+
+    writing = asyncio.create_task(write_again_and_again())
+    try:
+        yield
+    finally:
+        writing.cancel()
+        await run_in_threadpool(uses.write, database)
 
 
 def _load_engine(database: Database, settings: Settings) -> Engine:

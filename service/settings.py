@@ -20,6 +20,10 @@ SAMPLE_PASSWORDS = frozenset(
 """Passwords that stand in tutorials; one of them in a URL means that nobody has chosen one."""
 
 
+_SECRETS = ("database_url", "broker_url")
+"""May also stand in a file, which `REID_<name>_FILE` names: containers are given their secrets so."""
+
+
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()  # keeps symlinks: an operator may point `home` at another disk
 
@@ -32,6 +36,13 @@ def _refuse_sample_password(url: str | None) -> str | None:
     if url and (urlsplit(url).password or "").lower() in SAMPLE_PASSWORDS:
         raise ValueError("the password in this URL is a sample; choose your own, e.g. with `openssl rand -hex 24`")
     return url
+
+
+def _read_secret(path: str | Path) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 Folder = Annotated[Path, AfterValidator(_absolute)]
@@ -58,6 +69,9 @@ class Settings(BaseSettings):
         default_factory=lambda data: data["home"] / "weights",
         description='Folder in which `init_from: {"weights": "<file name>"}` looks.',
     )
+    database_url_file: Folder | None = Field(
+        default=None, description="File that holds the database URL, instead of `REID_DATABASE_URL`: for secrets."
+    )
     database_url: SecretUrl = Field(
         default_factory=lambda data: f"sqlite:///{data['home']}/reid.db",
         description="Where rows live: `sqlite:///<file>` or `postgresql://user:password@host/name`.",
@@ -65,6 +79,9 @@ class Settings(BaseSettings):
     )
     migrate: Literal["auto", "on", "off"] = Field(
         default="auto", description="Bring the database to this version at start: `auto` does so on SQLite only."
+    )
+    broker_url_file: Folder | None = Field(
+        default=None, description="File that holds the broker's URL, instead of `REID_BROKER_URL`: for secrets."
     )
     broker_url: SecretUrl | None = Field(
         default=None, description="Queue of jobs, e.g. `redis://host:6379/0`; unset: the embedded broker.", repr=False
@@ -122,6 +139,18 @@ class Settings(BaseSettings):
         ge=0,
         description="How long what a search with `explain` was sent is kept, to draw it; 0: not at all.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secret_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in _SECRETS:
+            if path := values.get(f"{name}_file"):
+                if values.get(name):
+                    raise ValueError(
+                        f"REID_{name.upper()} and REID_{name.upper()}_FILE are both set; unset one of them"
+                    )
+                values = {**values, name: _read_secret(path)}
+        return values
 
     @model_validator(mode="after")
     def _open_only_on_loopback(self) -> Settings:

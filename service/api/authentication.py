@@ -31,7 +31,10 @@ async def _find_caller(scope: Scope) -> Caller | None:
         _refuse_strangers(headers)
         return EVERYONE
     key = sent_key(headers)
-    return await run_in_threadpool(recognise, state.database, key) if key else None
+    caller = await run_in_threadpool(recognise, state.database, key) if key else None
+    if caller is not None and caller.key_id is not None:
+        state.key_uses.note(caller.key_id)
+    return caller
 
 
 def _refuse_strangers(headers: Headers) -> None:

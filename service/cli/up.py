@@ -194,7 +194,7 @@ def _check_port(settings: Settings) -> None:
             probe.bind((settings.host, settings.port))
         except OSError as error:
             raise RuntimeError(
-                f"{_address(settings)} cannot be listened on: {error.strerror}. Choose another port: reid up --port 8001"
+                f"{_address(settings)} cannot be listened on: {error.strerror}. Choose another port, e.g. --port 8001."
             ) from error
 
 

@@ -14,7 +14,7 @@ from service.clock import utc_now
 from service.db.session import Database
 from service.db.tables import ApiKey
 from service.errors import Problem
-from service.keys import create_key, delete_key, ensure_admin_key, find_key, recognise
+from service.keys import KeyUses, create_key, delete_key, ensure_admin_key, find_key, recognise
 from service.settings import Settings
 
 
@@ -66,7 +66,22 @@ def test_a_key_is_recognised_and_only_its_hash_is_stored(each_database: Database
         stored = find_key(session, "camera")
     assert stored.hash == hash_key(key)
     assert key not in repr(vars(stored))
-    assert stored.last_used_at is not None
+
+
+def test_uses_are_written_beside_the_requests(each_database: Database) -> None:
+    with each_database.write() as session:
+        row, key = create_key(session, name="camera", scopes=["read"])
+        _, other = create_key(session, name="other", scopes=["read"])
+    uses = KeyUses()
+    with each_database.write():  # the write lock is another's
+        caller = recognise(each_database, key)
+        assert caller is not None
+        uses.note(caller.key_id or "")
+        uses.note("key_gone")
+    uses.write(each_database)
+    with each_database.read() as session:
+        assert find_key(session, row.id).last_used_at is not None
+        assert find_key(session, "other").last_used_at is None
 
 
 def test_an_expired_key_is_not_recognised(database: Database) -> None:
@@ -81,6 +96,27 @@ def test_a_deleted_key_stops_working_at_once(database: Database) -> None:
     with database.write() as session:
         delete_key(session, "guest")
     assert recognise(database, key) is None
+
+
+def test_a_key_file_that_is_there_becomes_the_first_key_of_a_new_database(
+    database: Database, settings: Settings
+) -> None:
+    key = make_key()
+    settings.home.mkdir(exist_ok=True)
+    settings.admin_key_path.write_text(f"{key}\n")
+    assert ensure_admin_key(database, settings) is None
+    assert settings.admin_key_path.read_text() == f"{key}\n"
+    caller = recognise(database, key)
+    assert caller is not None
+    assert caller.may("admin")
+
+
+def test_a_key_file_with_something_else_in_it_is_not_overwritten(database: Database, settings: Settings) -> None:
+    settings.home.mkdir(exist_ok=True)
+    settings.admin_key_path.write_text("my notes")
+    with pytest.raises(RuntimeError, match="move it away"):
+        ensure_admin_key(database, settings)
+    assert settings.admin_key_path.read_text() == "my notes"
 
 
 def test_the_last_admin_key_stays(database: Database) -> None:

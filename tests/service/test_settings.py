@@ -63,6 +63,25 @@ def test_passwords_are_not_shown() -> None:
     assert "s3cr3t" not in repr(settings)
 
 
+def test_secrets_may_stand_in_files(tmp_path: Path) -> None:
+    (tmp_path / "database").write_text("postgresql://reid:s3cr3t-of-ours@db/reid\n")
+    (tmp_path / "broker").write_text("redis://:s3cr3t-too@r/0\n")
+    settings = Settings(database_url_file=tmp_path / "database", broker_url_file=tmp_path / "broker")
+    assert settings.database_url == "postgresql://reid:s3cr3t-of-ours@db/reid"
+    assert settings.broker_url == "redis://:s3cr3t-too@r/0"
+
+
+def test_a_secret_is_given_once_and_its_file_is_there(tmp_path: Path) -> None:
+    (tmp_path / "broker").write_text("redis://r/0")
+    with pytest.raises(ValidationError, match="REID_BROKER_URL and REID_BROKER_URL_FILE are both set"):
+        Settings(broker_url="redis://other/0", broker_url_file=tmp_path / "broker")
+    with pytest.raises(ValidationError, match=r"missing cannot be read: No such file"):
+        Settings(database_url_file=tmp_path / "missing")
+    (tmp_path / "broker").write_text("redis://:password@r/0")
+    with pytest.raises(ValidationError, match="sample"):
+        Settings(broker_url_file=tmp_path / "broker")
+
+
 @pytest.mark.parametrize(
     ("migrate", "url", "expected"),
     [
