@@ -71,7 +71,7 @@ def test_a_key_is_recognised_and_only_its_hash_is_stored(each_database: Database
 def test_uses_are_written_beside_the_requests(each_database: Database) -> None:
     with each_database.write() as session:
         row, key = create_key(session, name="camera", scopes=["read"])
-        _, other = create_key(session, name="other", scopes=["read"])
+        create_key(session, name="other", scopes=["read"])
     uses = KeyUses()
     with each_database.write():  # the write lock is another's
         caller = recognise(each_database, key)
@@ -98,7 +98,7 @@ def test_a_deleted_key_stops_working_at_once(database: Database) -> None:
     assert recognise(database, key) is None
 
 
-def test_a_key_file_that_is_there_becomes_the_first_key_of_a_new_database(
+def test_a_key_file_that_is_there_becomes_a_new_database_s_first_key(
     database: Database, settings: Settings
 ) -> None:
     key = make_key()
