@@ -40,7 +40,7 @@ from service.api.idempotency import Idempotency
 from service.api.metrics import Metrics
 from service.api.openapi import PROBLEM_RESPONSES, complete_openapi, operation_id
 from service.api.request_context import RequestContext
-from service.db.schema import upgrade
+from service.datasets.catalog import bring_up_to_date
 from service.db.session import Database, open_database
 from service.jobs.dispatch import dispatch
 from service.logs import configure_logging
@@ -120,7 +120,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         _connect_broker(app, settings)
         try:
             if settings.migrate_at_start:
-                await run_in_threadpool(upgrade, settings.database_url)
+                await run_in_threadpool(bring_up_to_date, database, settings)
             await run_in_threadpool(keys.ensure_admin_key, database, settings)
             async with _writing_key_uses(app.state.key_uses, database):
                 yield

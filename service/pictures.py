@@ -12,7 +12,7 @@ from reid_core.data.preprocessing import PICTURE_FORMATS, open_picture
 from service.db.tables import Dataset, DatasetImage, ErasedImage, GalleryImage
 from service.errors import Problem, not_found
 from service.settings import Settings
-from service.storage import resolve_inside
+from service.storage import find_stored, resolve_inside
 from service.vectors import gallery_folder
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
@@ -25,6 +25,11 @@ _MEDIA_TYPES = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
 }
+
+
+def dataset_folder(settings: Settings, dataset: Dataset) -> Path:
+    """Where the data set's pictures lie now; home and data roots may have moved since it was registered."""
+    return find_stored(dataset.path, settings.bases)
 
 
 def pictures_folder(settings: Settings, gallery_id: str) -> Path:
@@ -88,4 +93,4 @@ def _path(session: Session, settings: Settings, picture: GalleryImage | DatasetI
             raise Problem("not-found", f"there is no file of picture {picture.id!r}: {reason}")
         picture = origin
     dataset = session.get_one(Dataset, picture.dataset_id)
-    return resolve_inside(Path(dataset.path), picture.path)
+    return resolve_inside(dataset_folder(settings, dataset), picture.path)

@@ -162,6 +162,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def bases(self) -> tuple[Path, ...]:
+        """Folders to which paths in rows are relative: they may move, and the settings then name their new places."""
+        return (self.home, *self.data_roots)
+
+    @property
     def models_dir(self) -> Path:
         return self.home / "models"
 

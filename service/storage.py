@@ -117,6 +117,24 @@ def resolve_data_path(path: str, roots: Iterable[Path]) -> Path:
     raise Problem("invalid-dataset", f"there is nothing at {path!r}", hint=f"the data roots are {_listed(roots)}")
 
 
+def stored_path(path: Path, bases: Iterable[Path]) -> str:
+    """A real path as rows keep it: relative to one of `bases`, so that these can move; absolute outside of them, and
+    where another folder of that relative name would be found first."""
+    bases = tuple(bases)
+    for base in bases:
+        if path.is_relative_to(base.resolve()):
+            relative = path.relative_to(base.resolve()).as_posix()
+            if find_stored(relative, bases) == path:
+                return relative
+    return str(path)
+
+
+def find_stored(stored: str, bases: Iterable[Path]) -> Path:
+    """The path that `stored_path` gave: under the first of `bases` that has it, or under the first one if none has."""
+    candidates = [base.resolve() / stored for base in bases]
+    return next((candidate for candidate in candidates if _exists(candidate)), candidates[0])
+
+
 def resolve_inside(folder: Path, relative: str) -> Path:
     """The real path of `relative` under `folder`; raises the 404 problem if it would leave it, also by a link."""
     if "\0" not in relative and ".." not in Path(relative).parts:

@@ -52,7 +52,7 @@ def run(work: Work) -> Outcome:
     spec = work.job.spec
     with work.database.read() as session:
         dataset = find(session, Dataset, spec["dataset"])
-        splits = _Splits(pictures(session, dataset, "query"), pictures(session, dataset, "gallery"))
+        splits = _Splits(*(pictures(session, work.settings, dataset, split) for split in ("query", "gallery")))
     if spec["rerank"] == "qaconv":
         first, metrics = _match(work, splits)
     else:

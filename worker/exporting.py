@@ -19,7 +19,7 @@ from service.jobs.lifecycle import renew
 from service.jobs.recording import progress_as_json
 from service.jobs.specs import EXPORT_PICTURES, nothing_to_compare
 from service.models import describe_file
-from service.storage import ensure_free_space, flush_file, replace_file
+from service.storage import ensure_free_space, find_stored, flush_file, replace_file
 from worker.work import Outcome, Work
 
 _COPIES = 3
@@ -59,7 +59,11 @@ def _choose_pictures(work: Work) -> list[Path]:
     if not rows:
         raise nothing_to_compare("its data sets have been deleted")
     count = min(EXPORT_PICTURES, len(rows))
-    return [Path(folder) / path for folder, path in (rows[index * len(rows) // count] for index in range(count))]
+    bases = work.settings.bases
+    return [
+        find_stored(folder, bases) / path
+        for folder, path in (rows[index * len(rows) // count] for index in range(count))
+    ]
 
 
 def _publish(work: Work, files: Sequence[Path]) -> None:

@@ -79,7 +79,7 @@ def _read_plans(work: Work) -> tuple[list[list[Dataset]], list[Plan]]:
         settings = type(method.recipe).model_validate(stage.settings)
         with work.database.read() as session:
             datasets.append([find(session, Dataset, key) for key in stage.datasets])
-            pictures = joined_pictures(session, datasets[-1], "train")
+            pictures = joined_pictures(session, work.settings, datasets[-1], "train")
         initialise = _initialise(work, settings.backbone)
         plans.append(Plan(method, settings, pictures, spec["seed"], device, initialise, teacher))
     return datasets, plans

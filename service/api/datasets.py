@@ -162,7 +162,7 @@ async def _receive_upload(request: Request, database: Database, settings: Settin
     try:
         body = check(UploadBody, fields)
         await run_in_threadpool(uploads.check_archive, archive)
-        return await run_in_threadpool(_add, request, database, caller, body, folder, dataset_id)
+        return await run_in_threadpool(_add, request, database, settings, caller, body, folder, dataset_id)
     except BaseException:
         delete_file(archive)
         raise
@@ -173,15 +173,21 @@ def _register_folder(
 ) -> dict[str, Any]:
     folder = catalog.find_folder(settings, body.path)
     ensure_free_space(settings.home, needed_bytes=0, min_free_bytes=settings.min_free_bytes)
-    return _add(request, database, caller, body, folder)
+    return _add(request, database, settings, caller, body, folder)
 
 
 def _add(
-    request: Request, database: Database, caller: Caller, body: UploadBody, folder: Path, dataset_id: str | None = None
+    request: Request,
+    database: Database,
+    settings: Settings,
+    caller: Caller,
+    body: UploadBody,
+    folder: Path,
+    dataset_id: str | None = None,
 ) -> dict[str, Any]:
     """The new data set and the job that reads it, in one transaction."""
     with database.write() as session:
-        dataset = catalog.add_dataset(session, body, folder, dataset_id)
+        dataset = catalog.add_dataset(session, settings, body, folder, dataset_id)
         spec = {"dataset": dataset.id, "name": body.name, "path": dataset.path, "format": body.format}
         enqueue(session, "register", spec, datasets=[dataset.id])
         audit.record(

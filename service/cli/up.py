@@ -74,15 +74,15 @@ def run_api() -> None:
 
 def run_migrate() -> None:
     """The database of REID_DATABASE_URL at this version, with an admin key in it."""
-    from service.db.schema import upgrade
+    from service.datasets.catalog import bring_up_to_date
     from service.db.session import open_database
     from service.keys import ensure_admin_key
 
     settings = read_settings()
     keep_private()
     prepare_home(settings)
-    upgrade(settings.database_url)
     database = open_database(settings.database_url)
+    bring_up_to_date(database, settings)
     key = ensure_admin_key(database, settings)
     database.close()
     if key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -15,11 +15,12 @@ from service.datasets.bodies import UploadBody
 from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
+from service.db.schema import upgrade
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset
 from service.errors import Problem, not_found
 from service.settings import Settings
-from service.storage import resolve_data_path
+from service.storage import resolve_data_path, stored_path
 
 
 def find_folder(settings: Settings, path: str) -> Path:
@@ -36,12 +37,14 @@ def find_folder(settings: Settings, path: str) -> Path:
     return folder
 
 
-def add_dataset(session: Session, body: UploadBody, folder: Path, dataset_id: str | None = None) -> Dataset:
+def add_dataset(
+    session: Session, settings: Settings, body: UploadBody, folder: Path, dataset_id: str | None = None
+) -> Dataset:
     """The new, pending row; with `dataset_id`, of an upload. Raises 409 `name-taken`."""
     dataset = Dataset(
         id=dataset_id or new_id("ds"),
         name=body.name,
-        path=str(folder),
+        path=stored_path(folder, settings.bases),
         format=body.format,
         state="pending",
         uploaded=dataset_id is not None,
@@ -52,6 +55,20 @@ def add_dataset(session: Session, body: UploadBody, folder: Path, dataset_id: st
     except IntegrityError as error:
         raise _name_taken(body.name) from error
     return dataset
+
+
+def bring_up_to_date(database: Database, settings: Settings) -> None:
+    """Brings the schema to this version, and the rows to what the schema cannot tell of: paths that earlier versions
+    kept absolute become relative to the home or a data root, so that those may move."""
+    upgrade(settings.database_url)
+    with database.read() as session:
+        absolute = session.execute(select(Dataset.id, Dataset.path).where(Dataset.path.startswith("/"))).all()
+    moved = {key: stored_path(Path(path), settings.bases) for key, path in absolute}
+    changed = {key: moved[key] for key, path in absolute if moved[key] != path}
+    if changed:
+        with database.write() as session:
+            for key, path in changed.items():
+                session.execute(update(Dataset).where(Dataset.id == key).values(path=path))
 
 
 def delete_dataset(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:

@@ -22,6 +22,7 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
 from service.errors import problem_from_core
+from service.pictures import dataset_folder
 from service.settings import Settings
 
 _ROWS_PER_STATEMENT = 5000
@@ -52,7 +53,7 @@ def register(
         if dataset.uploaded:
             uploads.unpack(settings, dataset_id)
         examination = _examine(dataset, settings, on_progress, should_stop)
-        _write_pictures(database, dataset, examination, should_stop)
+        _write_pictures(database, settings, dataset, examination, should_stop)
         _finish(database, dataset_id, examination.report)
     except CoreError as error:
         _refuse(database, dataset_id, error)
@@ -80,7 +81,7 @@ def _examine(
     should_stop: Callable[[], bool],
 ) -> Examination:
     examination = examine(
-        read(Path(dataset.path), dataset.format),
+        read(dataset_folder(settings, dataset), dataset.format),
         max_pixels=settings.max_image_pixels,
         threads=settings.threads or os.cpu_count() or 1,
         on_progress=on_progress,
@@ -92,10 +93,10 @@ def _examine(
 
 
 def _write_pictures(
-    database: Database, dataset: Dataset, examination: Examination, should_stop: Callable[[], bool]
+    database: Database, settings: Settings, dataset: Dataset, examination: Examination, should_stop: Callable[[], bool]
 ) -> None:
     """A row per picture, in many transactions, so that others may write in between."""
-    rows = list(_rows(dataset, examination))
+    rows = list(_rows(settings, dataset, examination))
     for start in range(0, len(rows), _ROWS_PER_STATEMENT):
         if should_stop():
             raise Stopped
@@ -103,8 +104,8 @@ def _write_pictures(
             session.execute(insert(DatasetImage), rows[start : start + _ROWS_PER_STATEMENT])
 
 
-def _rows(dataset: Dataset, examination: Examination) -> Iterator[dict[str, Any]]:
-    folder, pictures = real_path(Path(dataset.path)), examination.contents.pictures
+def _rows(settings: Settings, dataset: Dataset, examination: Examination) -> Iterator[dict[str, Any]]:
+    folder, pictures = real_path(dataset_folder(settings, dataset)), examination.contents.pictures
     ids = iter(new_ids("img", sum(map(len, pictures.values()))))
     for split in SPLITS:
         for position, picture in enumerate(pictures[split]):

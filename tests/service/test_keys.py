@@ -98,9 +98,7 @@ def test_a_deleted_key_stops_working_at_once(database: Database) -> None:
     assert recognise(database, key) is None
 
 
-def test_a_key_file_that_is_there_becomes_a_new_database_s_first_key(
-    database: Database, settings: Settings
-) -> None:
+def test_a_key_file_that_is_there_becomes_a_new_database_s_first_key(database: Database, settings: Settings) -> None:
     key = make_key()
     settings.home.mkdir(exist_ok=True)
     settings.admin_key_path.write_text(f"{key}\n")

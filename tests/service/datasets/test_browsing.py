@@ -106,7 +106,7 @@ def test_pictures_come_with_absolute_paths_and_in_the_order_of_their_paths(
     register(database, settings, dataset.id)
 
     with database.read() as session:
-        query = pictures(session, dataset, "query")
+        query = pictures(session, settings, dataset, "query")
 
     assert [picture.path for picture in query] == sorted((market / "query").iterdir())
     assert (query[1].identity, query[1].camera, query[1].frame) == ("0001", "2", 0)
@@ -125,8 +125,8 @@ def test_joined_data_sets_keep_people_and_cameras_apart_but_not_distractors(
         register(database, settings, datasets[-1].id)
 
     with database.read() as session:
-        alone = joined_pictures(session, datasets[:1], "gallery")
-        joined = joined_pictures(session, datasets, "gallery")
+        alone = joined_pictures(session, settings, datasets[:1], "gallery")
+        joined = joined_pictures(session, settings, datasets, "gallery")
 
     one, two = (dataset.id for dataset in datasets)
     assert [(picture.identity, picture.camera) for picture in alone] == [("0001", "1"), ("0000", "")]

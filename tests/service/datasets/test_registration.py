@@ -220,7 +220,7 @@ def test_a_manifest_of_20000_rows_is_registered_on_either_database(each_database
 
     with each_database.read() as session:
         ready = find(session, Dataset, "table")
-        found = {split: pictures(session, ready, split) for split in ("train", "query", "gallery")}
+        found = {split: pictures(session, settings, ready, split) for split in ("train", "query", "gallery")}
         ids = session.scalars(select(DatasetImage.id).order_by(DatasetImage.split.desc(), DatasetImage.position)).all()
     assert (ready.state, ready.detected_format) == ("ready", "manifest")
     assert {split: len(of_split) for split, of_split in found.items()} == {
