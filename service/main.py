@@ -42,6 +42,8 @@ from service.api.openapi import PROBLEM_RESPONSES, complete_openapi, operation_i
 from service.api.request_context import RequestContext
 from service.datasets.catalog import bring_up_to_date
 from service.db.session import Database, open_database
+from service.deletion import remove_pending
+from service.galleries.removal import finish_erasures
 from service.jobs.dispatch import dispatch
 from service.logs import configure_logging
 from service.queue.tasks import make_celery, ping
@@ -122,6 +124,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             if settings.migrate_at_start:
                 await run_in_threadpool(bring_up_to_date, database, settings)
             await run_in_threadpool(keys.ensure_admin_key, database, settings)
+            await run_in_threadpool(remove_pending, database, settings)
+            await run_in_threadpool(finish_erasures, database, settings)
             async with _writing_key_uses(app.state.key_uses, database):
                 yield
         finally:

@@ -17,9 +17,9 @@ from service.db import audit
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, Job, Model
+from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
 from service.settings import Settings
-from service.storage import delete_tree
 
 
 def model_as_json(model: Model, *, prefix: str = "", evaluations: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -72,8 +72,9 @@ def delete_model(database: Database, settings: Settings, key: str, *, key_id: st
                 "in-use", f"model {model.name!r} is used by {', '.join(users)}", hint="delete or cancel those first"
             )
         audit.record(session, key_id=key_id, action="model.delete", target=model.id)
+        remove_later(session, settings, [settings.models_dir / model.id])
         session.delete(model)
-    delete_tree(settings.models_dir / model.id)
+    remove_pending(database, settings)
 
 
 def model_file(session: Session, settings: Settings, key: str, name: str) -> tuple[Path, str]:

@@ -5,15 +5,20 @@ All that touches `$REID_HOME` on disk goes through here, so that another store c
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from service.errors import Problem
+
+_LOCK = ".lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -62,6 +67,14 @@ def replace_file(finished: Path, final: Path) -> None:
     _sync_folder(final.parent)
 
 
+def link_files(folder: Path, names: Iterable[str], into: Path) -> None:
+    """Give those files of `folder`, which are on disk, a place in `into` as well; on the same disk."""
+    into.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (into / name).hardlink_to(folder / name)
+    _sync_folder(into)
+
+
 def flush_file(path: Path) -> None:
     """Return when what was written to the file is on disk."""
     with path.open("rb") as file:
@@ -84,6 +97,57 @@ def delete_file(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+@contextmanager
+def held_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file at `path` that `try_lock` refuses to others until the block ends; an error in the block deletes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file, path):  # a sweep took it for lost before it was locked
+                continue
+            try:
+                yield file
+            except BaseException:
+                delete_file(path)
+                raise
+            return
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Whether nobody else has `folder`, which is made; if so it is ours until the block ends, and is then deleted.
+
+    An error in the block, like the death of the process, gives it back but leaves it as it is, for whoever claims it
+    next to clear up after us.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Under a lock of their parent, so that none is deleted between being made and being locked.
+    with _locked(folder.parent):
+        folder.mkdir(exist_ok=True)
+        file = (folder / _LOCK).open("w")
+        free = try_lock(file)
+    with file:
+        yield free
+        if free:
+            with _locked(folder.parent):
+                delete_tree(folder)
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Whether nobody else has locked the file; if so, nobody can until it is closed or this process dies."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or a quota on it, has no room."""
+    return error.errno in _FULL
 
 
 def ensure_free_space(folder: Path, *, needed_bytes: int, min_free_bytes: int) -> None:
@@ -177,6 +241,17 @@ def _outside(path: str, roots: tuple[Path, ...]) -> Problem:
 
 def _listed(roots: tuple[Path, ...]) -> str:
     return ", ".join(str(root) for root in roots)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / _LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_at(file: IO[Any], path: Path) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
 
 
 def _nearest_existing(path: Path) -> Path:

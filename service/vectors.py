@@ -42,6 +42,16 @@ def open_store(folder: Path, size: int, *, count: int) -> FeatureStore:
     return FeatureStore.open(folder / _EMBEDDINGS, (size,), _FLOAT32, count=count)
 
 
+def stores_to_erase(folder: Path, size: int, kept: Mapping[str, Any] | None) -> list[FeatureStore | MapStore]:
+    """The embeddings and maps that lie in `folder`, unread: erasing goes on although their headers are damaged."""
+    stores: list[FeatureStore | MapStore] = []
+    if has_store(folder):
+        stores.append(FeatureStore(folder / _EMBEDDINGS, (size,), _FLOAT32))
+    if kept is not None and has_maps(folder):
+        stores.append(MapStore.unread(folder / _MAPS, tuple(kept["shape"]), kept["dtype"]))
+    return stores
+
+
 def vector_bytes(size: int) -> int:
     """What one vector of `size` numbers takes in its store."""
     return size * _FLOAT32.itemsize
@@ -86,11 +96,16 @@ def save_index_file(folder: Path, kind: str, index: Any) -> dict[str, Any]:
     }
 
 
+def index_path(folder: Path, entry: Mapping[str, Any]) -> Path:
+    """Where the index that `entry` describes lies."""
+    return folder / str(entry["file"])
+
+
 def load_index_file(folder: Path, entry: Mapping[str, Any]) -> Any:
     """The index that `entry` describes; IndexCorrupt where it is missing or damaged."""
     from reid_core.retrieval.index import load_index
 
-    return load_index(folder / entry["file"], entry["sha256"])
+    return load_index(index_path(folder, entry), entry["sha256"])
 
 
 def save_erased_index(folder: Path, entry: Mapping[str, Any], positions: Sequence[int]) -> dict[str, Any]:

@@ -12,11 +12,14 @@ from sqlalchemy import delete
 
 from service.clock import utc_now
 from service.datasets.uploads import remove_lost_uploads
+from service.db.answers import forget_old
 from service.db.session import Database
 from service.db.tables import Worker
-from service.galleries.upkeep import expire, remove_leftovers
+from service.deletion import remove_pending
+from service.explanations import sweep_records
+from service.galleries.removal import finish_erasures
+from service.galleries.upkeep import clear_up_after_the_dead, expire, remove_leftovers
 from service.jobs.sweep import Send, sweep
-from service.search.records import sweep_records
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -46,11 +49,10 @@ def watch(
             sweep(database, send, max_attempts=settings.max_attempts, resend_all=first, has_slept=has_slept)
             first = False
             expire(database, settings, utc_now())
-            sweep_records(settings)
+            sweep_removals(settings, database)
             if time.monotonic() >= leftovers_at:
                 leftovers_at = time.monotonic() + _LEFTOVERS_SECONDS
                 remove_leftovers(database, settings)
-                remove_lost_uploads(database, settings)
         except Exception as error:  # noqa: BLE001  see above
             logger.warning("heartbeat or sweep failed, trying again: %s", error)
         wait_began = utc_now()
@@ -58,6 +60,16 @@ def watch(
         has_slept = utc_now() - wait_began > nap
     with database.write() as session:
         session.execute(delete(Worker).where(Worker.name == name))
+
+
+def sweep_removals(settings: Settings, database: Database) -> None:
+    """Removes whatever is to go: what deletions and erasures could not, what killed processes left, what is too old."""
+    remove_pending(database, settings)
+    finish_erasures(database, settings)
+    clear_up_after_the_dead(database, settings)
+    remove_lost_uploads(database, settings)
+    sweep_records(settings)
+    forget_old(database, keep=timedelta(seconds=settings.idempotency_seconds))
 
 
 def _show_life(database: Database, name: str, queues: Sequence[str]) -> None:

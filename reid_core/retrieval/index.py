@@ -120,8 +120,11 @@ def erase_vectors(index: Any, numbers: NDArray[np.int64]) -> None:
 
 
 def save_index(index: Any, path: Path) -> str:
-    """Writes `index` to `path` atomically; its SHA-256, to be kept where `load_index` is called from."""
-    replace_file(path, lambda scratch: faiss.write_index(index, str(scratch)))
+    """Writes `index` to `path` atomically; its SHA-256, to be kept where `load_index` is called from.
+
+    Raises OSError where the disk is full.
+    """
+    replace_file(path, lambda scratch: _write(index, scratch))
     return _sha256(path)
 
 
@@ -133,6 +136,12 @@ def load_index(path: Path, sha256: str) -> Any:
     if found != sha256:
         raise IndexCorrupt(f"{path.name} has SHA-256 {found}, expected {sha256}", hint=REBUILD)
     return faiss.read_index(str(path))
+
+
+def _write(index: Any, path: Path) -> None:
+    # Not by FAISS itself, which does not notice that a full disk has not taken the end of the file.
+    with path.open("wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
 
 def _untrained_hnsw(dim: int, seed: int) -> Any:

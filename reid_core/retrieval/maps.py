@@ -39,6 +39,11 @@ class MapStore:
         """The store at `path`; IndexCorrupt where it holds other maps, or fewer than the `count` committed ones."""
         return cls(FeatureStore.open(path, shape, _known(dtype), count=count))
 
+    @classmethod
+    def unread(cls, path: Path, shape: tuple[int, int, int], dtype: str) -> Self:
+        """The same without looking at the file, for `erase`."""
+        return cls(FeatureStore(path, shape, _known(dtype)))
+
     def __len__(self) -> int:
         """Number of whole maps in the file, those of crashed writers included."""
         return len(self._records)

@@ -27,7 +27,7 @@ REBUILD = "restore the file from a backup, or rebuild the gallery with an index 
 class FeatureStore:
     """Records of one shape and dtype on disk, read through a memory map, so that the file is never loaded whole.
 
-    Made by `FeatureStore.create` or `FeatureStore.open`. Threads may share one.
+    Made by `FeatureStore.create` or `FeatureStore.open`, which look at the file. Threads may share one.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO
 
 from fastapi import Request
@@ -17,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from reid_core.errors import Fault
 from service.errors import Problem
 from service.settings import Settings
-from service.storage import delete_file, ensure_free_space
+from service.storage import ensure_free_space
 
 ARCHIVE = "archive"
 
@@ -26,25 +25,20 @@ _MAX_FIELD_BYTES = 10_000
 _MAX_FIELDS = 20
 
 
-async def receive_archive(request: Request, target: Path, settings: Settings) -> dict[str, str]:
-    """The form's text fields, once its file `archive` lies at `target`; on any error nothing lies there.
+async def receive_archive(request: Request, file: IO[bytes], settings: Settings) -> dict[str, str]:
+    """The form's text fields, once all of its file `archive` has been written to `file`.
 
     Raises:
         Problem: 400 for what is no complete form, 422 without exactly one archive, 507 when the disk gets too full.
     """
-    await run_in_threadpool(target.parent.mkdir, parents=True, exist_ok=True)
     announced = request.headers.get("content-length", "")
-    _ensure_room(target, settings, int(announced) if announced.isdecimal() else 0)
-    try:
-        with target.open("wb") as file:
-            form = _Form(file)
-            parser = _parser(form, request.headers["content-type"])
-            async for piece in _in_large_pieces(request.stream()):
-                await run_in_threadpool(_take, parser, piece, target, settings)
-        _check_complete(form)
-    except BaseException:
-        delete_file(target)
-        raise
+    _ensure_room(settings, int(announced) if announced.isdecimal() else 0)
+    form = _Form(file)
+    parser = _parser(form, request.headers["content-type"])
+    async for piece in _in_large_pieces(request.stream()):
+        await run_in_threadpool(_take, parser, piece, settings)
+    _check_complete(form)
+    file.flush()
     return form.fields
 
 
@@ -138,16 +132,16 @@ async def _in_large_pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]
     yield bytes(held)
 
 
-def _take(parser: MultipartParser, piece: bytes, target: Path, settings: Settings) -> None:
-    _ensure_room(target, settings, len(piece))
+def _take(parser: MultipartParser, piece: bytes, settings: Settings) -> None:
+    _ensure_room(settings, len(piece))
     try:
         parser.write(piece)
     except FormParserError as error:
         raise _malformed(str(error)) from error
 
 
-def _ensure_room(target: Path, settings: Settings, needed_bytes: int) -> None:
-    ensure_free_space(target.parent, needed_bytes=needed_bytes, min_free_bytes=settings.min_free_bytes)
+def _ensure_room(settings: Settings, needed_bytes: int) -> None:
+    ensure_free_space(settings.uploads_dir, needed_bytes=needed_bytes, min_free_bytes=settings.min_free_bytes)
 
 
 def _check_complete(form: _Form) -> None:

@@ -31,7 +31,7 @@ from service.jobs import enqueue
 from service.pictures import media_type, picture_path
 from service.readiness import State, in_state, standing
 from service.settings import Settings
-from service.storage import delete_file, ensure_free_space
+from service.storage import ensure_free_space, held_file
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -158,14 +158,11 @@ async def _receive_upload(request: Request, database: Database, settings: Settin
     """The new data set as JSON; on any error its archive is gone."""
     dataset_id = new_id("ds")
     archive, folder = uploads.archive_path(settings, dataset_id), uploads.folder_path(settings, dataset_id)
-    fields = await receive_archive(request, archive, settings)
-    try:
-        body = check(UploadBody, fields)
+    # Held until the data set has a row, so that a sweep takes it for lost only once this process is.
+    with held_file(archive) as file:
+        body = check(UploadBody, await receive_archive(request, file, settings))
         await run_in_threadpool(uploads.check_archive, archive)
         return await run_in_threadpool(_add, request, database, settings, caller, body, folder, dataset_id)
-    except BaseException:
-        delete_file(archive)
-        raise
 
 
 def _register_folder(

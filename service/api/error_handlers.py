@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -18,9 +19,11 @@ from starlette.types import Scope
 
 from reid_core.errors import CoreError, Fault
 from service.errors import KINDS, Problem, problem_from_core
+from service.storage import is_full
 
 log = logging.getLogger(__name__)
 
+_POSTGRESQL_FULL = "53100"
 _SLUG_OF_STATUS = {
     400: "malformed-request",
     401: "unauthenticated",
@@ -65,6 +68,10 @@ def problem_from(error: Exception) -> Problem:
             return _from_validation(error)
         case HTTPException():
             return _from_http(error)
+        case OperationalError() if _is_full(error):
+            return _disk_full("the database cannot be written")
+        case OSError() if is_full(error):
+            return _disk_full("what was sent or made of it cannot be written")
         case OperationalError() | PoolTimeout():
             return _busy()
         case ClientDisconnect():
@@ -86,6 +93,20 @@ def _busy() -> Problem:
         "the database does not answer or is busy",
         hint="try again; `GET /healthz/ready` tells what is wrong if it stays so",
         headers={"Retry-After": "5"},
+    )
+
+
+def _is_full(error: OperationalError) -> bool:
+    """Whether the database says that its disk is full."""
+    code = getattr(error.orig, "sqlite_errorcode", None) or getattr(error.orig, "sqlstate", None)
+    return code in (sqlite3.SQLITE_FULL, _POSTGRESQL_FULL)
+
+
+def _disk_full(what: str) -> Problem:
+    return Problem(
+        "disk-full",
+        f"the disk is full: {what}, and nothing was changed",
+        hint="free some space; deleting data sets, models or galleries that nobody needs does",
     )
 
 

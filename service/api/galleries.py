@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -18,14 +19,15 @@ from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, loaded_e
 from service.api.files import answer_file
 from service.api.links import prefix_of
 from service.api.pagination import list_page, narrowed
-from service.auth import Caller
+from service.auth import Caller, demand
 from service.db import audit
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.bodies import GalleryBody, PictureDetails, SplitBody
-from service.galleries.erasure import erase_identity, erase_image
+from service.galleries.bodies import GalleryBody, IdentityBody, PictureDetails, SplitBody
+from service.galleries.conflicts import OnConflict
+from service.galleries.erasure import erase_identity, erase_image, erase_images
 from service.galleries.images import find_image, image_as_json
 from service.galleries.lifecycle import create_gallery, delete_gallery, find_split, gallery_as_json
 from service.galleries.uploads import Addition, Upload, add_uploads
@@ -41,6 +43,11 @@ Label = Annotated[str | None, Query(max_length=200)]
 
 _METADATA = TypeAdapter(list[PictureDetails])
 _FILES_SETTING = "REID_MAX_IMAGES_PER_REQUEST"
+
+_ON_CONFLICT = (
+    "what becomes of a picture whose `external_id` the gallery has: `add` it beside, `skip` it, or `replace` the known "
+    "ones, which are erased and need the scope `erase`"
+)
 
 _IMAGES_BODY = {
     "required": True,
@@ -114,16 +121,27 @@ def remove_gallery(gallery_id: str, database: DatabaseDep, settings: SettingsDep
     openapi_extra={"requestBody": _IMAGES_BODY},
 )
 async def add_images(
-    gallery_id: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Writer
+    gallery_id: str,
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    caller: Writer,
+    on_conflict: Annotated[OnConflict, Query(description=_ON_CONFLICT)] = "add",
 ) -> JSONResponse:
     """Add pictures, which the next search finds; or as JSON a data set's split, by a job."""
+    if on_conflict == "replace":
+        demand(caller, "erase")
     if is_json(request):
+        if on_conflict != "add":
+            message = "pictures of a data set have no external id that could be known already"
+            raise Problem("invalid-request", message, errors=[Fault("/query/on_conflict", "unexpected", message)])
         split = check(SplitBody, await read_json(request))
         return await run_in_threadpool(_add_split, database, gallery_id, split, request)
     async with open_form(request, max_files=settings.max_images_per_request, setting=_FILES_SETTING) as form:
         uploads = await run_in_threadpool(_read_uploads, form)
         engine = await run_in_threadpool(loaded_engine, request)
-        addition = await run_in_threadpool(add_uploads, database, settings, gallery_id, uploads, engine.encoder)
+        add = partial(add_uploads, on_conflict=on_conflict, key_id=caller.key_id)
+        addition = await run_in_threadpool(add, database, settings, gallery_id, uploads, engine.encoder)
     return _added(addition, prefix_of(request))
 
 
@@ -134,6 +152,7 @@ def list_images(
     database: DatabaseDep,
     page: PageDep,
     _caller: Reader,
+    external_id: Label = None,
     identity: Label = None,
     camera: Label = None,
 ) -> dict[str, Any]:
@@ -142,10 +161,27 @@ def list_images(
     with database.read() as session:
         wanted = narrowed(
             select(GalleryImage).where(GalleryImage.gallery_id == find(session, Gallery, gallery_id).id),
+            (GalleryImage.external_id, external_id),
             (GalleryImage.identity, identity),
             (GalleryImage.camera, camera),
         )
         return list_page(session, wanted, GalleryImage.id, page, as_json=lambda image: image_as_json(image, prefix))
+
+
+@router.delete("/{gallery_id}/images")
+def remove_images(
+    gallery_id: str,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    caller: Eraser,
+    external_id: Label = None,
+    identity: Label = None,
+    camera: Label = None,
+) -> dict[str, Any]:
+    """Erase the pictures that have all that is given; at least one filter is needed. The answer is a receipt."""
+    given = {"external_id": external_id, "identity": identity, "camera": camera}
+    filters = {name: value for name, value in given.items() if value is not None}
+    return erase_images(database, settings, gallery_id, filters, key_id=caller.key_id)
 
 
 @router.get("/{gallery_id}/images/{image_id}")
@@ -176,6 +212,14 @@ def read_image_content(
 def remove_image(gallery_id: str, image_id: str, database: DatabaseDep, settings: SettingsDep, caller: Eraser) -> None:
     """Erase one picture: it is gone from the next search, and asking for it is answered with 410."""
     erase_image(database, settings, gallery_id, image_id, key_id=caller.key_id)
+
+
+@router.post("/{gallery_id}/identities/erase")
+def remove_identity_by_body(
+    gallery_id: str, body: IdentityBody, database: DatabaseDep, settings: SettingsDep, caller: Eraser
+) -> dict[str, Any]:
+    """Erase a person, as `DELETE`, whose address ends in proxies' logs and takes not every label."""
+    return erase_identity(database, settings, gallery_id, body.identity, key_id=caller.key_id)
 
 
 @router.delete("/{gallery_id}/identities/{identity:path}")
@@ -235,8 +279,12 @@ def _added(addition: Addition, prefix: str) -> JSONResponse:
     images = f"{prefix}/galleries/{addition.gallery_id}/images"
     shown = {
         "added": [
+            {"image": image, "filename": filename, "replaces": replaced, "links": {"image": f"{images}/{image}"}}
+            for image, filename, replaced in addition.added
+        ],
+        "skipped": [
             {"image": image, "filename": filename, "links": {"image": f"{images}/{image}"}}
-            for image, filename in addition.added
+            for filename, image in addition.skipped
         ],
         "rejected": [
             {"filename": filename, "problem": problem.as_json(instance=images)}
@@ -245,7 +293,7 @@ def _added(addition: Addition, prefix: str) -> JSONResponse:
         "revision": addition.revision,
     }
     location = f"{images}/{addition.added[0][0]}" if len(addition.added) == 1 else images
-    return JSONResponse(shown, status_code=201, headers={"Location": location})
+    return JSONResponse(shown, status_code=201 if addition.added else 200, headers={"Location": location})
 
 
 def _wrong(field: str, code: str, message: str) -> Problem:

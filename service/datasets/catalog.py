@@ -18,6 +18,7 @@ from service.db.lookup import find
 from service.db.schema import upgrade
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset
+from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
 from service.settings import Settings
 from service.storage import resolve_data_path, stored_path
@@ -74,26 +75,22 @@ def bring_up_to_date(database: Database, settings: Settings) -> None:
 def delete_dataset(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
     """Removes the data set and, if it was uploaded, its files; a folder read in place stays as it is.
 
-    Raises 404, or 409 `in-use` while an unfinished job or a gallery needs it. A failure on the way leaves the data set
-    there as invalid, and deleting it again goes on.
+    Raises 404, or 409 `in-use` while an unfinished job or a gallery needs it.
     """
     with database.write() as session:
-        dataset = _withdraw(session, key)
-    if dataset.uploaded:
-        uploads.remove(settings, dataset.id)
-    with database.write() as session:
+        # The lock keeps jobs from being added for it meanwhile; their rows refer to this one.
+        locked = select(Dataset).where(Dataset.id == find(session, Dataset, key).id).with_for_update()
+        dataset = session.scalars(locked).one_or_none()
+        if dataset is None:
+            raise not_found("data set", key)
+        _refuse_if_used(session, dataset)
+        remove_later(session, settings, uploads.paths_of(settings, dataset.id))
         session.execute(delete(Dataset).where(Dataset.id == dataset.id))
         audit.record(session, key_id=key_id, action="dataset.delete", target=dataset.id)
-    database.scrub()
+    remove_pending(database, settings)
 
 
-def _withdraw(session: Session, key: str) -> Dataset:
-    """Marks the data set as no longer usable, so that nothing starts to use it while its files are removed."""
-    # The lock keeps jobs from being added for it meanwhile; their rows refer to this one.
-    locked = select(Dataset).where(Dataset.id == find(session, Dataset, key).id).with_for_update()
-    dataset = session.scalars(locked).one_or_none()
-    if dataset is None:
-        raise not_found("data set", key)
+def _refuse_if_used(session: Session, dataset: Dataset) -> None:
     if job := session.scalars(_jobs_in_need_of(dataset).limit(1)).first():
         raise Problem(
             "in-use",
@@ -106,9 +103,6 @@ def _withdraw(session: Session, key: str) -> Dataset:
             f"gallery {gallery.name!r} ({gallery.id}) shows pictures of data set {dataset.name!r}",
             hint=f"DELETE /galleries/{gallery.id} first",
         )
-    dataset.state = "invalid"
-    dataset.error = Problem("wrong-state", "the data set is being deleted", hint="delete it again").as_json()
-    return dataset
 
 
 def _jobs_in_need_of(dataset: Dataset) -> Any:

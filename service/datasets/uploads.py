@@ -6,7 +6,6 @@ import errno
 import gzip
 import re
 import tarfile
-import time
 import zipfile
 import zlib
 from contextlib import suppress
@@ -20,11 +19,9 @@ from service.db.session import Database
 from service.db.tables import Dataset
 from service.errors import Problem
 from service.settings import Settings
-from service.storage import delete_file, delete_tree, ensure_free_space
+from service.storage import delete_file, delete_tree, ensure_free_space, try_lock
 
 _OURS = re.compile(r"\.?(ds_[0-9a-z]{26})(\.part|-.*)?")
-_UPLOAD_SECONDS = 3600
-"""What no data set names and is younger may belong to an upload that is arriving."""
 
 
 def archive_path(settings: Settings, dataset_id: str) -> Path:
@@ -56,28 +53,40 @@ def unpack(settings: Settings, dataset_id: str) -> None:
     """
     archive, folder = archive_path(settings, dataset_id), folder_path(settings, dataset_id)
     if not folder.exists():
-        _remove_unfinished(settings, dataset_id)
+        for unfinished in settings.uploads_dir.glob(f".{dataset_id}-*"):
+            delete_tree(unfinished)
         _extract(settings, archive, folder)
     delete_file(archive)
 
 
-def remove(settings: Settings, dataset_id: str) -> None:
-    """Removes all that the upload left on disk."""
-    delete_file(archive_path(settings, dataset_id))
-    _remove_unfinished(settings, dataset_id)
-    delete_tree(folder_path(settings, dataset_id))
+def paths_of(settings: Settings, dataset_id: str) -> list[Path]:
+    """Whatever the upload of a data set may have left on disk."""
+    unfinished = settings.uploads_dir.glob(f".{dataset_id}-*")
+    return [archive_path(settings, dataset_id), folder_path(settings, dataset_id), *unfinished]
 
 
 def remove_lost_uploads(database: Database, settings: Settings) -> None:
-    """Removes what uploads left that were killed before they became data sets, once it has lain still for an hour."""
-    lost_before = time.time() - _UPLOAD_SECONDS
+    """Removes what uploads left that were killed before they became data sets."""
+    found = [(ours[1], path) for path in settings.uploads_dir.glob("*") if (ours := _OURS.fullmatch(path.name))]
+    if not found:
+        return
     with database.read() as session:
         known = set(session.scalars(select(Dataset.id).where(Dataset.uploaded)))
-    for path in settings.uploads_dir.glob("*"):
-        ours = _OURS.fullmatch(path.name)
-        with suppress(FileNotFoundError):  # an upload that is refused removes its own
-            if ours and ours[1] not in known and path.stat().st_mtime < lost_before:
-                (delete_tree if path.is_dir() else delete_file)(path)
+    for dataset_id, path in found:
+        if dataset_id not in known:
+            _remove_lost(database, dataset_id, path)
+
+
+def _remove_lost(database: Database, dataset_id: str, path: Path) -> None:
+    """Removes `path` unless it is an archive that is arriving, which its request holds until the data set has a row."""
+    if path.is_dir():
+        delete_tree(path)
+        return
+    with suppress(FileNotFoundError), path.open("rb+") as file:  # an upload that is refused removes its own
+        if try_lock(file):
+            with database.read() as session:
+                if session.get(Dataset, dataset_id) is None:
+                    delete_file(path)
 
 
 def _extract(settings: Settings, archive: Path, folder: Path) -> None:
@@ -95,11 +104,6 @@ def _extract(settings: Settings, archive: Path, folder: Path) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise Problem("disk-full", "the disk is full, the archive could not be unpacked", hint="free some") from error
-
-
-def _remove_unfinished(settings: Settings, dataset_id: str) -> None:
-    for folder in settings.uploads_dir.glob(f".{dataset_id}-*"):
-        delete_tree(folder)
 
 
 def _is_zip(path: Path) -> bool:

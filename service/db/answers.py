@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -63,6 +64,25 @@ def remember(database: Database, key: RequestKey, answer: Answer, *, secret: str
             row.status = answer.status
             row.headers = answer.headers
             row.body = _seal(answer.body, secret)
+
+
+def last_end(session: Session, paths: Sequence[str], *, keep: timedelta) -> datetime | None:
+    """When the last answer that is kept of a POST to one of `paths` will be deleted; None without any."""
+    kept = select(func.max(RememberedAnswer.created_at)).where(
+        RememberedAnswer.path.in_(paths), RememberedAnswer.body.is_not(None)
+    )
+    last = session.scalar(kept)
+    return None if last is None else last + keep
+
+
+def forget_old(database: Database, *, keep: timedelta) -> None:
+    """Deletes the answers that have been kept for as long as `keep`."""
+    old = RememberedAnswer.created_at < utc_now() - keep
+    with database.read() as session:
+        if session.scalar(select(RememberedAnswer.key).where(old).limit(1)) is None:
+            return
+    with database.write() as session:
+        session.execute(delete(RememberedAnswer).where(old))
 
 
 def forget(database: Database, key: RequestKey) -> None:

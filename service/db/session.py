@@ -51,10 +51,19 @@ class Database:
 
     def scrub(self) -> None:
         """Leave nothing of deleted rows in SQLite's files: empties the write-ahead log into the database, where freed
-        bytes are zeroed. PostgreSQL's own vacuum does the like in its time."""
-        if self.dialect == "sqlite":
-            with closing(self.engine.raw_connection()) as connection:  # a checkpoint cannot run inside a transaction
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        bytes are zeroed. PostgreSQL's own vacuum does the like in its time.
+
+        Raises OSError where a full disk or a long read prevents it.
+        """
+        if self.dialect != "sqlite":
+            return
+        with closing(self.engine.raw_connection()) as connection:  # a checkpoint cannot run inside a transaction
+            try:
+                ((busy, _, _),) = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.OperationalError as error:
+                raise OSError(f"the database's log cannot be emptied: {error}") from error
+        if busy:
+            raise OSError("the database's log cannot be emptied: somebody reads from it for long")
 
     def close(self) -> None:
         self.engine.dispose()

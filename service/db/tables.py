@@ -202,6 +202,7 @@ class GalleryImage(Base):
         UniqueConstraint("gallery_id", "dataset_image_id"),
         Index(None, "gallery_id", "identity"),
         Index(None, "gallery_id", "camera"),
+        Index(None, "gallery_id", "external_id"),
         Index(None, "gallery_id", "created_at"),
     )
 
@@ -231,6 +232,30 @@ class ErasedImage(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     gallery_id: Mapped[str] = mapped_column(ForeignKey("galleries.id", ondelete="CASCADE"), index=True)
     erased_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class PendingErasure(Base):
+    """Where bytes of an erased picture lie that are still to be removed; `id` is the picture's.
+
+    `position` counts in `generation`, `rebuilt_position` in the one that was being built after it.
+    """
+
+    __tablename__ = "pending_erasures"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    gallery_id: Mapped[str] = mapped_column(ForeignKey("galleries.id", ondelete="CASCADE"), index=True)
+    generation: Mapped[int]
+    position: Mapped[int]
+    rebuilt_position: Mapped[int | None]
+    file: Mapped[str | None]
+
+
+class PendingRemoval(Base):
+    """A file or folder, relative to the home, whose rows are deleted and which is still to be removed."""
+
+    __tablename__ = "pending_removals"
+
+    path: Mapped[str] = mapped_column(primary_key=True)
 
 
 class ApiKey(Base):

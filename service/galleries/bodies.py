@@ -49,6 +49,12 @@ class SplitBody(Body):
     split: Split
 
 
+class IdentityBody(Body):
+    """A person, by the label that the pictures have."""
+
+    identity: Label
+
+
 class PictureDetails(Body):
     """What is known of an uploaded picture."""
 

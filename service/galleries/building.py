@@ -61,7 +61,7 @@ def build_and_switch(
         gallery = find(session, Gallery, gallery_id)
         size = embedding_size(session, gallery)
     kind = wanted_kind(gallery.index_kind, count, size)
-    index, entry, seen = None, None, gallery.deletions
+    index, entry, seen = None, None, -1  # what was erased before may still lie among the vectors
     if kind != "flat":
         index = build_index(kind, open_store(folder, size, count=count).rows(0, count), seed=0)
     while True:
@@ -78,7 +78,7 @@ def build_and_switch(
 
 
 def _forget_erased(database: Database, gallery_id: str, index: Any, position: Position, seen: int) -> int:
-    """Zeroes in `index` what was erased after the gallery's `seen` deletions; how many deletions there are now."""
+    """Zeroes in `index` what was erased, unless that is `seen` deletions ago; how many deletions there are now."""
     with database.read() as session:
         gallery = find(session, Gallery, gallery_id)
         if gallery.deletions != seen:

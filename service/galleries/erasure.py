@@ -1,39 +1,41 @@
 """Erasing pictures so that nothing of them is left in a file, with a receipt of what was removed.
 
-Vectors and maps are zeroed and pictures deleted before the rows are: an erasure that a crash interrupts can be asked
-for again. Built indexes hold copies of vectors; one that covers an erased picture is replaced.
+All or nothing: one transaction takes the rows (`withdrawal`), then their bytes are removed (`removal`). What cannot be
+removed at once, because the process is killed or the disk is full, a sweep removes; nothing needs to be asked twice.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
-from reid_core.errors import IndexCorrupt
 from service.clock import rfc3339, utc_now
-from service.db import audit
+from service.db import answers, audit
 from service.db.lookup import find
 from service.db.session import Database
-from service.db.tables import Dataset, DatasetImage, ErasedImage, Gallery, GalleryImage
+from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.features import generation_of
-from service.galleries.images import count_rebuilt, find_image
+from service.explanations import last_end
+from service.galleries.images import find_image
 from service.galleries.lifecycle import lock_gallery
+from service.galleries.removal import count_pending, remove_erased
+from service.galleries.withdrawal import withdraw
 from service.pictures import pictures_folder
 from service.settings import Settings
-from service.storage import delete_file, delete_tree
-from service.vectors import delete_index_files, gallery_folder, generation_folder, save_erased_index
+
+_FILTERS = {name: getattr(GalleryImage, name) for name in ("external_id", "identity", "camera")}
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an erasure removed, and what it did not because it is not the gallery's.
+    """What an erasure removed, and what it did not.
 
     Attributes:
         images: rows, each with its identity, camera, time, file name and keys.
@@ -42,6 +44,7 @@ class Receipt:
         pictures: stored files deleted.
         indexes: built indexes replaced by one without the vectors.
         left_in_place: data sets whose pictures they are and where they still lie: {dataset, name, pictures}.
+        remaining: what stays for a time: {what, until}; `until` is None for what is removed as soon as it can be.
     """
 
     gallery_id: str
@@ -53,6 +56,7 @@ class Receipt:
     pictures: int
     indexes: int
     left_in_place: tuple[dict[str, Any], ...]
+    remaining: tuple[dict[str, Any], ...] = ()
 
     @property
     def removed(self) -> dict[str, int]:
@@ -72,16 +76,8 @@ class Receipt:
             "erased_at": rfc3339(self.erased_at),
             "removed": self.removed,
             "left_in_place": list(self.left_in_place),
+            "remaining": list(self.remaining),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _IndexChange:
-    """The gallery's built index as it was, and the one that takes its place: without the vectors at `positions`."""
-
-    before: dict[str, Any] | None
-    positions: frozenset[int]
-    after: dict[str, Any] | None
 
 
 Record = Callable[[Session, Receipt], None]
@@ -95,18 +91,23 @@ def erase_identity(
 
     Raises 404 where the gallery holds no picture of it.
     """
-    digest = hashlib.sha256(identity.encode()).hexdigest()
-    with database.read() as session:
-        gallery = find(session, Gallery, gallery_key)
+    return _erase_matching(database, settings, gallery_key, {"identity": identity}, "gallery.erase_identity", key_id)
 
-    def record(session: Session, receipt: Receipt) -> None:
-        detail = {"identity_sha256": digest, "removed": receipt.removed}
-        audit.record(session, key_id=key_id, action="gallery.erase_identity", target=gallery.id, **detail)
 
-    receipt = erase(database, settings, gallery.id, GalleryImage.identity == identity, record)
-    if receipt is None:
-        raise Problem("not-found", f"gallery {gallery.name!r} holds no picture of identity {identity!r}")
-    return {"identity_sha256": digest} | receipt.as_json()
+def erase_images(
+    database: Database, settings: Settings, gallery_key: str, filters: Mapping[str, str], *, key_id: str | None
+) -> dict[str, Any]:
+    """Erases every picture that has each of `filters` (external_id, identity, camera): a receipt as `erase_identity`.
+
+    Raises 422 without a filter, 404 where the gallery holds no such picture.
+    """
+    if not filters:
+        raise Problem(
+            "invalid-request",
+            "no filter says which pictures to erase",
+            hint=f"give one or more of {', '.join(_FILTERS)}; DELETE /galleries/{gallery_key} erases all",
+        )
+    return _erase_matching(database, settings, gallery_key, filters, "gallery.erase_images", key_id)
 
 
 def erase_image(
@@ -130,98 +131,71 @@ def erase(
     database: Database, settings: Settings, gallery_id: str, which: ColumnElement[bool], record: Record
 ) -> Receipt | None:
     """Erases the gallery's pictures for which `which` holds; None where there are none."""
-    receipt = None
-    while receipt is None:
-        with database.read() as session:
-            gallery = session.get(Gallery, gallery_id)
-            images = _chosen(session, gallery_id, which)
-        if gallery is None or not images:
+    chosen = select(GalleryImage).where(GalleryImage.gallery_id == gallery_id, which)
+    with database.read() as session:
+        if session.scalars(chosen.limit(1)).first() is None:
             return None
-        # Outside of the transaction, since a large index takes long to write.
-        change = _change_index(settings, gallery, images)
-        with database.write() as session:
-            receipt = _erase_rows(session, settings, gallery_id, which, change)
-            if receipt is not None:
-                record(session, receipt)
-        sweep_files(database, settings, gallery_id)
-    database.scrub()
-    return receipt
-
-
-def sweep_files(database: Database, settings: Settings, gallery_id: str) -> None:
-    """Deletes earlier generations, and built indexes that are not in use: they may hold erased vectors.
-
-    A job that has just saved an index finds it gone when it is about to use it, and saves it again without them.
-    """
     with database.write() as session:
         gallery = lock_gallery(session, gallery_id)
-        for folder in gallery_folder(settings, gallery_id).glob("[0-9]*"):
-            if int(folder.name) < gallery.generation:
-                delete_tree(folder)
-            else:
-                delete_index_files(folder, but=gallery.index if int(folder.name) == gallery.generation else None)
+        images = session.scalars(chosen).all()
+        if not images:
+            return None
+        receipt = _count(session, settings, gallery, images)
+        withdraw(session, gallery, images)
+        record(session, receipt)
+    remove_erased(database, settings, gallery_id)
+    with database.read() as session:
+        pending = count_pending(session, [image.id for image in images])
+        return replace(receipt, remaining=tuple(_remaining(session, settings, gallery, pending)))
 
 
-def _chosen(session: Session, gallery_id: str, which: ColumnElement[bool]) -> Sequence[GalleryImage]:
-    return session.scalars(select(GalleryImage).where(GalleryImage.gallery_id == gallery_id, which)).all()
+def _erase_matching(
+    database: Database,
+    settings: Settings,
+    gallery_key: str,
+    filters: Mapping[str, str],
+    action: str,
+    key_id: str | None,
+) -> dict[str, Any]:
+    digests = {f"{name}_sha256": hashlib.sha256(value.encode()).hexdigest() for name, value in filters.items()}
+    with database.read() as session:
+        gallery = find(session, Gallery, gallery_key)
+        look_alikes = _look_alikes(session, gallery, filters["identity"]) if "identity" in filters else []
+
+    def record(session: Session, receipt: Receipt) -> None:
+        detail = {**digests, "removed": receipt.removed}
+        audit.record(session, key_id=key_id, action=action, target=gallery.id, **detail)
+
+    wanted = and_(*(_FILTERS[name] == value for name, value in filters.items()))
+    receipt = erase(database, settings, gallery.id, wanted, record)
+    if receipt is None:
+        raise _nothing_to_erase(gallery, filters, look_alikes)
+    return digests | receipt.as_json() | {"look_alikes": look_alikes}
 
 
-def _change_index(settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> _IndexChange:
+def _nothing_to_erase(gallery: Gallery, filters: Mapping[str, str], look_alikes: Sequence[dict[str, Any]]) -> Problem:
+    what = " and ".join(f"{name} {value!r}" for name, value in filters.items())
+    labels = ", ".join(repr(found["identity"]) for found in look_alikes)
+    hint = f"it has labels that look alike: {labels}" if labels else ""
+    return Problem("not-found", f"gallery {gallery.name!r} holds no picture of {what}", hint=hint)
+
+
+def _count(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> Receipt:
+    """The receipt of erasing `images`, before that is done."""
+    folder = pictures_folder(settings, gallery.id)
+    vectors = len(images) + sum(image.rebuilt_position is not None for image in images)
     covered = gallery.index["images"] if gallery.index else 0
-    positions = frozenset(image.position for image in images if image.position < covered)
-    if gallery.index is None or not positions:
-        return _IndexChange(gallery.index, positions, gallery.index)
-    folder = generation_folder(settings, gallery.id, gallery.generation)
-    try:
-        return _IndexChange(gallery.index, positions, save_erased_index(folder, gallery.index, sorted(positions)))
-    except IndexCorrupt:
-        return _IndexChange(gallery.index, positions, None)  # erasing goes before quick searching
-
-
-def _erase_rows(
-    session: Session, settings: Settings, gallery_id: str, which: ColumnElement[bool], change: _IndexChange
-) -> Receipt | None:
-    """Erases all but the old index; None where the gallery changed since `change` was prepared."""
-    gallery = lock_gallery(session, gallery_id)
-    images = _chosen(session, gallery_id, which)
-    covered = gallery.index["images"] if gallery.index else 0
-    positions = {image.position for image in images if image.position < covered}
-    if not images or gallery.index != change.before or not positions <= change.positions:
-        return None
-    erased = _zero_features(session, settings, gallery, images)
-    receipt = Receipt(
-        gallery_id=gallery_id,
+    return Receipt(
+        gallery_id=gallery.id,
         revision=gallery.revision + 1,
         erased_at=utc_now(),
         images=len(images),
-        vectors=erased,
-        local_features=erased if gallery.maps else 0,
-        pictures=_delete_pictures(settings, gallery_id, images),
-        indexes=int(change.after != change.before),
+        vectors=vectors,
+        local_features=vectors if gallery.maps else 0,
+        pictures=sum(image.file is not None and (folder / image.file).exists() for image in images),
+        indexes=int(any(image.position < covered for image in images)),
         left_in_place=_left_in_place(session, images),
     )
-    for image in images:
-        session.delete(image)
-        session.add(ErasedImage(id=image.id, gallery_id=gallery_id, erased_at=receipt.erased_at))
-    gallery.revision = receipt.revision
-    gallery.images -= len(images)
-    gallery.deletions += len(images)
-    gallery.index = change.after
-    return receipt
-
-
-def _zero_features(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> int:
-    """Zeroes vectors and maps in the generation in use and in the one that is being built; how many of each."""
-    current = [image.position for image in images]
-    rebuilt = [image.rebuilt_position for image in images if image.rebuilt_position is not None]
-    generation_of(session, settings, gallery).erase(current, count=gallery.next_position)
-    generation_of(session, settings, gallery, ahead=1).erase(rebuilt, count=count_rebuilt(session, gallery.id))
-    return len(current) + len(rebuilt)
-
-
-def _delete_pictures(settings: Settings, gallery_id: str, images: Sequence[GalleryImage]) -> int:
-    folder = pictures_folder(settings, gallery_id)
-    return sum(delete_file(folder / image.file) for image in images if image.file is not None)
 
 
 def _left_in_place(session: Session, images: Sequence[GalleryImage]) -> tuple[dict[str, Any], ...]:
@@ -232,3 +206,41 @@ def _left_in_place(session: Session, images: Sequence[GalleryImage]) -> tuple[di
     return tuple(
         {"dataset": key, "name": session.get_one(Dataset, key).name, "pictures": count} for key, count in counts.items()
     )
+
+
+def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: int) -> list[dict[str, Any]]:
+    found: list[tuple[str, datetime | None]] = []
+    if pending:
+        what = f"bytes of {pending} erased pictures, which could not be removed yet; the service goes on trying"
+        found.append((what, None))
+    if end := last_end(settings, gallery.id):
+        found.append(("pictures that were sent to searches of this gallery, kept to draw their explanations", end))
+    keep = timedelta(seconds=settings.idempotency_seconds)
+    if end := answers.last_end(session, _naming(gallery), keep=keep):
+        found.append(("answers remembered for their Idempotency-Key, sealed with the key of who asked", end))
+    return [{"what": what, "until": rfc3339(until) if until else None} for what, until in found]
+
+
+def _naming(gallery: Gallery) -> list[str]:
+    """The addresses whose answers may name pictures of the gallery: uploads to it and searches."""
+    paths = ["/search", *(f"/galleries/{key}/images" for key in (gallery.id, gallery.name))]
+    return [prefix + path for prefix in ("", "/v1") for path in paths]
+
+
+def _look_alikes(session: Session, gallery: Gallery, identity: str) -> list[dict[str, Any]]:
+    """Other labels of the gallery that a person would take for `identity`: {identity, images}."""
+    counts = select(GalleryImage.identity, func.count()).where(
+        GalleryImage.gallery_id == gallery.id, GalleryImage.identity.is_not(None), GalleryImage.identity != identity
+    )
+    skeleton = _skeleton(identity)
+    return [
+        {"identity": label, "images": count}
+        for label, count in session.execute(counts.group_by(GalleryImage.identity).order_by(GalleryImage.identity))
+        if label and _skeleton(label) == skeleton
+    ]
+
+
+def _skeleton(label: str) -> str:
+    """`label` without what labels that look alike differ in: case, blanks, invisible characters, forms of letters."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+    return "".join(character for character in folded if character.isprintable() and not character.isspace())

@@ -18,12 +18,11 @@ from service.galleries.lifecycle import embedding_size
 from service.settings import Settings
 from service.vectors import (
     generation_folder,
-    has_maps,
-    has_store,
     open_maps,
     open_or_create_maps,
     open_or_create_store,
     open_store,
+    stores_to_erase,
     vector_bytes,
 )
 
@@ -58,15 +57,15 @@ class Generation:
         return vectors, open_maps(self.folder, self.maps, count=count).read(positions)
 
     def erase(self, positions: Sequence[int], *, count: int) -> None:
-        """Overwrites the features at `positions` with zeros, and all beyond the `count` pictures that the rows know."""
-        stores: list[FeatureStore | MapStore] = []
-        if has_store(self.folder):
-            stores.append(open_store(self.folder, self.size, count=count))
-        if self.maps is not None and has_maps(self.folder):
-            stores.append(open_maps(self.folder, self.maps, count=count))
-        for store in stores:
-            # Beyond `count` lies what a crash left of pictures that were added again, perhaps these.
-            store.erase([*positions, *range(count, len(store))])
+        """Overwrites the features at `positions` with zeros, and all beyond the `count` pictures that the rows know.
+
+        Positions that the files do not have hold nothing, neither have files that are not there.
+        """
+        for store in stores_to_erase(self.folder, self.size, self.maps):
+            # Beyond `count` lies what a crash left of pictures that were never added, or added again.
+            there = [position for position in positions if position < len(store)]
+            if doomed := [*there, *range(count, len(store))]:
+                store.erase(doomed)
 
 
 def generation_of(session: Session, settings: Settings, gallery: Gallery, *, ahead: int = 0) -> Generation:

@@ -1,4 +1,4 @@
-"""The pictures of a gallery one by one, and the one transaction by which they come in."""
+"""The pictures of a gallery one by one, and the one way by which they come in."""
 
 from __future__ import annotations
 
@@ -36,17 +36,24 @@ def append(
     """
     with database.write() as session:
         gallery = lock_gallery(session, gallery_id)
-        start = gallery.next_position
-        generation_of(session, settings, gallery).write(start, features)
-        gallery.revision += 1
-        gallery.next_position += len(images)
-        gallery.images += len(images)
-        for position, image in enumerate(images, start):
-            image.gallery_id = gallery.id
-            image.position = position
-            image.added_revision = gallery.revision
-        session.add_all(images)
+        append_to(session, settings, gallery, images, features)
         return gallery.revision
+
+
+def append_to(
+    session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage], features: Features
+) -> None:
+    """The same in the transaction of `session`, which has locked `gallery`."""
+    start = gallery.next_position
+    generation_of(session, settings, gallery).write(start, features)
+    gallery.revision += 1
+    gallery.next_position += len(images)
+    gallery.images += len(images)
+    for position, image in enumerate(images, start):
+        image.gallery_id = gallery.id
+        image.position = position
+        image.added_revision = gallery.revision
+    session.add_all(images)
 
 
 def count_rebuilt(session: Session, gallery_id: str) -> int:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from reid_core.errors import Stopped
@@ -18,10 +17,11 @@ from service.galleries.building import index_in_place
 from service.galleries.encoding import gallery_encoder
 from service.galleries.rebuilding import rebuild
 from service.galleries.splits import add_split
+from service.galleries.staging import indexing_folder
 from service.galleries.statistics import refresh_statistics
-from service.galleries.upkeep import index_lock, remove_leftovers_of
+from service.galleries.upkeep import clear_indexing, remove_leftovers_of
 from service.settings import Settings
-from service.vectors import gallery_folder
+from service.storage import claim
 
 _WAIT_SECONDS = 0.5
 
@@ -53,7 +53,7 @@ def index_gallery(
     """
     with database.read() as session:
         gallery = find(session, Gallery, gallery_id)
-    with _turn(gallery_folder(settings, gallery.id), should_stop):
+    with _turn(database, settings, gallery.id, should_stop):
         remove_leftovers_of(database, settings, gallery.id)
         model_for = cache(model_for)  # the re-ranker may be the gallery's own model
         encoder = gallery_encoder(gallery, lambda model_id: model_for(model_id).encoder())
@@ -78,14 +78,17 @@ def index_gallery(
 
 
 @contextmanager
-def _turn(folder: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
-    """Waits until no other job indexes the gallery in `folder`, and keeps others waiting until the block ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        with index_lock(folder) as free:
-            if free:
-                yield
-                return
-        if should_stop():
-            raise Stopped
-        time.sleep(_WAIT_SECONDS)
+def _turn(database: Database, settings: Settings, gallery_id: str, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Waits until no other job indexes the gallery, and keeps others waiting until the block ends."""
+    try:
+        while True:
+            with claim(indexing_folder(settings, gallery_id)) as free:
+                if free:
+                    yield
+                    return
+            if should_stop():
+                raise Stopped
+            time.sleep(_WAIT_SECONDS)
+    except BaseException:
+        clear_indexing(database, settings, gallery_id)
+        raise

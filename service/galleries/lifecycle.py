@@ -15,11 +15,12 @@ from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, Job, Model
+from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
+from service.explanations import records_of
 from service.galleries.bodies import GalleryBody
 from service.readiness import find_ready
 from service.settings import Settings
-from service.storage import delete_tree
 from service.vectors import gallery_folder
 
 
@@ -80,13 +81,15 @@ def embedding_size(session: Session, gallery: Gallery) -> int:
 
 
 def delete_gallery(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
-    """Removes the gallery with its rows, vectors, maps and stored pictures; raises 404."""
+    """Removes the gallery with its rows, vectors, maps, stored pictures and records of searches; raises 404."""
+    with database.read() as session:
+        gallery_id = find(session, Gallery, key).id
     with database.write() as session:
-        gallery = find(session, Gallery, key)
+        gallery = lock_gallery(session, gallery_id)
         audit.record(session, key_id=key_id, action="gallery.delete", target=gallery.id, images=gallery.images)
+        remove_later(session, settings, [gallery_folder(settings, gallery.id), *records_of(settings, gallery.id)])
         session.delete(gallery)
-    delete_tree(gallery_folder(settings, gallery.id))
-    database.scrub()
+    remove_pending(database, settings)
 
 
 def gallery_as_json(session: Session, gallery: Gallery, prefix: str = "") -> dict[str, Any]:

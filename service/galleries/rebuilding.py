@@ -21,10 +21,10 @@ from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.building import build_and_switch
 from service.galleries.encoding import GalleryEncoder, read_pictures
-from service.galleries.erasure import sweep_files
 from service.galleries.features import Features, feature_bytes, generation_of
 from service.galleries.images import count_rebuilt
 from service.galleries.lifecycle import lock_gallery
+from service.galleries.removal import sweep_files
 from service.pictures import picture_path
 from service.settings import Settings
 from service.storage import ensure_free_space
@@ -59,7 +59,7 @@ def rebuild(
             # What has been erased since the page was read must not come in again.
             still_there = select(GalleryImage).where(GalleryImage.id.in_([image.id for image in page]))
             images = session.scalars(still_there.order_by(GalleryImage.position)).all()
-            _write(session, settings, gallery, images, features)
+            _write(session, settings, gallery, count_rebuilt(session, gallery_id), images, features)
         embedded += len(features)
         kept += len(page) - len(features)
         on_progress(*_progress(database, gallery_id))
@@ -103,13 +103,13 @@ def _write(
     session: Session,
     settings: Settings,
     gallery: Gallery,
+    start: int,
     images: Sequence[GalleryImage],
     features: dict[str, Features],
 ) -> None:
-    """Puts `images` into the new generation: `features` by picture id, the others' as they are in the old one."""
+    """Puts `images` into the new generation from `start` on: `features` by picture id, others as in the old one."""
     if not images:
         return
-    start = count_rebuilt(session, gallery.id)
     kept = [image for image in images if image.id not in features]
     if kept:
         old = generation_of(session, settings, gallery)
@@ -134,9 +134,12 @@ def _switch_over(database: Database, settings: Settings, gallery_id: str) -> Non
         late = select(GalleryImage).where(
             GalleryImage.gallery_id == gallery_id, GalleryImage.rebuilt_position.is_(None)
         )
-        _write(session, settings, gallery, session.scalars(late.order_by(GalleryImage.position)).all(), {})
+        # After all that the index covers, although the last of those may have been erased.
+        start = max(count, count_rebuilt(session, gallery_id))
+        images = session.scalars(late.order_by(GalleryImage.position)).all()
+        _write(session, settings, gallery, start, images, {})
+        gallery.next_position = start + len(images)
         session.flush()
-        gallery.next_position = count_rebuilt(session, gallery_id)
         _renumber(session, gallery_id)
         gallery.generation += 1
         gallery.revision += 1

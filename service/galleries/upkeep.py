@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,18 +9,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db import audit
-from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
-from service.galleries.erasure import Receipt, erase, sweep_files
+from service.galleries.erasure import Receipt, erase
+from service.galleries.lifecycle import lock_gallery
+from service.galleries.removal import sweep_files, zero_features
+from service.galleries.staging import indexing_folder, indexing_folders, staging_folders
 from service.pictures import pictures_folder
 from service.settings import Settings
-from service.storage import delete_file, delete_tree
+from service.storage import claim, delete_file, delete_tree
 from service.vectors import gallery_folder
-
-_LOCK = ".lock"
-_UPLOAD_SECONDS = 3600
-"""A picture without a row that is younger may belong to a request that is being answered."""
 
 
 def expire(database: Database, settings: Settings, now: datetime) -> int:
@@ -39,59 +33,85 @@ def expire(database: Database, settings: Settings, now: datetime) -> int:
     return erased
 
 
+def clear_up_after_the_dead(database: Database, settings: Settings) -> None:
+    """Removes what uploads and index jobs left that were killed since the last time."""
+    for gallery_id, folder in staging_folders(settings):
+        clear_staging(database, settings, gallery_id, folder)
+    for gallery_id, _ in indexing_folders(settings):
+        clear_indexing(database, settings, gallery_id)
+
+
+def clear_staging(database: Database, settings: Settings, gallery_id: str, folder: Path) -> None:
+    """Removes an upload's staging folder, and all that the upload did without its rows; nothing while it goes on."""
+    with claim(folder) as free:
+        if free:
+            _undo(database, settings, gallery_id, {path.name for path in folder.iterdir()})
+
+
+def clear_indexing(database: Database, settings: Settings, gallery_id: str) -> None:
+    """Removes what an index job left that is over; nothing while one is running."""
+    with claim(indexing_folder(settings, gallery_id)) as free:
+        if free:
+            remove_leftovers_of(database, settings, gallery_id)
+
+
 def remove_leftovers(database: Database, settings: Settings) -> None:
-    """Removes what crashes left of galleries: folders of deleted ones, unfinished generations, unknown files.
+    """Looks through all galleries for what belongs to no row, as after a database was restored from a backup.
 
     A gallery that a job is indexing is left out.
     """
     for folder in settings.galleries_dir.glob("gal_*"):
-        with database.read() as session:
-            gallery = session.get(Gallery, folder.name)
-        if gallery is None:
-            delete_tree(folder)
-            continue
-        with index_lock(folder) as free:
-            if free:
-                remove_leftovers_of(database, settings, gallery.id)
+        clear_indexing(database, settings, folder.name)
 
 
 def remove_leftovers_of(database: Database, settings: Settings, gallery_id: str) -> None:
-    """The same for one gallery, by whoever holds its `index_lock`."""
-    with database.read() as session:
-        gallery = find(session, Gallery, gallery_id)
-        of_gallery = select(GalleryImage).where(GalleryImage.gallery_id == gallery_id)
-        rebuilding = session.scalar(of_gallery.where(GalleryImage.rebuilt_position.is_not(None)).limit(1)) is not None
-        known = set(session.scalars(of_gallery.with_only_columns(GalleryImage.file)))
-    for folder in gallery_folder(settings, gallery_id).glob("[0-9]*"):
-        if int(folder.name) > gallery.generation + rebuilding:
-            delete_tree(folder)
-    sweep_files(database, settings, gallery_id)
-    for path in pictures_folder(settings, gallery_id).glob("*"):
-        if path.name not in known and _age_seconds(path) > _UPLOAD_SECONDS:
-            delete_file(path)
+    """Removes the folder of a deleted gallery, or of another unfinished generations, unknown indexes and pictures.
 
-
-@contextmanager
-def index_lock(folder: Path) -> Iterator[bool]:
-    """Whether nobody else is indexing the gallery in `folder`; if so, nobody else does until the block ends.
-
-    The operating system gives the lock back when its holder dies.
+    For whoever has claimed its `indexing_folder`.
     """
-    with (folder / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except BlockingIOError:
-            free = False
-        yield free
+    with database.read() as session:
+        if session.get(Gallery, gallery_id) is None:
+            delete_tree(gallery_folder(settings, gallery_id))
+            return
+    _remove_unknown_pictures(database, settings, gallery_id)
+    with database.write() as session:
+        gallery = lock_gallery(session, gallery_id)
+        rebuilt = select(GalleryImage.id).where(
+            GalleryImage.gallery_id == gallery_id, GalleryImage.rebuilt_position.is_not(None)
+        )
+        rebuilding = session.scalar(rebuilt.limit(1)) is not None
+        for folder in gallery_folder(settings, gallery_id).glob("[0-9]*"):
+            if int(folder.name) > gallery.generation + rebuilding:
+                delete_tree(folder)
+        zero_features(session, settings, gallery)
+    sweep_files(database, settings, gallery_id)
+
+
+def _undo(database: Database, settings: Settings, gallery_id: str, names: set[str]) -> None:
+    """Removes what came into the gallery without a row: pictures of these names, features beyond those of its rows."""
+    with database.write() as session:
+        if session.get(Gallery, gallery_id) is None:
+            return
+        gallery = lock_gallery(session, gallery_id)
+        known = select(GalleryImage.file).where(GalleryImage.gallery_id == gallery_id, GalleryImage.file.in_(names))
+        for name in names - set(session.scalars(known)):
+            delete_file(pictures_folder(settings, gallery_id) / name)
+        zero_features(session, settings, gallery)
+
+
+def _remove_unknown_pictures(database: Database, settings: Settings, gallery_id: str) -> None:
+    folder = pictures_folder(settings, gallery_id)
+    names = {path.name for path in folder.glob("*")}
+    of_gallery = select(GalleryImage.file).where(GalleryImage.gallery_id == gallery_id)
+    with database.read() as session:
+        unknown = names - set(session.scalars(of_gallery)) if names else set()
+    if unknown:
+        # Once more under the lock: an upload puts them there before its rows are committed.
+        with database.write() as session:
+            lock_gallery(session, gallery_id)
+            for name in unknown - set(session.scalars(of_gallery.where(GalleryImage.file.in_(unknown)))):
+                delete_file(folder / name)
 
 
 def _record_expiry(session: Session, receipt: Receipt) -> None:
     audit.record(session, key_id=None, action="gallery.expire", target=receipt.gallery_id, removed=receipt.removed)
-
-
-def _age_seconds(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from sqlalchemy.orm import Session
+
 from reid_core.errors import CoreError, Fault
+from service.db import audit
 from service.db.ids import new_ids
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem, problem_from_core
 from service.galleries.bodies import PictureDetails
+from service.galleries.conflicts import OnConflict, find_known, resolve
 from service.galleries.encoding import BATCH_SIZE, EncoderFor, GalleryEncoder, Prepared, gallery_encoder
 from service.galleries.features import Features, feature_bytes, join_features
-from service.galleries.images import append
+from service.galleries.images import append_to
+from service.galleries.lifecycle import lock_gallery
+from service.galleries.removal import remove_erased
+from service.galleries.staging import new_staging_folder
+from service.galleries.upkeep import clear_staging
+from service.galleries.withdrawal import withdraw
 from service.pictures import decode_upload, pictures_folder
 from service.settings import Settings
-from service.storage import delete_file, ensure_free_space, write_file
+from service.storage import claim, ensure_free_space, link_files, write_file
 
 _MAX_FILENAME = 200
 
@@ -36,10 +45,17 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What became of the files of a request: (picture id, file name) of those added, (file name, why) of the others."""
+    """What became of the files of a request.
+
+    Attributes:
+        added: picture id, file name, and the ids of the pictures in whose place it came.
+        skipped: file name, and the id of the picture that stands under its external id.
+        rejected: file name, and why.
+    """
 
     gallery_id: str
-    added: list[tuple[str, str]]
+    added: list[tuple[str, str, list[str]]]
+    skipped: list[tuple[str, str]]
     rejected: list[tuple[str, Problem]]
     revision: int
 
@@ -53,9 +69,19 @@ class _Accepted:
 
 
 def add_uploads(
-    database: Database, settings: Settings, gallery_key: str, uploads: Sequence[Upload], encoder_for: EncoderFor
+    database: Database,
+    settings: Settings,
+    gallery_key: str,
+    uploads: Sequence[Upload],
+    encoder_for: EncoderFor,
+    *,
+    on_conflict: OnConflict = "add",
+    key_id: str | None = None,
 ) -> Addition:
     """Adds every file that is a picture; they are found by the next search.
+
+    `on_conflict` says what becomes of one whose external id the gallery has already; a picture that is replaced is
+    erased in the transaction that adds the new one.
 
     Raises:
         Problem: 404 for an unknown gallery, 507 without disk space; where not one file is accepted, the first one's
@@ -64,24 +90,79 @@ def add_uploads(
     with database.read() as session:
         gallery = find(session, Gallery, gallery_key)
         needed = _total_bytes(uploads) + len(uploads) * feature_bytes(session, gallery)
+        skipped, uploads = _split_off_known(session, gallery, uploads) if on_conflict == "skip" else ([], uploads)
     ensure_free_space(settings.galleries_dir, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
-    encoder, folder = gallery_encoder(gallery, encoder_for), pictures_folder(settings, gallery.id)
+    folder = new_staging_folder(settings, gallery.id)
     rejected: list[tuple[str, Problem]] = []
     images: list[GalleryImage] = []
     features: list[Features] = []
     try:
-        for batch in _accepted_batches(uploads, settings, encoder, rejected):
-            images += [accepted.image for accepted in batch]
-            if gallery.keep_images:
-                _store_pictures(folder, batch)
-            features.append(encoder.encode([accepted.prepared for accepted in batch]))
-        if not images:
-            raise _nothing_accepted(uploads, rejected)
-        revision = append(database, settings, gallery.id, images, join_features(features))
+        with claim(folder):
+            encoder = gallery_encoder(gallery, encoder_for)
+            for batch in _accepted_batches(uploads, settings, encoder, rejected):
+                images += [accepted.image for accepted in batch]
+                if gallery.keep_images:
+                    _stage_pictures(folder, batch)
+                features.append(encoder.encode([accepted.prepared for accepted in batch]))
+            if rejected and not images and not skipped:
+                raise _nothing_accepted(uploads, rejected)
+            addition = _add(database, settings, gallery.id, images, features, folder, on_conflict, key_id)
     except BaseException:
-        _forget_pictures(folder, images)
+        clear_staging(database, settings, gallery.id, folder)
         raise
-    return Addition(gallery.id, [(image.id, image.filename) for image in images], rejected, revision)
+    if any(replaced for _, _, replaced in addition.added):
+        remove_erased(database, settings, gallery.id)
+    return replace(addition, skipped=skipped + addition.skipped, rejected=rejected)
+
+
+def _split_off_known(
+    session: Session, gallery: Gallery, uploads: Sequence[Upload]
+) -> tuple[list[tuple[str, str]], list[Upload]]:
+    """Those whose external id the gallery has, as in `Addition.skipped`, and the others: these need no decoding."""
+    known = find_known(session, gallery.id, [upload.details.external_id for upload in uploads])
+    skipped = [
+        (_readable(upload.filename), known[upload.details.external_id][-1].id)
+        for upload in uploads
+        if upload.details.external_id in known
+    ]
+    return skipped, [upload for upload in uploads if upload.details.external_id not in known]
+
+
+def _add(
+    database: Database,
+    settings: Settings,
+    gallery_id: str,
+    images: Sequence[GalleryImage],
+    features: Sequence[Features],
+    folder: Path,
+    on_conflict: OnConflict,
+    key_id: str | None,
+) -> Addition:
+    """The one transaction by which an upload comes in; its pictures lie in `folder`."""
+    with database.write() as session:
+        gallery = lock_gallery(session, gallery_id)
+        plan = resolve(session, gallery_id, images, on_conflict)
+        if replaced := [image for old in plan.replaced.values() for image in old]:
+            withdraw(session, gallery, replaced)
+            audit.record(
+                session, key_id=key_id, action="gallery.replace_images", target=gallery_id, images=len(replaced)
+            )
+        added = [images[number] for number in plan.added]
+        if added:
+            if files := [image.file for image in added if image.file is not None]:
+                link_files(folder, files, pictures_folder(settings, gallery_id))
+            chosen = tuple(column[plan.added] for column in join_features(features))
+            append_to(session, settings, gallery, added, chosen)
+        return Addition(
+            gallery_id,
+            [
+                (images[number].id, images[number].filename, [old.id for old in plan.replaced.get(number, ())])
+                for number in plan.added
+            ],
+            [(images[number].filename, stands) for number, stands in plan.skipped.items()],
+            [],
+            gallery.revision,
+        )
 
 
 def _accepted_batches(
@@ -118,17 +199,11 @@ def _accept(image_id: str, name: str, upload: Upload, settings: Settings, encode
     return _Accepted(image, content, suffix, encoder.prepare(picture))
 
 
-def _store_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:
+def _stage_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:
     for accepted in batch:
         name = f"{accepted.image.id}{accepted.suffix}"
         write_file(folder / name, accepted.content)
         accepted.image.file = name
-
-
-def _forget_pictures(folder: Path, images: Sequence[GalleryImage]) -> None:
-    for image in images:
-        if image.file is not None:
-            delete_file(folder / image.file)
 
 
 def _readable(filename: str) -> str:

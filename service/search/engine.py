@@ -17,8 +17,9 @@ from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.session import Database
-from service.db.tables import Gallery, GalleryImage
+from service.db.tables import ErasedImage, Gallery, GalleryImage
 from service.errors import Problem
+from service.explanations import Record, Shown, erase_records, keep_record
 from service.search.answer import Answer, Hit
 from service.search.batching import Batcher
 from service.search.encoders import Encoders, SharedEncoder
@@ -26,7 +27,6 @@ from service.search.explain import explain
 from service.search.illustrations import Illustrations
 from service.search.queries import Query, StoredQuery, refuse_impossible
 from service.search.questions import ATTEMPTS, Question, Questions, changing_too_fast, read_maps
-from service.search.records import Record, Shown, keep_record
 from service.search.rerank import Found, rerank, retrieve
 from service.search.snapshots import Loaded, Snapshots
 from service.search.timing import Stopwatch
@@ -89,12 +89,21 @@ class Engine:
         with self._database.write() as session:
             audit.record(session, key_id=key_id, action="search", target=gallery.id, search_id=answer.search_id)
         if answer.drawable:
-            keep_record(self._settings, answer.search_id, _record(query, answer, key_id), pictures)
+            self._keep_record(answer.search_id, _record(query, answer, key_id), pictures)
         return answer
 
     def explanation(self, search_id: str, rank: int, caller: Caller) -> bytes:
         """A PNG of the query and the result at `rank` side by side, with what corresponds; see `Illustrations.draw`."""
         return self._illustrations.draw(search_id, rank, caller)
+
+    def _keep_record(self, search_id: str, record: Record, pictures: Sequence[bytes]) -> None:
+        """Keeps the record, unless a picture that it names has been erased meanwhile."""
+        keep_record(self._settings, search_id, record, pictures)
+        named = {record.image_id, *(shown.image_id for shown in record.results)}
+        with self._database.read() as session:
+            erased = session.scalars(select(ErasedImage.id).where(ErasedImage.id.in_(named - {None}))).all()
+        if erased:  # before the record was there to be found
+            erase_records(self._settings, set(erased))
 
     def _open(self, query: Query) -> Gallery:
         """The gallery, if it can be searched as asked."""

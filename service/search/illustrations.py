@@ -12,12 +12,12 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery
 from service.errors import Problem
+from service.explanations import Record, Shown, read_picture, read_record
 from service.pictures import decode_upload, find_picture, picture_path
 from service.search.drawing import Side, draw
 from service.search.explain import contributions, explain
 from service.search.queries import PictureQuery, StoredQuery
 from service.search.questions import Matching, Questions
-from service.search.records import Record, Shown, read_picture, read_record
 from service.search.timing import Stopwatch
 from service.settings import Settings
 

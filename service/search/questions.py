@@ -117,7 +117,16 @@ class Questions:
                 vectors = loaded.snapshot.store.read([image.position])
                 if vectors.any():
                     return self._own_question(vectors, query, image, gallery, loaded)
+                if self._stands(image, generation):
+                    raise IndexCorrupt(f"the vector of picture {image.id!r} is lost", hint=f"{REBUILD}, or delete it")
         raise changing_too_fast()
+
+    def _stands(self, image: GalleryImage, generation: int) -> bool:
+        """Whether the picture is still where it was: it was neither erased nor moved by a rebuild."""
+        with self._database.read() as session:
+            now = session.get(GalleryImage, image.id)
+            gallery = session.get(Gallery, image.gallery_id)
+            return now is not None and gallery is not None and gallery.generation == generation
 
     def _own_question(
         self, vectors: NDArray[np.float32], query: Query, image: GalleryImage, gallery: Gallery, loaded: Loaded

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from service import storage
 from service.errors import Problem
+from tests.waiting import HANG_SECONDS
 
 
 def test_a_written_file_has_its_content_and_mode(tmp_path: Path) -> None:
@@ -143,3 +146,48 @@ def test_a_stored_relative_path_is_found(roots: tuple[Path, ...]) -> None:
 def _make_folder(folder: Path, file: str) -> None:
     folder.mkdir()
     (folder / file).write_text(file)
+
+
+def test_a_claimed_folder_is_another_s_only_after_its_holder_and_then_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "arriving" / "upload"
+    with storage.claim(folder) as first:
+        (folder / "picture").write_bytes(b"x")
+        with storage.claim(folder) as second:
+            assert (first, second) == (True, False)
+        assert (folder / "picture").exists()
+    assert not folder.exists()
+
+
+def test_a_holder_that_is_killed_leaves_its_folder_to_whoever_comes_next(tmp_path: Path) -> None:
+    folder = tmp_path / "upload"
+    program = (
+        "import os, sys; from pathlib import Path; from service.storage import claim\n"
+        "with claim(Path(sys.argv[1])):\n    print('mine', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"mine\n"
+        with storage.claim(folder) as free:
+            assert not free
+        holder.kill()
+        holder.wait(HANG_SECONDS)
+    assert folder.exists()
+    with storage.claim(folder) as free:
+        assert free
+    assert not folder.exists()
+
+
+def test_claims_that_come_and_go_together_are_held_by_one_at_a_time(tmp_path: Path) -> None:
+    folder, inside = tmp_path / "parent" / "one", tmp_path / "inside"
+
+    def take(number: int) -> bool:
+        with storage.claim(folder) as free:
+            if free:
+                inside.touch(exist_ok=False)  # an error where another is in
+                inside.unlink()
+            return free
+
+    with ThreadPoolExecutor(8) as pool:
+        assert any(pool.map(take, range(400)))
+    assert not folder.exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -77,7 +76,6 @@ def test_a_watch_outlasts_a_fault_and_removes_what_killed_uploads_left(
     lost = settings.uploads_dir / f"{new_id('ds')}.part"
     lost.parent.mkdir()
     lost.touch()
-    os.utime(lost, (0, time.time() - 7200))
     shutdown, faults = threading.Event(), iter([OSError("the disk is gone")])
 
     def send(job_id: str, kind: str) -> None:

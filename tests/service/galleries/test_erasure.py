@@ -207,19 +207,6 @@ def test_what_a_crashed_addition_left_in_the_store_is_erased_too(
     assert not stored_vectors(settings, hall, 3).any()
 
 
-def test_an_erasure_that_was_interrupted_can_be_asked_for_again(
-    client: httpx.Client, database: Database, settings: Settings, model: Model
-) -> None:
-    gallery, ids, pictures = fill(client)
-    # As after a crash between the files and the commit: vector and picture are gone, the row is there.
-    open_store(generation_folder(settings, gallery, 0), SIZE, count=6).erase([1])
-    (settings.galleries_dir / gallery / "pictures" / f"{ids[1]}.png").unlink()
-    assert client.get(f"/galleries/{gallery}/images/{ids[1]}/content").status_code == 404
-    receipt = client.delete(f"/galleries/{gallery}/identities/{SECRET}").json()
-    assert (receipt["removed"]["images"], receipt["removed"]["pictures"]) == (2, 1)
-    assert files_containing(settings.home, pictures[1]) == []
-
-
 def test_erasing_goes_on_although_the_index_is_damaged(
     client: httpx.Client, database: Database, settings: Settings, model: Model
 ) -> None:

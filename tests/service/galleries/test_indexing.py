@@ -24,8 +24,9 @@ from service.galleries.building import wanted_kind
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery
-from service.galleries.upkeep import index_lock
+from service.galleries.staging import indexing_folder
 from service.settings import Settings
+from service.storage import claim
 from service.vectors import gallery_folder, generation_folder
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.jobs import Worker
@@ -257,11 +258,9 @@ def test_an_empty_gallery_can_be_rebuilt(worker: Worker) -> None:
 
 
 def test_jobs_of_one_gallery_wait_for_each_other(worker: Worker, split: dict[str, str]) -> None:
-    folder = gallery_folder(worker.settings, worker.gallery_id)
-    folder.mkdir(parents=True)
     started = threading.Event()
     thread = threading.Thread(target=lambda: (started.set(), worker.run(split)))
-    with index_lock(folder) as free:
+    with claim(indexing_folder(worker.settings, worker.gallery_id)) as free:
         assert free
         thread.start()
         started.wait()

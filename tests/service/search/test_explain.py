@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from service.db.session import Database
+from service.explanations import sweep_records
 from service.keys import create_key
 from service.search.drawing import Side, draw
 from service.search.explain import PlacePair
-from service.search.records import sweep_records
 from service.settings import Settings
 from tests.service.galleries.stock import added_ids, files_containing, make_gallery, upload
 from tests.service.search.stock import GRID, MATCHER_ID, encode, match, scene

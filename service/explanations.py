@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from service.auth import Caller
+from service.clock import utc_now
 from service.errors import Problem
 from service.settings import Settings
 from service.storage import delete_tree, ensure_free_space, write_file
@@ -48,9 +50,10 @@ def keep_record(settings: Settings, search_id: str, record: Record, pictures: Se
     needed = {shown.picture: pictures[shown.picture] for shown in record.results if pictures}
     size = sum(map(len, needed.values()))
     ensure_free_space(settings.home, needed_bytes=size, min_free_bytes=settings.min_free_bytes)
+    # First, so that no picture lies there of which nobody knows what gallery it was shown.
+    write_file(folder / _RECORD, json.dumps(asdict(record)).encode(), mode=0o600)
     for number, content in needed.items():
         write_file(folder / f"picture-{number}", content, mode=0o600)
-    write_file(folder / _RECORD, json.dumps(asdict(record)).encode(), mode=0o600)
 
 
 def read_record(settings: Settings, search_id: str, caller: Caller) -> Record:
@@ -58,13 +61,10 @@ def read_record(settings: Settings, search_id: str, caller: Caller) -> Record:
     folder = _folder(settings, search_id) if _SEARCH_ID.fullmatch(search_id) else None
     if folder is not None and _age_seconds(folder) >= _seconds(settings):
         _delete(folder)
-    try:
-        values = json.loads((folder / _RECORD).read_text()) if folder is not None else None
-    except FileNotFoundError:
-        values = None
-    if values is None or (values["key_id"] != caller.key_id and not caller.may("admin")):
+    record = _read(folder) if folder is not None else None
+    if record is None or (record.key_id != caller.key_id and not caller.may("admin")):
         raise _no_record(search_id)
-    return Record(**{**values, "results": tuple(Shown(**result) for result in values["results"])})
+    return record
 
 
 def read_picture(settings: Settings, search_id: str, number: int) -> bytes:
@@ -75,11 +75,43 @@ def read_picture(settings: Settings, search_id: str, number: int) -> bytes:
         raise _no_record(search_id) from None
 
 
+def erase_records(settings: Settings, image_ids: Set[str]) -> None:
+    """Deletes the records of searches that asked by one of these pictures or found one."""
+    for folder, record in _records(settings):
+        if not image_ids.isdisjoint({record.image_id, *(shown.image_id for shown in record.results)}):
+            _delete(folder)
+
+
+def records_of(settings: Settings, gallery_id: str) -> list[Path]:
+    """The folders of all records of that gallery."""
+    return [folder for folder, record in _records(settings) if record.gallery == gallery_id]
+
+
+def last_end(settings: Settings, gallery_id: str) -> datetime | None:
+    """When the last record that holds a picture sent to that gallery will be deleted; None without any."""
+    ages = [_age_seconds(folder) for folder in records_of(settings, gallery_id) if any(folder.glob("picture-*"))]
+    return utc_now() + timedelta(seconds=_seconds(settings) - min(ages)) if ages else None
+
+
 def sweep_records(settings: Settings) -> None:
     """Deletes the records whose time is over."""
     for folder in settings.searches_dir.glob("*"):
         if _age_seconds(folder) >= _seconds(settings):
             _delete(folder)
+
+
+def _records(settings: Settings) -> Iterator[tuple[Path, Record]]:
+    for folder in settings.searches_dir.glob("*"):
+        if record := _read(folder):
+            yield folder, record
+
+
+def _read(folder: Path) -> Record | None:
+    try:
+        values = json.loads((folder / _RECORD).read_text())
+    except FileNotFoundError:
+        return None
+    return Record(**{**values, "results": tuple(Shown(**result) for result in values["results"])})
 
 
 def _folder(settings: Settings, search_id: str) -> Path:
