@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from service.db.session import Database
-from service.explanations import sweep_records
+from service.explanations import keep_record, sweep_records
 from service.keys import create_key
 from service.search.drawing import Side, draw
 from service.search.explain import PlacePair
@@ -155,26 +156,53 @@ def test_only_what_was_sent_is_kept_and_only_to_explain(
         assert files_containing(settings.searches_dir, needle) == []
 
 
-def test_erased_pictures_are_not_drawn(client: httpx.Client, ids: list[str]) -> None:
+def test_what_is_kept_of_a_search_goes_with_the_pictures_that_it_names(
+    client: httpx.Client, ids: list[str], settings: Settings
+) -> None:
     for erased, image in ((0, ids[0]), (1, ids[1])):
         body = search_stored(client, image, top_k=5)
+        sent = search(client, scene(20 + erased), top_k=1, camera=str(erased + 1))["search_id"]
         link = body["results"][1]["links"]["explanation"]
         assert client.get(link).status_code == 200
         gone = body["results"][1 if erased else 0]["image_id"]  # the match, or the query itself
         client.delete(f"/galleries/hall/images/{gone}")
-        answer = client.get(link)
-        assert (answer.status_code, answer.json()["type"]) == (410, "/problems/erased")
+        assert client.get(link).status_code == 404
+        assert not (settings.searches_dir / body["search_id"]).exists()
+        assert (settings.searches_dir / sent).exists()
 
 
-def test_drawings_outlive_changes_of_the_gallery(client: httpx.Client, ids: list[str]) -> None:
+def test_a_receipt_names_the_pictures_that_searchers_sent_with_their_end(client: httpx.Client, ids: list[str]) -> None:
+    before = datetime.now(UTC)
+    search(client, scene(50), top_k=1, exclude_camera="0")
+    receipt = client.delete("/galleries/hall/images", params={"camera": "0"}).json()
+    (remaining,) = receipt["remaining"]
+    assert "explanations" in remaining["what"]
+    assert before < datetime.fromisoformat(remaining["until"]) - timedelta(hours=1) < datetime.now(UTC)
+
+
+def test_a_search_that_is_answered_while_its_result_is_erased_keeps_nothing(
+    client: httpx.Client, ids: list[str], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def erase_first(*arguments: Any) -> None:
+        client.delete(f"/galleries/hall/images/{ids[4]}")
+        keep_record(*arguments)
+
+    monkeypatch.setattr("service.search.engine.keep_record", erase_first)
+    assert len(search(client, scene(4), top_k=12)["results"]) == 12
+    assert kept(settings) == []
+
+
+def test_drawings_outlive_changes_of_the_gallery(client: httpx.Client, ids: list[str], settings: Settings) -> None:
     body = search(client, scene(0), top_k=3)
     link = body["results"][0]["links"]["explanation"]
     before = client.get(link).content
-    client.delete(f"/galleries/hall/images/{body['results'][2]['image_id']}")
+    found = {result["image_id"] for result in body["results"]}
+    client.delete(f"/galleries/hall/images/{next(image for image in ids if image not in found)}")
     upload(client, "hall", [scene(99)])
     assert client.get(link).content == before
     client.delete("/galleries/hall")
     assert client.get(link).status_code == 404
+    assert kept(settings) == []
 
 
 def test_pictures_that_are_not_kept_cannot_be_drawn(client: httpx.Client, matcher: object) -> None:
