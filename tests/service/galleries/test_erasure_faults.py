@@ -20,12 +20,13 @@ from service.api.error_handlers import problem_from
 from service.datasets.catalog import delete_dataset
 from service.db.session import Database
 from service.db.tables import Dataset, Gallery, GalleryImage, Model, PendingErasure, PendingRemoval
-from service.galleries import clear_up_after_the_dead, finish_erasures
 from service.galleries.bodies import GalleryBody
 from service.galleries.building import index_in_place
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery, delete_gallery
+from service.galleries.removal import finish_erasures
+from service.galleries.upkeep import clear_up_after_the_dead
 from service.main import create_app
 from service.models import delete_model
 from service.settings import Settings
