@@ -120,8 +120,8 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
             epochs=progress.epochs,
             step=progress.step,
             steps=progress.steps,
-            images_per_second=round(progress.images_per_second, 1),
-            eta_seconds=round(progress.eta_seconds, 1),
+            images_per_second=progress.images_per_second,
+            eta_seconds=progress.eta_seconds,
         )
         work.reporter.progress(shown, progress.values, progress.total_step)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from reid_core.errors import Stopped
+from reid_core.pace import Pace
 from service.db.session import Database
 from service.db.tables import Base, Job
 from service.jobs.recording import progress_as_json
@@ -32,10 +33,15 @@ class Work:
         return self.settings.jobs_dir / self.job.id
 
     def progress(self, phase: str) -> Callable[[int, int], None]:
-        """A callback (done, total) that shows this phase's progress and raises `Stopped` when it is time to."""
+        """A callback (pictures done, in all) that shows the phase's progress and raises `Stopped` when it is time to."""
+        pace, done_before = Pace(), 0
 
         def report(done: int, total: int) -> None:
-            self.reporter.progress(progress_as_json(done / max(total, 1), phase, done=done, total=total))
+            nonlocal done_before
+            fraction = done / max(total, 1)
+            estimate = pace.mark(done - done_before, fraction)
+            done_before = done
+            self.reporter.progress(progress_as_json(fraction, phase, done=done, total=total, **asdict(estimate)))
             if self.should_stop():
                 raise Stopped
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.request import Request, urlopen
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
@@ -22,6 +24,8 @@ _SHARED = re.compile(r"\b(trunk|tails\.\d+)\.")
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 """torchvision's DenseNet files name `norm.1` what its modules call `norm1`: older names had dots."""
+
+_ANSWER_SECONDS = 10.0
 
 _COUNTER = "num_batches_tracked"
 """Of batch normalisation; old files lack it and nothing depends on it."""
@@ -40,12 +44,24 @@ class Transfer:
 
 def load_weights_file(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file. Pickled checkpoints are refused: unpickling runs code of whoever wrote them."""
+    with _naming_faults(path):
+        return load_file(path)
+
+
+def read_weights_shapes(path: Path) -> dict[str, Tensor]:
+    """Tensors without memory (device `meta`) of the names and shapes in a safetensors file; reads its header alone."""
+    with _naming_faults(path), safe_open(path, framework="pt") as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _naming_faults(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file {path.name!r}.", hint="Put the .safetensors file into the weights folder."
         )
     try:
-        return load_file(path)
+        yield
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"{path.name!r} is not a safetensors file: {error}.",
@@ -59,10 +75,26 @@ def download_imagenet_weights(backbone: BackboneName) -> dict[str, Tensor]:
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"ImageNet weights for {backbone!r} could not be fetched: {error}.",
-            hint='Put them as .safetensors into the weights folder and use init_from {"weights": "<file name>"}.',
-        ) from error
+        raise _not_fetched(backbone, error) from error
+
+
+def check_imagenet_weights(backbone: BackboneName) -> None:
+    """Raises WeightsError where `download_imagenet_weights` finds them neither in its cache nor at their address."""
+    url = models.get_model_weights(backbone).DEFAULT.url
+    if (Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name).is_file():
+        return
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=_ANSWER_SECONDS):  # noqa: S310  torchvision's own https
+            pass
+    except OSError as error:
+        raise _not_fetched(backbone, error) from error
+
+
+def _not_fetched(backbone: BackboneName, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"ImageNet weights for {backbone!r} could not be fetched: {error}.",
+        hint='Put them as .safetensors into the weights folder and use init_from {"weights": "<file name>"}.',
+    )
 
 
 def find_backbone(weights: Mapping[str, Tensor], *, source: str) -> BackboneName:

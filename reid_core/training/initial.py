@@ -14,6 +14,7 @@ from reid_core.backbones.weights import (
     download_imagenet_weights,
     load_backbone_weights,
     load_weights_file,
+    read_weights_shapes,
 )
 from reid_core.errors import WeightsError
 from reid_core.model import load_model_weights
@@ -33,6 +34,11 @@ def from_file(path: Path) -> Initialise:
     return lambda network: load_backbone_weights(
         network.get_submodule("backbone"), load_weights_file(path), source=repr(path.name)
     )
+
+
+def check_file(path: Path, network: nn.Module) -> None:
+    """Raises WeightsError where `from_file` would; `network` may be without memory (device `meta`)."""
+    load_backbone_weights(network.get_submodule("backbone"), read_weights_shapes(path), source=repr(path.name))
 
 
 def from_model(folder: Path) -> Initialise:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from reid_core.pace import Pace
 from reid_core.training.checkpoint import Position
-
-_WINDOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Progress:
         epoch, epochs: of the run; the epoch this step belongs to, from 1.
         step, steps: within the epoch, from 1.
         total_step: optimiser steps since the start of the whole: where `values` lie on the curves.
-        eta_seconds: time left of the whole at the present speed.
+        images_per_second: at the present pace; None while that is not known.
+        eta_seconds: time left of the whole at the present pace; None while that is not known.
         values: what was added to the curves.
     """
 
@@ -43,31 +43,25 @@ class Progress:
     step: int
     steps: int
     total_step: int
-    images_per_second: float
-    eta_seconds: float
+    images_per_second: float | None
+    eta_seconds: float | None
     values: dict[str, float]
 
 
 class Stopwatch:
-    """Measures speed over the last seconds and says when a checkpoint is due."""
+    """Measures a training's pace and says when a checkpoint is due."""
 
     def __init__(self, checkpoint_seconds: float, span: Span = WHOLE) -> None:
         self._span = span
         self._checkpoint_seconds = checkpoint_seconds
         self._last_checkpoint = time.monotonic()
-        self._marks: list[tuple[float, int, float]] = []
-        self._images = 0
+        self._pace = Pace()
 
     def progress(self, phase: str, position: Position, images: int, values: dict[str, float]) -> Progress:
         """What to tell of the step that just ended, which took `images` pictures."""
-        now, span = time.monotonic(), self._span
+        span = self._span
         fraction = span.start + (span.stop - span.start) * position.fraction
-        self._images += images
-        self._marks = [mark for mark in self._marks if now - mark[0] < _WINDOW_SECONDS][-1000:]
-        self._marks.append((now, self._images, fraction))
-        since, images_before, fraction_before = self._marks[0]
-        elapsed = max(now - since, 1e-9)
-        pace = (fraction - fraction_before) / elapsed
+        estimate = self._pace.mark(images, fraction)
         return Progress(
             phase=phase,
             fraction=fraction,
@@ -76,8 +70,8 @@ class Stopwatch:
             step=position.step_in_epoch,
             steps=position.steps,
             total_step=span.steps_before + position.step,
-            images_per_second=(self._images - images_before) / elapsed if len(self._marks) > 1 else 0.0,
-            eta_seconds=(1 - fraction) / pace if pace > 0 else 0.0,
+            images_per_second=estimate.images_per_second,
+            eta_seconds=estimate.eta_seconds,
             values=values,
         )
 

@@ -49,11 +49,13 @@ def create_job(
     dry_run: Annotated[bool, Query(description="Check and estimate, start nothing.")] = False,
 ) -> JSONResponse:
     """Start a job, or with `dry_run` see what it would be: every setting, memory and time."""
-    from service.jobs.estimate import estimate  # both build networks, for which PyTorch is needed
+    from service.jobs.estimate import estimate  # all of them build networks, for which PyTorch is needed
     from service.jobs.specs import resolve
+    from service.jobs.starts import check_start
 
     with database.read() as session:
         resolved = resolve(session, settings, body)
+        check_start(settings, resolved, ask_elsewhere=dry_run)
         if dry_run:
             shown = {"dry_run": True, "kind": resolved.kind, "spec": resolved.spec}
             return JSONResponse(shown | {"estimate": estimate(session, settings, resolved)})

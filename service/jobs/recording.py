@@ -27,6 +27,17 @@ def replace_curves(session: Session, job_id: str, curves: Mapping[str, Sequence[
     add_points(session, job_id, [(name, step, value) for name, points in curves.items() for step, value in points])
 
 
-def progress_as_json(fraction: float, phase: str, **more: Any) -> dict[str, Any]:
-    """The progress object of api.md."""
-    return {"fraction": round(fraction, 6), "phase": phase, **more}
+def progress_as_json(
+    fraction: float,
+    phase: str,
+    *,
+    images_per_second: float | None = None,
+    eta_seconds: float | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The progress object of api.md; pace and time left are None while they are not known."""
+    pace = {
+        "images_per_second": None if images_per_second is None else round(images_per_second, 1),
+        "eta_seconds": None if eta_seconds is None else round(eta_seconds, 1),
+    }
+    return {"fraction": round(fraction, 6), "phase": phase, **more, **pace}

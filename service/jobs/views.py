@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.clock import rfc3339
 from service.db.tables import Job, JobEvent, JobMetric
+from service.jobs.recording import progress_as_json
 
 
 def job_as_json(job: Job, prefix: str = "") -> dict[str, Any]:
@@ -25,7 +26,7 @@ def job_as_json(job: Job, prefix: str = "") -> dict[str, Any]:
         "state": job.state,
         "spec": job.spec,
         "attempt": job.attempt,
-        "progress": job.progress or {"fraction": 0.0, "phase": "waiting"},
+        "progress": job.progress or progress_as_json(0.0, "waiting"),
         "metrics": job.metrics or {},
         "result": job.result,
         "error": job.error,

@@ -9,8 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from fastapi import FastAPI
+from safetensors.torch import save_file
 
+from reid_core.backbones import build_backbone
 from service.clock import utc_now
 from service.db.ids import new_id, new_ids
 from service.db.session import Database
@@ -27,6 +30,8 @@ TRAINING: dict[str, Any] = {
     "dataset": "lobby",
     "settings": {"batch": {"identities": 2}},
 }
+
+MOBILE = TRAINING | {"settings": {"batch": {"identities": 2}, "backbone": "mobilenet_v2"}}
 
 
 @pytest.fixture
@@ -165,6 +170,40 @@ def test_weights_that_are_not_there_are_answered_with_those_that_are(
     assert (refused.status_code, refused.json()["type"]) == (422, "/problems/weights-unusable")
     assert refused.json()["errors"][0]["pointer"] == "/init_from/weights"
     assert refused.json()["hint"].endswith("one of: osnet.safetensors.")
+
+
+@pytest.mark.usefixtures("lobby")
+@pytest.mark.parametrize("dry_run", ["true", "false"])
+def test_a_weights_file_is_opened_before_the_job_starts(client: httpx.Client, settings: Settings, dry_run: str) -> None:
+    settings.weights_dir.mkdir(parents=True, exist_ok=True)
+    (settings.weights_dir / "resnet50_market.pth").write_bytes(b"PK\3\4")
+    save_file({"conv1.weight": torch.zeros(1)}, settings.weights_dir / "other.safetensors")
+    with torch.random.fork_rng():
+        save_file(build_backbone("mobilenet_v2", last_stride=2).state_dict(), settings.weights_dir / "fits.safetensors")
+    answers = {
+        name: client.post(f"/jobs?dry_run={dry_run}", json=MOBILE | {"init_from": {"weights": name}})
+        for name in ("resnet50_market.pth", "other.safetensors", "fits.safetensors")
+    }
+
+    assert [answer.status_code for answer in answers.values()] == [422, 422, 200 if dry_run == "true" else 202]
+    assert "safetensors.torch.save_file" in answers["resnet50_market.pth"].json()["hint"]
+    assert "does not fit this backbone" in answers["other.safetensors"].json()["detail"]
+    assert answers["other.safetensors"].json()["errors"][0]["pointer"] == "/init_from/weights"
+
+
+@pytest.mark.usefixtures("lobby")
+def test_a_dry_run_says_when_imagenet_weights_cannot_be_fetched(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody answers there
+    body = MOBILE | {"init_from": "imagenet"}
+    refused = client.post("/jobs?dry_run=true", json=body)
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/weights-unusable")
+    assert "could not be fetched" in refused.json()["detail"]
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hub" / "checkpoints" / "mobilenet_v2-7ebf99e0.pth").touch()
+    assert client.post("/jobs?dry_run=true", json=body).status_code == 200
 
 
 def test_a_data_set_is_used_once_it_is_ready(client: httpx.Client, database: Database, lobby: Dataset) -> None:
