@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from service.settings import is_loopback
+
 _POLL_SECONDS = 0.5
 OVER = ("succeeded", "failed", "cancelled")
 
@@ -20,7 +22,14 @@ class Client:
     """Requests with a key; answers are decoded, problems raised as `Refused`."""
 
     def __init__(self, address: str, key: str) -> None:
-        self._http = httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=120)
+        # A proxy of the environment cannot reach this machine's own loopback.
+        trust_env = not is_loopback(httpx.URL(address).host)
+        headers = {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=120, trust_env=trust_env)
+
+    def close(self) -> None:
+        """Ends its connections."""
+        self._http.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
         return _decode(self._http.get(path, params=parameters))
