@@ -6,7 +6,7 @@ WEIGHTS ?=
 EXTRAS ?= cpu,export,dev
 RUN_EXTRAS ?= cpu
 
-.PHONY: setup demo test test-slow test-gpu lint clean
+.PHONY: setup demo test test-slow test-faults test-gpu lint clean
 
 INSTALL = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e
 
@@ -29,6 +29,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+# FAULTS_SEED and FAULTS_ROUNDS repeat a run, or a part of it.
+test-faults: setup
+	$(BIN)/python -m pytest -m faults --timeout 21600 -s
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu

@@ -53,6 +53,17 @@ class Service:
         key = (self.home / "admin.key").read_text().strip()
         self.http = open_client(self.address, {"X-API-Key": key})
 
+    def recover(self, *words: str) -> None:
+        """Returns once the service can take work again, after the part whose command line has the words was killed.
+
+        Where `reid up` ended with it, it is started anew; where it puts another in its place, that is waited for.
+        """
+        assert self._process is not None
+        up = self._process
+        wait_until(lambda: up.poll() is not None or bool(self.processes(*words) and self._answers_ready()))
+        if up.poll() is not None:
+            self.start()
+
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -125,6 +136,9 @@ class Service:
         """True when it can take work; an AssertionError once it has ended."""
         assert self._process is not None
         assert self._process.poll() is None, f"reid up ended: {self.output()}"
+        return self._answers_ready()
+
+    def _answers_ready(self) -> bool:
         try:
             return httpx.get(f"{self.address}/healthz/ready").status_code == 200
         except httpx.TransportError:
