@@ -10,7 +10,7 @@ import httpx
 
 from service.settings import is_loopback
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.2
 OVER = ("succeeded", "failed", "cancelled")
 
 

@@ -77,9 +77,13 @@ def _main_job(client: Client, data: Path, weights: Path | None, out: Path) -> No
     start = {"init_from": {"weights": weights.name} if weights else None}
     settings = SETTINGS | ({"backbone": _backbone_of(weights)} if weights else {})
     untrained = {**settings, "schedule": {**settings["schedule"], "epochs": 0}}
-    before = _train_and_evaluate(client, dataset, "untrained", {"settings": untrained, **start})
-    after = _train_and_evaluate(client, dataset, "trained", {"settings": settings, **start})
-    _print_scores(before, after)
+    _follow(
+        client, _train(client, dataset, "untrained", {"settings": untrained, **start}), "saving the untrained network"
+    )
+    training = _train(client, dataset, "trained", {"settings": settings, **start})  # beside the first evaluation
+    before = _evaluate(client, dataset, "untrained")
+    _follow(client, training, "training bnneck")
+    _print_scores(before, _evaluate(client, dataset, "trained"))
     gallery = client.post(
         "/galleries", {"name": "demo", "model": "trained", "dataset": {"id": dataset["id"], "split": "gallery"}}
     )
@@ -108,10 +112,13 @@ def _register(client: Client, data: Path) -> Any:
     return dataset
 
 
-def _train_and_evaluate(client: Client, dataset: Any, name: str, changes: dict[str, Any]) -> Any:
+def _train(client: Client, dataset: Any, name: str, changes: dict[str, Any]) -> str:
+    """The id of the job."""
     body = {"kind": "train", "method": "bnneck", "dataset": dataset["id"], "model_name": name, **changes}
-    job = client.post("/jobs", body)
-    _follow(client, job["id"], f"training bnneck ({name})" if name == "trained" else "saving the untrained network")
+    return str(client.post("/jobs", body)["id"])
+
+
+def _evaluate(client: Client, dataset: Any, name: str) -> Any:
     job = client.post("/jobs", {"kind": "evaluate", "model": name, "dataset": dataset["id"]})
     return _follow(client, job["id"], f"evaluating the {name} network")["result"]
 
