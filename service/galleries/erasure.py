@@ -145,7 +145,7 @@ def erase(
         record(session, receipt)
     remove_erased(database, settings, gallery_id)
     with database.read() as session:
-        pending = count_pending(session, [image.id for image in images])
+        pending = count_pending(session, gallery_id, {image.id for image in images})
         return replace(receipt, remaining=tuple(_remaining(session, settings, gallery, pending)))
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, select
+from sqlalchemy import ColumnElement, bindparam, delete, exists, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -63,9 +63,10 @@ def finish_erasures(database: Database, settings: Settings) -> None:
         remove_erased(database, settings, gallery_id, wait=False)
 
 
-def count_pending(session: Session, image_ids: Sequence[str]) -> int:
-    """How many of these pictures have bytes that are still to be removed."""
-    return sum(session.get(PendingErasure, image_id) is not None for image_id in image_ids)
+def count_pending(session: Session, gallery_id: str, image_ids: Set[str]) -> int:
+    """How many of these pictures of the gallery have bytes that are still to be removed."""
+    pending = select(PendingErasure.id).where(PendingErasure.gallery_id == gallery_id)
+    return len(image_ids.intersection(session.scalars(pending)))
 
 
 def sweep_files(database: Database, settings: Settings, gallery_id: str) -> None:
@@ -97,8 +98,8 @@ def _remove(database: Database, settings: Settings, gallery_id: str, wait: bool)
     sweep_files(database, settings, gallery_id)
     database.scrub()
     with database.write() as session:
-        for one in pending:
-            session.execute(delete(PendingErasure).where(PendingErasure.id == one.id))
+        done = delete(PendingErasure.__table__).where(PendingErasure.__table__.c.id == bindparam("picture"))
+        session.connection().execute(done, [{"picture": one.id} for one in pending])
 
 
 def _delete_pictures(settings: Settings, gallery_id: str, names: Sequence[str]) -> None:

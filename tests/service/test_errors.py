@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import pkgutil
@@ -17,6 +18,7 @@ from sqlalchemy import select
 import reid_core
 from reid_core.errors import CoreError, Fault, PictureError, SettingsError
 from service.api.dependencies import DatabaseDep, refuse_unknown_query
+from service.api.error_handlers import problem_from
 from service.bodies import Body, Name
 from service.db.tables import Job
 from service.errors import KINDS, Problem, problem_from_core
@@ -242,3 +244,11 @@ def _problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
 
 def _descendants(kind: type[CoreError]) -> list[type[CoreError]]:
     return [kind, *(found for child in kind.__subclasses__() for found in _descendants(child))]
+
+
+@pytest.mark.parametrize(
+    ("number", "slug"), [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.EIO, "internal")]
+)
+def test_a_full_disk_is_named_and_other_faults_of_disks_are_not_told(number: int, slug: str) -> None:
+    problem = problem_from(OSError(number, "at /secret/path"))
+    assert (problem.slug, "/secret" in problem.detail) == (slug, False)

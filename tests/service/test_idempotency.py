@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 
 from service.api.fingerprint import BodyFingerprint
 from service.clock import utc_now
-from service.db.answers import STALE_AFTER
+from service.db.answers import STALE_AFTER, forget_old
 from service.db.session import Database
 from service.db.tables import RememberedAnswer
 from service.errors import Problem
@@ -240,3 +240,15 @@ def _change(database: Database, **values: Any) -> None:
 def _count(database: Database) -> int | None:
     with database.read() as session:
         return session.scalar(select(func.count()).select_from(RememberedAnswer))
+
+
+def test_answers_past_their_time_are_deleted_without_another_request(each_database: Database) -> None:
+    def answer(key: str, hours: int) -> RememberedAnswer:
+        then = utc_now() - timedelta(hours=hours)
+        return RememberedAnswer(key=key, api_key_id="", method="POST", path="/", body_hash="", created_at=then)
+
+    with each_database.write() as session:
+        session.add_all([answer("old", 25), answer("young", 23)])
+    forget_old(each_database, keep=timedelta(days=1))
+    with each_database.read() as session:
+        assert session.scalars(select(RememberedAnswer.key)).all() == ["young"]

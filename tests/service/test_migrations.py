@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.command import upgrade as upgrade_to
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
+from service.db import migrations
 from service.db.schema import current_version, latest_version, upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Base
@@ -46,6 +50,24 @@ def test_upgrading_again_changes_nothing(each_database: Database) -> None:
     upgrade(url)
     with each_database.engine.connect() as connection:
         assert _tables(connection) == {*Base.metadata.tables, "alembic_version"}
+
+
+@pytest.mark.parametrize("fixture", ["settings", "postgresql_url"])
+def test_a_database_of_the_first_version_keeps_what_it_holds(fixture: str, request: pytest.FixtureRequest) -> None:
+    value = request.getfixturevalue(fixture)
+    url = value.database_url if isinstance(value, Settings) else value
+    database = open_database(url)
+    with database.engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        upgrade_to(config, "0001")
+        connection.execute(text("INSERT INTO workers (name, queues, heartbeat_at) VALUES ('w', '[]', '2026-01-01')"))
+    upgrade(url)
+    with database.engine.connect() as connection:
+        assert current_version(connection) == latest_version()
+        assert connection.execute(text("SELECT name FROM workers")).scalars().all() == ["w"]
+    database.close()
 
 
 @pytest.mark.parametrize("fixture", ["settings", "postgresql_url"])
