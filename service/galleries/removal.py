@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, exists, select
+from sqlalchemy import ColumnElement, delete, exists, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from reid_core.errors import CoreError, IndexCorrupt
+from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage, JsonObject, PendingErasure
 from service.errors import Problem
@@ -38,6 +39,8 @@ from service.vectors import (
 )
 
 logger = logging.getLogger(__name__)
+
+_ROWS_PER_STATEMENT = 5000
 
 
 def remove_erased(database: Database, settings: Settings, gallery_id: str, *, wait: bool = True) -> None:
@@ -63,7 +66,7 @@ def finish_erasures(database: Database, settings: Settings) -> None:
         remove_erased(database, settings, gallery_id, wait=False)
 
 
-def count_pending(session: Session, gallery_id: str, image_ids: Set[str]) -> int:
+def count_pending(session: Session, gallery_id: str, image_ids: set[str]) -> int:
     """How many of these pictures of the gallery have bytes that are still to be removed."""
     pending = select(PendingErasure.id).where(PendingErasure.gallery_id == gallery_id)
     return len(image_ids.intersection(session.scalars(pending)))
@@ -98,8 +101,9 @@ def _remove(database: Database, settings: Settings, gallery_id: str, wait: bool)
     sweep_files(database, settings, gallery_id)
     database.scrub()
     with database.write() as session:
-        done = delete(PendingErasure.__table__).where(PendingErasure.__table__.c.id == bindparam("picture"))
-        session.connection().execute(done, [{"picture": one.id} for one in pending])
+        for start in range(0, len(pending), _ROWS_PER_STATEMENT):
+            done = [one.id for one in pending[start : start + _ROWS_PER_STATEMENT]]
+            session.execute(delete(PendingErasure).where(PendingErasure.id.in_(done)))
 
 
 def _delete_pictures(settings: Settings, gallery_id: str, names: Sequence[str]) -> None:
@@ -151,7 +155,7 @@ def _clear_index(database: Database, settings: Settings, gallery_id: str, wait: 
     writing it and `wait` is false.
     """
     with database.read() as session:
-        gallery = session.get_one(Gallery, gallery_id)
+        gallery = find(session, Gallery, gallery_id)
         before, positions = gallery.index, _indexed(session, gallery)
     if before is None or not positions:
         return True
