@@ -39,6 +39,7 @@ from service.db.schema import upgrade
 from service.db.session import open_database
 from service.jobs.dispatch import dispatch
 from service.logs import configure_logging
+from service.pictures import Decoder
 from service.queue.tasks import make_celery, ping
 from service.search.engine import Engine
 from service.settings import Settings, get_settings
@@ -77,7 +78,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         generate_unique_id_function=operation_id,
         redirect_slashes=False,  # a redirect would lose the body and, in some clients, the key
-        form_limits={"max_files": settings.max_images_per_request, "max_part_size": settings.max_json_bytes},
     )
     app.state.settings = settings
     for middleware in reversed(MIDDLEWARE):  # the one added last is the outermost
@@ -104,7 +104,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(upgrade, settings.database_url)
     app.state.database = database = open_database(settings.database_url)
     app.state.metrics = Metrics(database)
-    app.state.engine = engine = Engine(database, settings)
+    app.state.decoder = Decoder(settings)
+    app.state.engine = engine = Engine(database, settings, app.state.decoder)
     _connect_broker(app, settings)
     try:
         await run_in_threadpool(keys.ensure_admin_key, database, settings)

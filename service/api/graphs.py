@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from service.api.dependencies import DatabaseDep, SettingsDep, require
 from service.auth import Caller
@@ -31,6 +31,7 @@ def read_graph(
 @router.get("/{job_id}/graph.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
 def read_graph_picture(
     job_id: str,
+    request: Request,
     database: DatabaseDep,
     settings: SettingsDep,
     _caller: Reader,
@@ -38,7 +39,8 @@ def read_graph_picture(
     rows: Annotated[int, Query(ge=1, le=50, description="How many classes are shown.")] = 8,
 ) -> Response:
     """The same as a picture: in each row a class and beside it its nearest ones with their distances."""
-    return Response(draw_graph(_folder(database, settings, job_id), epoch, rows=rows), media_type="image/png")
+    folder, decoder = _folder(database, settings, job_id), request.app.state.decoder
+    return Response(draw_graph(folder, epoch, decoder, rows=rows), media_type="image/png")
 
 
 def _folder(database: Database, settings: Settings, job_id: str) -> Path:

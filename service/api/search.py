@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.datastructures import QueryParams
 
 from reid_core.errors import Fault
-from service.api.contents import check, is_json, open_form, read_json
+from service.api.contents import check, is_json, read_json
 from service.api.dependencies import SettingsDep, require
+from service.api.forms import Form, open_form, too_many_files
 from service.api.links import prefix_of
 from service.auth import Caller
 from service.errors import Problem
@@ -66,9 +68,8 @@ async def search_by_uploaded_pictures(
         query = check(EmbeddingQuery, _joined(request.query_params, await read_json(request)))
         answer = await run_in_threadpool(engine.search, query, key_id=caller.key_id)
         return answer.as_json(prefix_of(request))
-    limit = settings.max_query_images
-    async with open_form(request, max_files=limit, setting="REID_MAX_QUERY_IMAGES") as form:
-        fields = {name: _values(form, name) for name in form if name != "image"}
+    async with open_form(request, partial(_admit_picture, settings)) as form:
+        fields = {name: _only(name, form.values(name)) for name in form.names if name != "image"}
         picture_query = check(PictureQuery, _joined(request.query_params, fields))
         pictures = await run_in_threadpool(_read_pictures, form, settings)
     answer = await run_in_threadpool(engine.search, picture_query, pictures, key_id=caller.key_id)
@@ -97,21 +98,29 @@ def _joined(address: QueryParams, body: Any) -> Any:
     twice = sorted(body.keys() & address.keys())
     if twice:
         message = f"{twice[0]!r} stands in the address and in the body"
-        raise Problem("invalid-request", message, errors=[Fault(f"/{twice[0]}", "given-twice", message)])
-    return {name: _values(address, name) for name in address} | body
+        raise _wrong(twice[0], "given-twice", message)
+    return {name: _only(name, address.getlist(name)) for name in address} | body
 
 
-def _values(source: FormData | QueryParams, name: str) -> Any:
+def _only(name: str, values: list[str]) -> Any:
     """All values of a field that is a list, else the only one; two of them stay a list, which no other field takes."""
-    values = source.getlist(name)
     return values if name in _LISTS or len(values) > 1 else values[0]
 
 
-def _read_pictures(form: FormData, settings: Settings) -> list[bytes]:
+def _admit_picture(settings: Settings, name: str, number: int) -> None:
+    if name != "image":
+        raise _wrong(name, "unexpected", f"{name!r} is a file; pictures are sent as files called `image`")
+    if number > settings.max_query_images:
+        raise too_many_files("REID_MAX_QUERY_IMAGES", settings.max_query_images)
+
+
+def _read_pictures(form: Form, settings: Settings) -> list[bytes]:
     """The files called `image`, read one byte beyond what is allowed at most."""
-    parts = form.getlist("image")
-    files = [part.file for part in parts if isinstance(part, UploadFile)]
-    if not files or len(files) != len(parts):
-        message = "there is no picture; send each as a file called `image`"
-        raise Problem("invalid-request", message, errors=[Fault("/image", "missing", message)])
-    return [file.read(settings.max_picture_bytes + 1) for file in files]
+    files = form.open_files("image")
+    if not files or form.values("image"):
+        raise _wrong("image", "missing", "there is no picture; send each as a file called `image`")
+    return [file.read(settings.max_picture_bytes + 1) for _, file in files]
+
+
+def _wrong(field: str, code: str, message: str) -> Problem:
+    return Problem("invalid-request", message, errors=[Fault(f"/{field}", code, message)])

@@ -18,7 +18,7 @@ from service.galleries.bodies import PictureDetails
 from service.galleries.encoding import BATCH_SIZE, EncoderFor, GalleryEncoder, Prepared, gallery_encoder
 from service.galleries.features import Features, feature_bytes, join_features
 from service.galleries.images import append
-from service.pictures import decode_upload, pictures_folder
+from service.pictures import Decoder, picture_suffix, pictures_folder
 from service.settings import Settings
 from service.storage import delete_file, ensure_free_space, write_file
 
@@ -53,7 +53,12 @@ class _Accepted:
 
 
 def add_uploads(
-    database: Database, settings: Settings, gallery_key: str, uploads: Sequence[Upload], encoder_for: EncoderFor
+    database: Database,
+    settings: Settings,
+    gallery_key: str,
+    uploads: Sequence[Upload],
+    encoder_for: EncoderFor,
+    decoder: Decoder,
 ) -> Addition:
     """Adds every file that is a picture; they are found by the next search.
 
@@ -70,7 +75,7 @@ def add_uploads(
     images: list[GalleryImage] = []
     features: list[Features] = []
     try:
-        for batch in _accepted_batches(uploads, settings, encoder, rejected):
+        for batch in _accepted_batches(uploads, settings, encoder, decoder, rejected):
             images += [accepted.image for accepted in batch]
             if gallery.keep_images:
                 _store_pictures(folder, batch)
@@ -85,14 +90,18 @@ def add_uploads(
 
 
 def _accepted_batches(
-    uploads: Sequence[Upload], settings: Settings, encoder: GalleryEncoder, rejected: list[tuple[str, Problem]]
+    uploads: Sequence[Upload],
+    settings: Settings,
+    encoder: GalleryEncoder,
+    decoder: Decoder,
+    rejected: list[tuple[str, Problem]],
 ) -> Iterator[list[_Accepted]]:
     """Batches of the files that are pictures; the others are noted in `rejected`."""
     batch: list[_Accepted] = []
     for image_id, upload in zip(new_ids("img", len(uploads)), uploads, strict=True):
         name = _readable(upload.filename)
         try:
-            batch.append(_accept(image_id, name, upload, settings, encoder))
+            batch.append(_accept(image_id, name, upload, settings, encoder, decoder))
         except Problem as problem:
             rejected.append((name, problem))
         except CoreError as error:
@@ -104,18 +113,21 @@ def _accepted_batches(
         yield batch
 
 
-def _accept(image_id: str, name: str, upload: Upload, settings: Settings, encoder: GalleryEncoder) -> _Accepted:
+def _accept(
+    image_id: str, name: str, upload: Upload, settings: Settings, encoder: GalleryEncoder, decoder: Decoder
+) -> _Accepted:
     content = upload.file.read(settings.max_picture_bytes + 1)
-    picture, suffix = decode_upload(content, name, settings)
+    with decoder.opened(content, name) as picture:
+        width, height, prepared = picture.width, picture.height, encoder.prepare(picture)
     image = GalleryImage(
         id=image_id,
         filename=name,
         sha256=hashlib.sha256(content).hexdigest(),
-        width=picture.width,
-        height=picture.height,
+        width=width,
+        height=height,
         **dict(upload.details),
     )
-    return _Accepted(image, content, suffix, encoder.prepare(picture))
+    return _Accepted(image, content, picture_suffix(content), prepared)
 
 
 def _store_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:
@@ -147,5 +159,6 @@ def _nothing_accepted(uploads: Sequence[Upload], rejected: Sequence[tuple[str, P
         first.slug,
         f"none of the {len(uploads)} files was accepted; the first: {first.detail}",
         hint=first.hint,
+        headers=first.headers,
         errors=[Fault(f"/files/{place}", problem.slug, problem.detail) for place, (_, problem) in enumerate(rejected)],
     )
