@@ -35,6 +35,7 @@ KINDS: dict[str, ProblemKind] = {
     ),
     "not-found": ProblemKind(404, "Not found", "There is nothing under this address or name, or it is not yours."),
     "method-not-allowed": ProblemKind(405, "Method not allowed", "The address exists; `Allow` names what it takes."),
+    "too-slow": ProblemKind(408, "The request came too slowly", "Send it again over a better connection."),
     "wrong-state": ProblemKind(409, "Not in this state", "The thing exists, but its state does not allow this now."),
     "name-taken": ProblemKind(409, "The name is taken", "Names are unique; choose another or delete the other one."),
     "in-use": ProblemKind(409, "Still in use", "Something else needs it; the detail names what."),

@@ -27,6 +27,7 @@ from service.api import (
 )
 from service.api import keys as keys_routes
 from service.api import version as version_routes
+from service.api.admission import Admission
 from service.api.authentication import Authentication
 from service.api.body_limit import BodyLimit
 from service.api.dependencies import refuse_unknown_query
@@ -34,7 +35,10 @@ from service.api.error_handlers import install_error_handlers
 from service.api.idempotency import Idempotency
 from service.api.metrics import Metrics
 from service.api.openapi import PROBLEM_RESPONSES, complete_openapi, operation_id
+from service.api.permission import Permission
+from service.api.rates import Rates
 from service.api.request_context import RequestContext
+from service.budget import Budget
 from service.db.schema import upgrade
 from service.db.session import open_database
 from service.jobs.dispatch import dispatch
@@ -62,7 +66,7 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 """Served at the root and once more under /v1; the schema shows them once."""
 
-MIDDLEWARE = (RequestContext, Authentication, BodyLimit, Idempotency)
+MIDDLEWARE = (RequestContext, Authentication, Permission, BodyLimit, Idempotency)
 """From the outside in: each relies on those before it."""
 
 
@@ -104,6 +108,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(upgrade, settings.database_url)
     app.state.database = database = open_database(settings.database_url)
     app.state.metrics = Metrics(database)
+    _admit_crowds(app, settings)
     app.state.decoder = Decoder(settings)
     app.state.engine = engine = Engine(database, settings, app.state.decoder)
     _connect_broker(app, settings)
@@ -113,6 +118,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await run_in_threadpool(engine.close)
         database.close()
+
+
+def _admit_crowds(app: FastAPI, settings: Settings) -> None:
+    """What all requests of the process share, so that a crowd of them is refused and not served badly."""
+    waiting, seconds = settings.max_waiting, settings.max_wait_seconds
+    app.state.rates = Rates(settings)
+    app.state.body_memory = Budget(settings.body_memory_bytes)
+    app.state.searches = Admission("searches", settings.searches_at_once, waiting=waiting, seconds=seconds)
+    app.state.uploads = Admission("uploads", settings.uploads_at_once, waiting=waiting, seconds=seconds)
 
 
 def _connect_broker(app: FastAPI, settings: Settings) -> None:

@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     auth: Literal["on", "off"] = Field(
         default="on", description="API keys are demanded; `off` is accepted only while `host` is a loopback address."
     )
+    rate_wrong_keys: int = Field(
+        default=10, ge=0, description="Wrong keys a minute from one address, and like one key; then 429. 0: no limit."
+    )
+    rate_requests: int = Field(default=0, ge=0, description="Requests a minute by one key; then 429. 0: no limit.")
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -103,6 +107,27 @@ class Settings(BaseSettings):
         default=768 * 1024**2,
         gt=0,
         description="Memory that pictures may take together while they are decoded; others wait for it (503).",
+    )
+    body_memory_bytes: int = Field(
+        default=64 * 1024**2,
+        gt=0,
+        description="Memory that request bodies may take together while they arrive; others are refused (503).",
+    )
+    header_seconds: float = Field(
+        default=10, gt=0, description="Longest time for a request's headers; then its connection is closed."
+    )
+    body_seconds: float = Field(
+        default=20, gt=0, description="Longest time that a body may keep the service waiting; then 408."
+    )
+    body_bytes_per_second: int = Field(
+        default=1024, gt=0, description="A body that comes at this pace may take longer than that."
+    )
+    searches_at_once: int = Field(
+        default=16, gt=0, description="Searches answered at a time; those of the same moment share a batch."
+    )
+    uploads_at_once: int = Field(default=4, gt=0, description="Requests that add pictures, answered at a time.")
+    max_waiting: int = Field(
+        default=16, ge=0, description="Searches that wait for their turn, and uploads; more are refused (503)."
     )
     max_wait_seconds: float = Field(
         default=4, ge=0, description="Longest wait for a turn, and for memory to decode a picture in; then 503."
@@ -135,6 +160,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"REID_AUTH=off is accepted only while bound to loopback, but the host is {self.host!r}; "
                 "leave REID_AUTH on, or bind to 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_one_body(self) -> Settings:
+        needed = self.max_json_bytes + 1024**2
+        if self.body_memory_bytes < needed:
+            raise ValueError(
+                f"REID_BODY_MEMORY_BYTES is {self.body_memory_bytes:,}, but one body of REID_MAX_JSON_BYTES = "
+                f"{self.max_json_bytes:,} takes {needed:,}; raise the one or lower the other"
             )
         return self
 

@@ -27,6 +27,7 @@ _SLUG_OF_STATUS = {
     403: "missing-scope",
     404: "not-found",
     405: "method-not-allowed",
+    408: "too-slow",
     413: "too-large",
     415: "unsupported-media",
     429: "too-many-requests",

@@ -121,12 +121,14 @@ async def add_images(
     if is_json(request):
         split = check(SplitBody, await read_json(request))
         return await run_in_threadpool(_add_split, database, gallery_id, split, request)
+    state = request.app.state
+    state.uploads.refuse_if_full()
     async with open_form(request, partial(_admit_picture, settings)) as form:
         uploads = await run_in_threadpool(_read_uploads, form, settings)
-        state = request.app.state
-        addition = await run_in_threadpool(
-            add_uploads, database, settings, gallery_id, uploads, state.engine.encoder, state.decoder
-        )
+        async with state.uploads.turn():
+            addition = await run_in_threadpool(
+                add_uploads, database, settings, gallery_id, uploads, state.engine.encoder, state.decoder
+            )
     return _added(addition, prefix_of(request))
 
 

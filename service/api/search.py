@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from service.auth import Caller
 from service.errors import Problem
 from service.search.engine import Engine
 from service.search.queries import EmbeddingQuery, PictureParameters, PictureQuery, StoredQuery
+from service.search.queries import Query as AnyQuery
 from service.settings import Settings
 
 router = APIRouter(prefix="/search", tags=["search"])
@@ -46,12 +48,11 @@ _BODY = {
 
 
 @router.get("")
-def search_by_stored_picture(
+async def search_by_stored_picture(
     query: Annotated[StoredQuery, Query()], request: Request, caller: Searcher
 ) -> dict[str, Any]:
     """Pictures like the one called `image_id`, of a gallery or a data set; best first."""
-    engine: Engine = request.app.state.engine
-    return engine.search(query, key_id=caller.key_id).as_json(prefix_of(request))
+    return await _search(request, caller, query)
 
 
 @router.post("", openapi_extra={"requestBody": _BODY})
@@ -63,17 +64,15 @@ async def search_by_uploaded_pictures(
     What GET takes stands in the form, in the JSON or in the address. Several pictures are fused to their mean, or
     with `fusion=max` the best score counts.
     """
-    engine: Engine = request.app.state.engine
+    request.app.state.searches.refuse_if_full()
     if is_json(request):
         query = check(EmbeddingQuery, _joined(request.query_params, await read_json(request)))
-        answer = await run_in_threadpool(engine.search, query, key_id=caller.key_id)
-        return answer.as_json(prefix_of(request))
+        return await _search(request, caller, query)
     async with open_form(request, partial(_admit_picture, settings)) as form:
         fields = {name: _only(name, form.values(name)) for name in form.names if name != "image"}
         picture_query = check(PictureQuery, _joined(request.query_params, fields))
         pictures = await run_in_threadpool(_read_pictures, form, settings)
-    answer = await run_in_threadpool(engine.search, picture_query, pictures, key_id=caller.key_id)
-    return answer.as_json(prefix_of(request))
+    return await _search(request, caller, picture_query, pictures)
 
 
 @router.get(
@@ -81,14 +80,22 @@ async def search_by_uploaded_pictures(
     response_class=Response,
     responses={200: {"content": {"image/png": {}}}},
 )
-def draw_explanation(search_id: str, rank: int, request: Request, caller: Searcher) -> Response:
+async def draw_explanation(search_id: str, rank: int, request: Request, caller: Searcher) -> Response:
     """The query and the result at `rank` side by side, lines between the places that correspond.
 
     Of a search with `explain=true`, for REID_EXPLANATION_MINUTES, for who searched.
     """
     engine: Engine = request.app.state.engine
-    drawn = engine.explanation(search_id, rank, caller)
+    async with request.app.state.searches.turn():
+        drawn = await run_in_threadpool(engine.explanation, search_id, rank, caller)
     return Response(drawn, media_type="image/png", headers={"Cache-Control": "private, no-store"})
+
+
+async def _search(request: Request, caller: Caller, query: AnyQuery, pictures: Sequence[bytes] = ()) -> dict[str, Any]:
+    engine: Engine = request.app.state.engine
+    async with request.app.state.searches.turn():
+        answer = await run_in_threadpool(engine.search, query, pictures, key_id=caller.key_id)
+    return answer.as_json(prefix_of(request))
 
 
 def _joined(address: QueryParams, body: Any) -> Any:

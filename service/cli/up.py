@@ -18,6 +18,7 @@ from service.db.session import open_database
 from service.keys import ensure_admin_key
 from service.queue.broker import EmbeddedBroker, start_embedded_broker
 from service.queue.tasks import SHORT_QUEUE, TRAINING_QUEUE
+from service.server import server_config
 from service.settings import Settings
 
 _STOP_SECONDS = 30.0
@@ -52,15 +53,10 @@ def run(host: str | None, port: int | None) -> int:
 def run_api() -> None:
     """The API in this process, on REID_HOST and REID_PORT."""
     settings = read_settings()
-    uvicorn.run(
-        "service.main:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        access_log=False,
-        timeout_graceful_shutdown=5,
-    )
+    server = uvicorn.Server(server_config("service.main:create_app", settings, log_level=settings.log_level))
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
 
 
 def run_migrate() -> None:

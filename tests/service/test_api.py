@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import FastAPI, File, UploadFile
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from reid_core.methods import METHODS
@@ -25,14 +24,8 @@ from tests.service.serving import open_client, serve
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
-    """The API with small limits and a route that takes files."""
-    app = create_app(settings.model_copy(update={"max_json_bytes": 1000, "max_upload_bytes": 20_000}))
-
-    @app.post("/upload")
-    def upload(file: Annotated[UploadFile, File()]) -> int:
-        return len(file.file.read())
-
-    return app
+    """The API with small limits."""
+    return create_app(settings.model_copy(update={"max_json_bytes": 1000, "max_upload_bytes": 20_000}))
 
 
 @pytest.fixture
@@ -162,8 +155,9 @@ def test_a_body_beyond_its_limit_is_413_and_names_the_setting(client: httpx.Clie
 @pytest.mark.parametrize("announced", [True, False])
 def test_files_have_a_limit_of_their_own(client: httpx.Client, announced: bool, idempotent: bool) -> None:
     client.headers.update({"Idempotency-Key": os.urandom(4).hex()} if idempotent else {})
-    assert _post(client, "/upload", _form(10_000), FORM, announced).json() == 10_000
-    answer = _post(client, "/upload", _form(30_000), FORM, announced)
+    whole = _post(client, "/datasets", _form(10_000), FORM, announced)
+    assert (whole.status_code, whole.json()["type"]) == (415, "/problems/unsupported-media")
+    answer = _post(client, "/datasets", _form(30_000), FORM, announced)
     assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too-large")
     assert "REID_MAX_UPLOAD_BYTES" in answer.json()["detail"]
 
@@ -171,7 +165,7 @@ def test_files_have_a_limit_of_their_own(client: httpx.Client, announced: bool, 
 @pytest.mark.parametrize("announced", [True, False])
 def test_who_has_no_key_sends_no_files(client: httpx.Client, announced: bool) -> None:
     client.headers["Authorization"] = "Bearer reid_wrong"
-    assert _post(client, "/upload", _form(10_000), FORM, announced).status_code == 401
+    assert _post(client, "/datasets", _form(10_000), FORM, announced).status_code == 401
 
 
 def test_readiness_names_each_part(client: httpx.Client, app: FastAPI, settings: Settings) -> None:
@@ -250,8 +244,9 @@ FORM = "multipart/form-data; boundary=b"
 
 
 def _form(size: int) -> bytes:
-    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
-    return head + b"x" * size + b"\r\n--b--\r\n"
+    head = b'--b\r\nContent-Disposition: form-data; name="archive"; filename="f"\r\n\r\n'
+    name = b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\na\r\n'
+    return name + head + b"x" * size + b"\r\n--b--\r\n"
 
 
 def _post(client: httpx.Client, path: str, body: bytes, content_type: str, announced: bool) -> httpx.Response:
