@@ -43,6 +43,7 @@ from service.db.schema import upgrade
 from service.db.session import open_database
 from service.jobs.dispatch import dispatch
 from service.logs import configure_logging
+from service.memory import give_back_large_blocks
 from service.pictures import Decoder
 from service.queue.tasks import make_celery, ping
 from service.search.engine import Engine
@@ -71,10 +72,11 @@ MIDDLEWARE = (RequestContext, Authentication, Permission, BodyLimit, Idempotency
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The app; without `settings` it reads them from the environment and sets up logging, as a process of its own."""
+    """The app; without `settings`, as a process of its own, it reads them and sets up logging and memory."""
     if settings is None:
         settings = get_settings()
         configure_logging(settings.log_level)
+        give_back_large_blocks()
     app = FastAPI(
         title="Re-ID Search",
         summary="Train published person re-identification methods, search by picture, see why it matched.",

@@ -123,14 +123,14 @@ class Settings(BaseSettings):
         default=1024, gt=0, description="A body that comes at this pace may take longer than that."
     )
     searches_at_once: int = Field(
-        default=16, gt=0, description="Searches answered at a time; those of the same moment share a batch."
+        default=8, gt=0, description="Searches answered at a time; those of the same moment share a batch."
     )
-    uploads_at_once: int = Field(default=4, gt=0, description="Requests that add pictures, answered at a time.")
+    uploads_at_once: int = Field(default=2, gt=0, description="Requests that add pictures, answered at a time.")
     max_waiting: int = Field(
-        default=16, ge=0, description="Searches that wait for their turn, and uploads; more are refused (503)."
+        default=24, ge=0, description="Searches that wait for their turn, and uploads; more are refused (503)."
     )
     max_wait_seconds: float = Field(
-        default=4, ge=0, description="Longest wait for a turn, and for memory to decode a picture in; then 503."
+        default=2, ge=0, description="Longest wait for a turn, and for memory to decode a picture in; then 503."
     )
     max_upload_bytes: int = Field(default=8 * GIB, gt=0, description="Largest request that carries files.")
     max_json_bytes: int = Field(default=4 * 1024**2, gt=0, description="Largest request body without files.")
