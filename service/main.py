@@ -9,11 +9,13 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.cors import CORSMiddleware
 
 from service import keys
 from service.api import (
     audit,
     datasets,
+    entrance,
     evaluations,
     galleries,
     graphs,
@@ -63,6 +65,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     problems.router,
     health.router,
     version_routes.router,
+    entrance.router,
     metrics.router,
 )
 """Served at the root and once more under /v1; the schema shows them once."""
@@ -83,6 +86,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("reid-search"),
         lifespan=_lifespan,
         generate_unique_id_function=operation_id,
+        docs_url=None,  # FastAPI's would load its scripts from elsewhere
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the body and, in some clients, the key
     )
     app.state.settings = settings
@@ -97,9 +102,30 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 dependencies=[Depends(refuse_unknown_query)],
                 responses=PROBLEM_RESPONSES,
             )
+    app.include_router(entrance.page)
+    if settings.cors_origins:
+        _open_to_pages(app, settings)
     install_error_handlers(app)
     complete_openapi(app)
     return app
+
+
+def _open_to_pages(app: FastAPI, settings: Settings) -> None:
+    """Lets pages of those origins call us; they send a key as others do, browsers add none by themselves."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_headers=[
+            "Authorization",
+            "X-API-Key",
+            "Content-Type",
+            "Idempotency-Key",
+            "Last-Event-ID",
+            "X-Request-ID",
+        ],
+        expose_headers=["Location", "Retry-After", "X-Request-ID", "Idempotent-Replayed", "ETag", "Content-Range"],
+    )
 
 
 @asynccontextmanager

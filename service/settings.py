@@ -28,6 +28,10 @@ def _split_paths(value: Any) -> Any:
     return [part for part in value.split(":") if part] if isinstance(value, str) else value
 
 
+def _split_words(value: Any) -> Any:
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
 def _refuse_sample_password(url: str | None) -> str | None:
     if url and (urlsplit(url).password or "").lower() in SAMPLE_PASSWORDS:
         raise ValueError("the password in this URL is a sample; choose your own, e.g. with `openssl rand -hex 24`")
@@ -36,6 +40,7 @@ def _refuse_sample_password(url: str | None) -> str | None:
 
 Folder = Annotated[Path, AfterValidator(_absolute)]
 Folders = Annotated[tuple[Folder, ...], NoDecode, BeforeValidator(_split_paths)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
 SecretUrl = Annotated[str, AfterValidator(_refuse_sample_password)]
 
 
@@ -79,6 +84,14 @@ class Settings(BaseSettings):
     rate_requests: int = Field(default=0, ge=0, description="Requests a minute by one key; then 429. 0: no limit.")
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on.")
+    root_path: str | None = Field(
+        default=None,
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        description="What a proxy puts before our addresses, e.g. `/reid`; links and `/docs` begin with it.",
+    )
+    cors_origins: Words = Field(
+        default=(), description="Origins, separated by `,`, whose pages may call the API, e.g. `https://lab.example`."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe message logged."
     )

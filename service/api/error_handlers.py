@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from reid_core.errors import CoreError, Fault
+from service.auth import Caller
 from service.errors import KINDS, Problem, problem_from_core
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,13 @@ def answer(error: Exception, scope: Scope) -> ProblemResponse:
     problem = problem_from(error)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Problem):
         log.error("request failed: %s", problem.detail, exc_info=error)
-    request_id = scope.get("state", {}).get("request_id")
-    content = problem.as_json(instance=scope["path"], request_id=request_id)
+    state = scope.get("state", {})
+    caller: Caller | None = state.get("caller")
+    content = problem.as_json(
+        instance=scope["path"],
+        request_id=state.get("request_id"),
+        may_read=caller is not None and caller.may("read"),
+    )
     return ProblemResponse(content, status_code=problem.status, headers=problem.headers)
 
 
@@ -95,7 +101,8 @@ def _from_http(error: HTTPException) -> Problem:
         return error.detail
     slug = _SLUG_OF_STATUS.get(error.status_code, "unprocessable" if error.status_code < 500 else "internal")
     detail = KINDS[slug].title if error.detail == HTTPStatus(error.status_code).phrase else str(error.detail)
-    return Problem(slug, detail, headers=error.headers)
+    hint = "`GET /` says where to go on" if slug == "not-found" else ""
+    return Problem(slug, detail, hint=hint, headers=error.headers)
 
 
 def _from_validation(error: RequestValidationError) -> Problem:

@@ -13,6 +13,6 @@ def prefix_of(request: Request) -> str:
 
 
 def route_path(scope: Scope) -> str:
-    """The address that was asked for, without REID_ROOT_PATH, which some proxies leave in it and others take off."""
-    path, root = scope["path"], scope.get("root_path", "")
-    return str(path.removeprefix(root)) if root and path.startswith(f"{root}/") else str(path)
+    """The address that was asked for, without REID_ROOT_PATH."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))

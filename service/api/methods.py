@@ -10,6 +10,7 @@ from reid_core.data.formats import describe_formats
 from reid_core.methods import METHODS
 from reid_core.methods.method import Method
 from service.api.dependencies import require
+from service.errors import not_found
 
 router = APIRouter(tags=["methods"])
 
@@ -18,6 +19,14 @@ router = APIRouter(tags=["methods"])
 def list_methods() -> dict[str, Any]:
     """Every training method, its paper and its settings with the paper's values as defaults."""
     return {"items": [_as_json(method) for method in METHODS.values()], "next_cursor": None}
+
+
+@router.get("/methods/{name}", dependencies=[require("read")])
+def read_method(name: str) -> dict[str, Any]:
+    """One training method, by its name."""
+    if name not in METHODS:
+        raise not_found("method", name, known=list(METHODS))
+    return _as_json(METHODS[name])
 
 
 @router.get("/dataset-formats", dependencies=[require("read")])

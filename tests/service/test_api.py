@@ -188,6 +188,24 @@ def test_readiness_names_each_part(client: httpx.Client, app: FastAPI, settings:
     assert client.get("/healthz/live").status_code == 200
 
 
+def test_only_readers_and_this_machine_learn_what_is_wrong(client: httpx.Client, app: FastAPI) -> None:
+    with app.state.database.write() as session:
+        keys = {scope: create_key(session, name=scope, scopes=[scope])[1] for scope in ("read", "write")}
+    stranger = {"Authorization": "", "X-Forwarded-For": "203.0.113.7"}
+    for headers, readiness, metrics in (
+        ({"Authorization": ""}, True, 200),
+        (stranger, False, 401),
+        ({"Authorization": "", "Host": "evil.example"}, False, 401),
+        ({"Authorization": "", "Sec-Fetch-Site": "cross-site"}, False, 401),
+        (stranger | {"X-API-Key": keys["write"]}, False, 403),
+        (stranger | {"X-API-Key": keys["read"]}, True, 200),
+    ):
+        ready = client.get("/healthz/ready", headers=headers)
+        assert (ready.status_code, "checks" in ready.json()) == (503, readiness)
+        assert ("broker" in ready.text) is readiness
+        assert client.get("/metrics", headers=headers).status_code == metrics
+
+
 def test_a_full_disk_is_not_ready(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"min_free_bytes": 10**18}))
     with serve(app) as address, open_client(address) as client:

@@ -14,7 +14,7 @@ from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve
 
-PUBLIC = {"/healthz/live", "/healthz/ready", "/version", "/problems", "/problems/{slug}"}
+PUBLIC = {"/healthz/live", "/healthz/ready", "/version", "/problems", "/problems/{slug}", "/"}
 
 Operation = tuple[str, str, dict[str, Any]]
 
