@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from reid_core.errors import CoreError, Fault, SettingsError
@@ -35,6 +36,7 @@ KINDS: dict[str, ProblemKind] = {
     ),
     "not-found": ProblemKind(404, "Not found", "There is nothing under this address or name, or it is not yours."),
     "method-not-allowed": ProblemKind(405, "Method not allowed", "The address exists; `Allow` names what it takes."),
+    "too-slow": ProblemKind(408, "The request came too slowly", "Send it again over a better connection."),
     "wrong-state": ProblemKind(409, "Not in this state", "The thing exists, but its state does not allow this now."),
     "name-taken": ProblemKind(409, "The name is taken", "Names are unique; choose another or delete the other one."),
     "in-use": ProblemKind(409, "Still in use", "Something else needs it; the detail names what."),
@@ -87,7 +89,8 @@ class Problem(Exception):
     """What went wrong, for the person who asked: `detail` says what happened, `hint` the way out.
 
     `slug` is a key of KINDS, which gives status and title. Each of `errors` points at one wrong value: a JSON pointer
-    into the body (`/settings/image/height`), or `/query/<name>`, `/path/<name>`, `/header/<name>`.
+    into the body (`/settings/image/height`), or `/query/<name>`, `/path/<name>`, `/header/<name>`. `near` are names
+    like the one that there is not, told only to those who may read them.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Problem(Exception):
         hint: str = "",
         errors: Sequence[Fault] = (),
         headers: Mapping[str, str] | None = None,
+        near: Sequence[str] = (),
     ) -> None:
         super().__init__(detail)
         self.slug = slug
@@ -106,13 +110,17 @@ class Problem(Exception):
         self.hint = hint
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.near = tuple(near)
 
     @property
     def status(self) -> int:
         return self.kind.status
 
-    def as_json(self, *, instance: str = "", request_id: str | None = None) -> dict[str, Any]:
+    def as_json(self, *, instance: str = "", request_id: str | None = None, may_read: bool = False) -> dict[str, Any]:
         """The problem object, ready for JSON; `instance` is the path that was asked for, or that of the job."""
+        hint = self.hint or self.kind.explanation
+        if self.near and may_read:
+            hint = f"did you mean {' or '.join(map(repr, self.near))}? {hint}"
         return {
             "type": f"/problems/{self.slug}",
             "title": self.kind.title,
@@ -120,7 +128,7 @@ class Problem(Exception):
             "detail": self.detail,
             "instance": instance,
             "request_id": request_id,
-            "hint": self.hint or self.kind.explanation,
+            "hint": hint,
             "errors": [{"pointer": e.pointer, "code": e.code, "message": e.message} for e in self.errors],
         }
 
@@ -132,7 +140,8 @@ def problem_from_core(error: CoreError, *, below: str = "") -> Problem:
     return Problem(error.slug, error.detail, hint=error.hint, errors=errors)
 
 
-def not_found(what: str, key: str, *, known: Sequence[str] = ()) -> Problem:
-    """404 for the `what` ("model") called `key`, with the known names where listing them helps."""
+def not_found(what: str, key: str, *, known: Sequence[str] = (), names: Sequence[str] = ()) -> Problem:
+    """404 for the `what` ("model") called `key`, with the known names where listing them helps, or those like `key`."""
     hint = f"known: {', '.join(known)}" if known else ""
-    return Problem("not-found", f"there is no {what} {key!r}", hint=hint)
+    near = get_close_matches(key, [*known, *names], n=3)
+    return Problem("not-found", f"there is no {what} {key!r}", hint=hint, near=near)

@@ -49,7 +49,7 @@ def find_key(session: Session, key_id: str) -> ApiKey:
     """The key's row by its id or name; raises 404."""
     row = session.get(ApiKey, key_id) or session.scalar(select(ApiKey).where(ApiKey.name == key_id))
     if row is None:
-        raise not_found("API key", key_id)
+        raise not_found("API key", key_id, names=session.scalars(select(ApiKey.name)).all())
     return row
 
 

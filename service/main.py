@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Depends, FastAPI
 from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.cors import CORSMiddleware
 
 from service import keys
 from service.api import (
     audit,
     datasets,
+    entrance,
     evaluations,
     galleries,
     graphs,
@@ -32,6 +34,7 @@ from service.api import (
 )
 from service.api import keys as keys_routes
 from service.api import version as version_routes
+from service.api.admission import Admission
 from service.api.authentication import Authentication
 from service.api.body_limit import BodyLimit
 from service.api.dependencies import refuse_unknown_query
@@ -39,13 +42,18 @@ from service.api.error_handlers import install_error_handlers
 from service.api.idempotency import Idempotency
 from service.api.metrics import Metrics
 from service.api.openapi import PROBLEM_RESPONSES, complete_openapi, operation_id
+from service.api.permission import Permission
+from service.api.rates import Rates
 from service.api.request_context import RequestContext
+from service.budget import Budget
 from service.datasets.catalog import bring_up_to_date
 from service.db.session import Database, open_database
 from service.deletion import remove_pending
 from service.galleries.removal import finish_erasures
 from service.jobs.dispatch import dispatch
 from service.logs import configure_logging
+from service.memory import give_back_large_blocks
+from service.pictures import Decoder
 from service.queue.tasks import make_celery, ping
 from service.settings import Settings, get_settings
 
@@ -70,27 +78,30 @@ ROUTERS: tuple[APIRouter, ...] = (
     problems.router,
     health.router,
     version_routes.router,
+    entrance.router,
     metrics.router,
 )
 """Served at the root and once more under /v1; the schema shows them once."""
 
-MIDDLEWARE = (RequestContext, Authentication, BodyLimit, Idempotency)
+MIDDLEWARE = (RequestContext, Authentication, Permission, BodyLimit, Idempotency)
 """From the outside in: each relies on those before it."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The app; without `settings` it reads them from the environment and sets up logging, as a process of its own."""
+    """The app; without `settings`, as a process of its own, it reads them and sets up logging and memory."""
     if settings is None:
         settings = get_settings()
         configure_logging(settings.log_level)
+        give_back_large_blocks()
     app = FastAPI(
         title="Re-ID Search",
         summary="Train published person re-identification methods, search by picture, see why it matched.",
         version=version("reid-search"),
         lifespan=_lifespan,
         generate_unique_id_function=operation_id,
+        docs_url=None,  # FastAPI's would load its scripts from elsewhere
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the body and, in some clients, the key
-        form_limits={"max_files": settings.max_images_per_request, "max_part_size": settings.max_json_bytes},
     )
     app.state.settings = settings
     for middleware in reversed(MIDDLEWARE):  # the one added last is the outermost
@@ -104,9 +115,30 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 dependencies=[Depends(refuse_unknown_query)],
                 responses=PROBLEM_RESPONSES,
             )
+    app.include_router(entrance.page)
+    if settings.cors_origins:
+        _open_to_pages(app, settings)
     install_error_handlers(app)
     complete_openapi(app)
     return app
+
+
+def _open_to_pages(app: FastAPI, settings: Settings) -> None:
+    """Lets pages of those origins call us; they send a key as others do, browsers add none by themselves."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_headers=[
+            "Authorization",
+            "X-API-Key",
+            "Content-Type",
+            "Idempotency-Key",
+            "Last-Event-ID",
+            "X-Request-ID",
+        ],
+        expose_headers=["Location", "Retry-After", "X-Request-ID", "Idempotent-Replayed", "ETag", "Content-Range"],
+    )
 
 
 @asynccontextmanager
@@ -116,8 +148,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.database = database = open_database(settings.database_url)
     app.state.metrics = Metrics(database)
     app.state.key_uses = keys.KeyUses()
+    app.state.decoder = Decoder(settings)
+    _admit_crowds(app, settings)
     with ThreadPoolExecutor(1, "loading") as loading:
-        app.state.engine = engine = loading.submit(_load_engine, database, settings)
+        app.state.engine = engine = loading.submit(_load_engine, database, settings, app.state.decoder)
         app.state.networks = loading.submit(_load_networks)
         _connect_broker(app, settings)
         try:
@@ -153,12 +187,12 @@ async def _writing_key_uses(uses: keys.KeyUses, database: Database) -> AsyncIter
         await run_in_threadpool(uses.write, database)
 
 
-def _load_engine(database: Database, settings: Settings) -> Engine:
+def _load_engine(database: Database, settings: Settings, decoder: Decoder) -> Engine:
     """The search engine, and PyTorch with it: seconds in which all that needs neither is answered already."""
     try:
         from service.search.engine import Engine
 
-        return Engine(database, settings)
+        return Engine(database, settings, decoder)
     except Exception:
         log.exception("PyTorch cannot be loaded")
         raise
@@ -167,6 +201,15 @@ def _load_engine(database: Database, settings: Settings) -> Engine:
 def _load_networks() -> None:
     """What builds networks, so that neither the first search nor the first POST /jobs has to wait for torchvision."""
     from service.jobs import estimate, specs  # noqa: F401
+
+
+def _admit_crowds(app: FastAPI, settings: Settings) -> None:
+    """What all requests of the process share, so that a crowd of them is refused and not served badly."""
+    waiting, seconds = settings.max_waiting, settings.max_wait_seconds
+    app.state.rates = Rates(settings)
+    app.state.body_memory = Budget(settings.body_memory_bytes)
+    app.state.searches = Admission("searches", settings.searches_at_once, waiting=waiting, seconds=seconds)
+    app.state.uploads = Admission("uploads", settings.uploads_at_once, waiting=waiting, seconds=seconds)
 
 
 def _connect_broker(app: FastAPI, settings: Settings) -> None:

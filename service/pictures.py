@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from reid_core.data.preprocessing import PICTURE_FORMATS, open_picture
+from reid_core.data.preprocessing import decoding_bytes, open_picture, picture_format
+from reid_core.errors import PictureTooLarge
+from service.budget import Budget
 from service.db.tables import Dataset, DatasetImage, ErasedImage, GalleryImage
 from service.errors import Problem, not_found
 from service.settings import Settings
@@ -65,22 +68,63 @@ def media_type(path: Path) -> str:
     return _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
-def decode_upload(content: bytes, name: str, settings: Settings) -> tuple[Image.Image, str]:
-    """The upright RGB picture and the suffix of its format; `name` stands in messages.
+def picture_suffix(content: bytes) -> str:
+    """The suffix of files of the picture's format; raises PictureError for what is no picture."""
+    return _SUFFIXES[picture_format(content)]
 
-    Raises:
-        Problem: `too-large` for too many bytes.
-        PictureError: it has too many pixels, is no picture that we read, or is damaged.
-    """
-    if len(content) > settings.max_picture_bytes:
-        raise Problem(
-            "too-large",
-            f"{name} has more than {settings.max_picture_bytes:,} bytes",
-            hint="send a crop of one person, or raise REID_MAX_PICTURE_BYTES",
-        )
-    picture = open_picture(content, max_pixels=settings.max_image_pixels, name=name)
-    with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as header:
-        return picture, _SUFFIXES[header.format or ""]
+
+class Decoder:
+    """Decodes pictures for requests, at a time no more than REID_DECODE_MEMORY_BYTES allows. Threads share it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._memory = Budget(settings.decode_memory_bytes)
+
+    @contextmanager
+    def opened(self, source: bytes | Path, name: str = "the picture") -> Iterator[Image.Image]:
+        """The upright RGB picture, gone at the end; `name` stands in messages.
+
+        Raises:
+            Problem: `too-large` for an upload of too many bytes, `unavailable` where others keep the memory too long.
+            PictureError: it has too many pixels, is no picture that we read, or is damaged.
+        """
+        if isinstance(source, bytes):
+            self._refuse_heavy(source, name)
+        max_pixels = self._settings.max_image_pixels
+        needed = decoding_bytes(source, max_pixels=max_pixels, name=name)
+        self._reserve(needed, name)
+        try:
+            picture = open_picture(source, max_pixels=max_pixels, name=name)
+            try:
+                yield picture
+            finally:
+                picture.close()
+        finally:
+            self._memory.give_back(needed)
+
+    def _refuse_heavy(self, content: bytes, name: str) -> None:
+        if len(content) > self._settings.max_picture_bytes:
+            raise Problem(
+                "too-large",
+                f"{name} has more than {self._settings.max_picture_bytes:,} bytes",
+                hint="send a crop of one person, or raise REID_MAX_PICTURE_BYTES",
+            )
+
+    def _reserve(self, needed: int, name: str) -> None:
+        if needed > self._memory.total:
+            raise PictureTooLarge(
+                f"{name} may need {needed:,} bytes while it is decoded; "
+                f"REID_DECODE_MEMORY_BYTES allows {self._memory.total:,}.",
+                hint="Send a crop of one person, or raise REID_DECODE_MEMORY_BYTES.",
+            )
+        if not self._memory.take(needed, seconds=self._settings.max_wait_seconds):
+            raise Problem(
+                "unavailable",
+                f"other pictures take all of REID_DECODE_MEMORY_BYTES = {self._memory.total:,}; "
+                f"{name} had to wait longer than {self._settings.max_wait_seconds:g} s",
+                hint="try again, with smaller pictures if you can",
+                headers={"Retry-After": "2"},
+            )
 
 
 def _path(session: Session, settings: Settings, picture: GalleryImage | DatasetImage) -> Path:

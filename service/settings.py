@@ -32,6 +32,10 @@ def _split_paths(value: Any) -> Any:
     return [part for part in value.split(":") if part] if isinstance(value, str) else value
 
 
+def _split_words(value: Any) -> Any:
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
 def _refuse_sample_password(url: str | None) -> str | None:
     if url and (urlsplit(url).password or "").lower() in SAMPLE_PASSWORDS:
         raise ValueError("the password in this URL is a sample; choose your own, e.g. with `openssl rand -hex 24`")
@@ -47,6 +51,7 @@ def _read_secret(path: str | Path) -> str:
 
 Folder = Annotated[Path, AfterValidator(_absolute)]
 Folders = Annotated[tuple[Folder, ...], NoDecode, BeforeValidator(_split_paths)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
 SecretUrl = Annotated[str, AfterValidator(_refuse_sample_password)]
 
 
@@ -90,8 +95,20 @@ class Settings(BaseSettings):
     auth: Literal["on", "off"] = Field(
         default="on", description="API keys are demanded; `off` is accepted only while `host` is a loopback address."
     )
+    rate_wrong_keys: int = Field(
+        default=10, ge=0, description="Wrong keys a minute from one address, and like one key; then 429. 0: no limit."
+    )
+    rate_requests: int = Field(default=0, ge=0, description="Requests a minute by one key; then 429. 0: no limit.")
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on.")
+    root_path: str | None = Field(
+        default=None,
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        description="What a proxy puts before our addresses, e.g. `/reid`; links and `/docs` begin with it.",
+    )
+    cors_origins: Words = Field(
+        default=(), description="Origins, separated by `,`, whose pages may call the API, e.g. `https://lab.example`."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe message logged."
     )
@@ -119,11 +136,41 @@ class Settings(BaseSettings):
 
     max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest picture decoded, width x height.")
     max_picture_bytes: int = Field(default=64 * 1024**2, gt=0, description="Largest file of one uploaded picture.")
+    decode_memory_bytes: int = Field(
+        default=768 * 1024**2,
+        gt=0,
+        description="Memory that pictures may take together while they are decoded; others wait for it (503).",
+    )
+    body_memory_bytes: int = Field(
+        default=64 * 1024**2,
+        gt=0,
+        description="Memory that request bodies may take together while they arrive; others are refused (503).",
+    )
+    header_seconds: float = Field(
+        default=10, gt=0, description="Longest time for a request's headers; then its connection is closed."
+    )
+    body_seconds: float = Field(
+        default=20, gt=0, description="Longest time that a body may keep the service waiting; then 408."
+    )
+    body_bytes_per_second: int = Field(
+        default=1024, gt=0, description="A body that comes at this pace may take longer than that."
+    )
+    searches_at_once: int = Field(
+        default=8, gt=0, description="Searches answered at a time; those of the same moment share a batch."
+    )
+    uploads_at_once: int = Field(default=2, gt=0, description="Requests that add pictures, answered at a time.")
+    max_waiting: int = Field(
+        default=24, ge=0, description="Searches that wait for their turn, and uploads; more are refused (503)."
+    )
+    max_wait_seconds: float = Field(
+        default=2, ge=0, description="Longest wait for a turn, and for memory to decode a picture in; then 503."
+    )
     max_upload_bytes: int = Field(default=8 * GIB, gt=0, description="Largest request that carries files.")
     max_json_bytes: int = Field(default=4 * 1024**2, gt=0, description="Largest request body without files.")
     max_images_per_request: int = Field(
         default=1000, gt=0, description="Most pictures added to a gallery in one request."
     )
+    max_form_fields: int = Field(default=1000, gt=0, description="Most fields without a file in one form.")
     max_query_images: int = Field(default=16, gt=0, description="Most pictures of one person in one search.")
     max_top_k: int = Field(default=1000, gt=0, le=10_000, description="Most results, and candidates, of one search.")
     max_archive_files: int = Field(default=500_000, gt=0, description="Most files in an uploaded archive.")
@@ -158,6 +205,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"REID_AUTH=off is accepted only while bound to loopback, but the host is {self.host!r}; "
                 "leave REID_AUTH on, or bind to 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_one_body(self) -> Settings:
+        needed = self.max_json_bytes + 1024**2
+        if self.body_memory_bytes < needed:
+            raise ValueError(
+                f"REID_BODY_MEMORY_BYTES is {self.body_memory_bytes:,}, but one body of REID_MAX_JSON_BYTES = "
+                f"{self.max_json_bytes:,} takes {needed:,}; raise the one or lower the other"
             )
         return self
 

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from reid_core.data.listing import is_debris, printable
+from reid_core.data.zip_directory import count_entries
 from reid_core.errors import DatasetError
 
 _CHUNK = 1 << 20
@@ -29,16 +30,17 @@ _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The others decompress without a limit on memory in `zipfile`, so one chunk could fill it."""
 
 
-def extract(archive: Path, into: Path, *, max_bytes: int, max_files: int) -> None:
+def extract(archive: Path, into: Path, *, max_bytes: int, max_files: int, min_free_bytes: int = 0) -> None:
     """The files of an archive below `into`, which appears complete or not at all.
 
     What operating systems leave in archives (`__MACOSX`, hidden files) is skipped. Bytes are counted as they are
-    decompressed, whatever the archive claims; entries of every kind count towards `max_files`.
+    decompressed, whatever the archive claims; entries of every kind count towards `max_files`. `min_free_bytes` of the
+    disk stay free.
 
     Raises:
         DatasetError: no archive of a kind we know, damaged, encrypted, too large, empty, with entries that are neither
             files nor folders, or with names that lead out of the folder.
-        OSError: the disk is full or cannot be written.
+        OSError: the disk is full (ENOSPC, also where less than `min_free_bytes` would stay free) or cannot be written.
     """
     if into.exists():
         raise DatasetError(f"'{into.name}' is there already.", hint="Unpack into a new folder.")
@@ -46,7 +48,7 @@ def extract(archive: Path, into: Path, *, max_bytes: int, max_files: int) -> Non
     unfinished = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
     try:
         with archive.open("rb") as file, _told_plainly():
-            _write_all(_entries(file, max_bytes, max_files), unfinished, max_bytes, max_files)
+            _write_all(_entries(file, max_bytes, max_files), unfinished, max_bytes, max_files, min_free_bytes)
         unfinished.rename(into)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -63,13 +65,15 @@ def _entries(file: IO[bytes], max_bytes: int, max_files: int) -> Iterator[_Entry
     start = file.read(4)
     file.seek(0)
     if start in (b"PK\3\4", b"PK\5\6"):
-        return _zip_entries(file)
+        return _zip_entries(file, max_files)
     limit = max_bytes + max_files * _TAR_OVERHEAD + _CHUNK
     unzipped = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if start.startswith(b"\x1f\x8b") else file
     return _tar_entries(_Forward(unzipped, limit))
 
 
-def _zip_entries(file: IO[bytes]) -> Iterator[_Entry]:
+def _zip_entries(file: IO[bytes], max_files: int) -> Iterator[_Entry]:
+    if count_entries(file, most=max_files) > max_files:
+        raise _too_large(f"{max_files} entries", "REID_MAX_ARCHIVE_FILES")
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             if info.flag_bits & 1:
@@ -133,7 +137,7 @@ class _Forward:
         return self._position
 
 
-def _write_all(entries: Iterator[_Entry], folder: Path, max_bytes: int, max_files: int) -> None:
+def _write_all(entries: Iterator[_Entry], folder: Path, max_bytes: int, max_files: int, min_free_bytes: int) -> None:
     room, written = max_bytes, 0
     for number, entry in enumerate(entries, start=1):
         if number > max_files:
@@ -145,7 +149,7 @@ def _write_all(entries: Iterator[_Entry], folder: Path, max_bytes: int, max_file
         if entry.kind == "folder":
             target.mkdir(parents=True, exist_ok=True)
         else:
-            room -= _write(entry, target, room, max_bytes)
+            room -= _write(entry, target, room, max_bytes, min_free_bytes)
             written += 1
     if not written:
         raise DatasetError("The archive holds no files.", hint="Pack the folder of pictures itself.")
@@ -167,7 +171,7 @@ def _parts(entry: _Entry) -> tuple[str, ...]:
     return name.parts
 
 
-def _write(entry: _Entry, target: Path, room: int, max_bytes: int) -> int:
+def _write(entry: _Entry, target: Path, room: int, max_bytes: int, min_free_bytes: int) -> int:
     """The bytes written, at most `room`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
@@ -176,6 +180,8 @@ def _write(entry: _Entry, target: Path, room: int, max_bytes: int) -> int:
             written += len(chunk)
             if written > room:
                 raise _too_large(f"{max_bytes} bytes", "REID_MAX_ARCHIVE_BYTES")
+            if shutil.disk_usage(target.parent).free - len(chunk) < min_free_bytes:
+                raise OSError(errno.ENOSPC, f"less than {min_free_bytes} bytes would stay free")
             file.write(chunk)
     return written
 

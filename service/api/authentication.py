@@ -37,11 +37,24 @@ async def _find_caller(scope: Scope) -> Caller | None:
     return caller
 
 
+def is_local(scope: Scope) -> bool:
+    """True for a request from this machine that is no page's of another site."""
+    client = scope.get("client")
+    return client is not None and is_loopback(client[0]) and not _is_strange(Headers(scope=scope))
+
+
 def _refuse_strangers(headers: Headers) -> None:
-    """Without keys, a page from elsewhere in the user's browser could call us; browsers say where a call comes from."""
-    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-    if not is_loopback(host) or headers.get("sec-fetch-site") == "cross-site":
+    if _is_strange(headers):
         raise unauthenticated(
             f"REID_AUTH=off serves this machine only, as localhost or 127.0.0.1 and not from pages of other sites; "
-            f"the request was for {host!r}"
+            f"the request was for {_host(headers)!r}"
         )
+
+
+def _is_strange(headers: Headers) -> bool:
+    """A page from elsewhere in the user's browser could call us; browsers say where a call comes from."""
+    return not is_loopback(_host(headers)) or headers.get("sec-fetch-site") == "cross-site"
+
+
+def _host(headers: Headers) -> str:
+    return urlsplit(f"//{headers.get('host', '')}").hostname or ""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from starlette.datastructures import FormData
-from starlette.exceptions import HTTPException
 
 from reid_core.errors import Fault
 from service.errors import Problem
@@ -40,25 +36,6 @@ async def read_json(request: Request) -> Any:
         raise Problem("malformed-request", f"the body is not JSON: {error}") from error
 
 
-@asynccontextmanager
-async def open_form(request: Request, *, max_files: int, setting: str) -> AsyncIterator[FormData]:
-    """The body's fields and files, closed at the end; raises 413 for more files than `setting` allows, or more text."""
-    max_bytes = request.app.state.settings.max_json_bytes
-    try:
-        form = await request.form(max_files=max_files, max_part_size=max_bytes)
-    except HTTPException as error:
-        if "Too many files" in error.detail:
-            raise _too_large(f"there are more than {setting} = {max_files} files", setting) from error
-        if "exceeded maximum size" in error.detail:
-            message = f"a field has more than REID_MAX_JSON_BYTES = {max_bytes:,} bytes"
-            raise _too_large(message, "REID_MAX_JSON_BYTES") from error
-        raise
-    try:
-        yield form
-    finally:
-        await form.close()
-
-
 def check(model: type[BodyModel], values: Any) -> BodyModel:
     """`values`, which came as the body, as a `model`; raises 422 with pointers into the body."""
     try:
@@ -78,10 +55,6 @@ def check_field(adapter: TypeAdapter[Checked], text: str | bytes, field: str) ->
         return adapter.validate_python(value)
     except ValidationError as error:
         raise _with_pointers(error, {field: value}, field) from error
-
-
-def _too_large(message: str, setting: str) -> Problem:
-    return Problem("too-large", message, hint=f"send it in several requests, or raise {setting}")
 
 
 def _with_pointers(error: ValidationError, body: Any, *below: str) -> RequestValidationError:

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from reid_core.errors import CoreError, Fault
+from service.auth import Caller
 from service.errors import KINDS, Problem, problem_from_core
 from service.storage import is_full
 
@@ -30,6 +31,7 @@ _SLUG_OF_STATUS = {
     403: "missing-scope",
     404: "not-found",
     405: "method-not-allowed",
+    408: "too-slow",
     413: "too-large",
     415: "unsupported-media",
     429: "too-many-requests",
@@ -52,8 +54,13 @@ def answer(error: Exception, scope: Scope) -> ProblemResponse:
     problem = problem_from(error)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Problem):
         log.error("request failed: %s", problem.detail, exc_info=error)
-    request_id = scope.get("state", {}).get("request_id")
-    content = problem.as_json(instance=scope["path"], request_id=request_id)
+    state = scope.get("state", {})
+    caller: Caller | None = state.get("caller")
+    content = problem.as_json(
+        instance=scope["path"],
+        request_id=state.get("request_id"),
+        may_read=caller is not None and caller.may("read"),
+    )
     return ProblemResponse(content, status_code=problem.status, headers=problem.headers)
 
 
@@ -115,7 +122,8 @@ def _from_http(error: HTTPException) -> Problem:
         return error.detail
     slug = _SLUG_OF_STATUS.get(error.status_code, "unprocessable" if error.status_code < 500 else "internal")
     detail = KINDS[slug].title if error.detail == HTTPStatus(error.status_code).phrase else str(error.detail)
-    return Problem(slug, detail, headers=error.headers)
+    hint = "`GET /` says where to go on" if slug == "not-found" else ""
+    return Problem(slug, detail, hint=hint, headers=error.headers)
 
 
 def _from_validation(error: RequestValidationError) -> Problem:

@@ -11,12 +11,12 @@ from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
 
 from reid_core.errors import Fault
-from service.api.contents import check, check_field, is_json, open_form, read_json
+from service.api.contents import check, check_field, is_json, read_json
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, loaded_engine, require
 from service.api.files import answer_file
+from service.api.forms import Form, open_form, too_many_files
 from service.api.links import prefix_of
 from service.api.pagination import list_page, narrowed
 from service.auth import Caller, demand
@@ -33,6 +33,7 @@ from service.galleries.lifecycle import create_gallery, delete_gallery, find_spl
 from service.galleries.uploads import Addition, Upload, add_uploads
 from service.jobs import enqueue
 from service.pictures import media_type, picture_path
+from service.settings import Settings
 
 router = APIRouter(prefix="/galleries", tags=["galleries"])
 
@@ -42,7 +43,6 @@ Eraser = Annotated[Caller, require("erase")]
 Label = Annotated[str | None, Query(max_length=200)]
 
 _METADATA = TypeAdapter(list[PictureDetails])
-_FILES_SETTING = "REID_MAX_IMAGES_PER_REQUEST"
 
 _ON_CONFLICT = (
     "what becomes of a picture whose `external_id` the gallery has: `add` it beside, `skip` it, or `replace` the known "
@@ -137,11 +137,16 @@ async def add_images(
             raise Problem("invalid-request", message, errors=[Fault("/query/on_conflict", "unexpected", message)])
         split = check(SplitBody, await read_json(request))
         return await run_in_threadpool(_add_split, database, gallery_id, split, request)
-    async with open_form(request, max_files=settings.max_images_per_request, setting=_FILES_SETTING) as form:
-        uploads = await run_in_threadpool(_read_uploads, form)
-        engine = await run_in_threadpool(loaded_engine, request)
-        add = partial(add_uploads, on_conflict=on_conflict, key_id=caller.key_id)
-        addition = await run_in_threadpool(add, database, settings, gallery_id, uploads, engine.encoder)
+    state = request.app.state
+    state.uploads.refuse_if_full()
+    async with open_form(request, partial(_admit_picture, settings)) as form:
+        uploads = await run_in_threadpool(_read_uploads, form, settings)
+        async with state.uploads.turn():
+            engine = await run_in_threadpool(loaded_engine, request)
+            add = partial(add_uploads, on_conflict=on_conflict, key_id=caller.key_id)
+            addition = await run_in_threadpool(
+                add, database, settings, gallery_id, uploads, engine.encoder, state.decoder
+            )
     return _added(addition, prefix_of(request))
 
 
@@ -251,25 +256,34 @@ def _accepted(request: Request, shown: dict[str, Any], headers: dict[str, str]) 
     return JSONResponse(shown, status_code=202, headers=headers | {"Retry-After": "1"})
 
 
-def _read_uploads(form: FormData) -> list[Upload]:
+def _admit_picture(settings: Settings, name: str, number: int) -> None:
+    if name not in ("files", "metadata"):
+        raise _unexpected(name)
+    if number > settings.max_images_per_request + 1:  # `metadata` may be a file, too
+        raise too_many_files("REID_MAX_IMAGES_PER_REQUEST", settings.max_images_per_request)
+
+
+def _read_uploads(form: Form, settings: Settings) -> list[Upload]:
     """The form's files, each with its entry of `metadata`; raises 422."""
-    files = [value for value in form.getlist("files") if isinstance(value, UploadFile)]
-    unknown = [name for name in form if name not in ("files", "metadata")]
-    if unknown or len(files) != len(form.getlist("files")):
-        name = unknown[0] if unknown else "files"
-        raise _wrong(name, "unexpected", f"{name!r} is no file of `files` and not `metadata`")
+    for name, _ in form.texts:
+        if name != "metadata":
+            raise _unexpected(name)
+    files = form.open_files("files")
     if not files:
         raise _wrong("files", "missing", "there are no files; send each as a part called `files`")
-    details = _read_metadata(form, len(files))
-    return [Upload(file.filename or "", file.file, known) for file, known in zip(files, details, strict=True)]
+    if len(files) > settings.max_images_per_request:
+        raise too_many_files("REID_MAX_IMAGES_PER_REQUEST", settings.max_images_per_request)
+    details = _read_metadata(form, len(files), settings)
+    return [Upload(filename, file, known) for (filename, file), known in zip(files, details, strict=True)]
 
 
-def _read_metadata(form: FormData, count: int) -> list[PictureDetails]:
-    value = form.get("metadata")
-    if value is None:
+def _read_metadata(form: Form, count: int, settings: Settings) -> list[PictureDetails]:
+    found = form.values("metadata") + [file.read(settings.max_json_bytes) for _, file in form.open_files("metadata")]
+    if not found:
         return [PictureDetails()] * count
-    text = value.file.read() if isinstance(value, UploadFile) else value
-    details = check_field(_METADATA, text, "metadata")
+    if len(found) > 1:
+        raise _wrong("metadata", "repeated", "metadata is given once")
+    details = check_field(_METADATA, found[0], "metadata")
     if len(details) != count:
         raise _wrong("metadata", "wrong-length", f"metadata has {len(details)} entries for {count} files")
     return details
@@ -294,6 +308,10 @@ def _added(addition: Addition, prefix: str) -> JSONResponse:
     }
     location = f"{images}/{addition.added[0][0]}" if len(addition.added) == 1 else images
     return JSONResponse(shown, status_code=201 if addition.added else 200, headers={"Location": location})
+
+
+def _unexpected(name: str) -> Problem:
+    return _wrong(name, "unexpected", f"{name!r} is no file of `files` and not `metadata`")
 
 
 def _wrong(field: str, code: str, message: str) -> Problem:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import DatabaseDep, SettingsDep, require
 from service.auth import Caller
@@ -29,8 +30,9 @@ def read_graph(
 
 
 @router.get("/{job_id}/graph.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-def read_graph_picture(
+async def read_graph_picture(
     job_id: str,
+    request: Request,
     database: DatabaseDep,
     settings: SettingsDep,
     _caller: Reader,
@@ -38,7 +40,10 @@ def read_graph_picture(
     rows: Annotated[int, Query(ge=1, le=50, description="How many classes are shown.")] = 8,
 ) -> Response:
     """The same as a picture: in each row a class and beside it its nearest ones with their distances."""
-    return Response(draw_graph(_folder(database, settings, job_id), epoch, rows=rows), media_type="image/png")
+    folder = await run_in_threadpool(_folder, database, settings, job_id)
+    async with request.app.state.searches.turn():
+        drawn = await run_in_threadpool(draw_graph, folder, epoch, request.app.state.decoder, rows=rows)
+    return Response(drawn, media_type="image/png")
 
 
 def _folder(database: Database, settings: Settings, job_id: str) -> Path:

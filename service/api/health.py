@@ -12,7 +12,9 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import select
 
+from service.api.authentication import is_local
 from service.api.error_handlers import ProblemResponse
+from service.auth import Caller
 from service.clock import utc_now
 from service.db.schema import current_version, latest_version
 from service.db.session import Database
@@ -36,14 +38,18 @@ async def read_liveness() -> dict[str, Any]:
 
 @router.get("/ready", response_model=None)
 def read_readiness(request: Request) -> JSONResponse:
-    """200 when work can be taken; else 503, with the reason for each part that is not well in `checks`."""
+    """200 when work can be taken, else 503. `checks` tells this machine, and keys that may read, how each part is."""
     checks = {name: _run(check) for name, check in _checks(request.app).items()}
     failed = [name for name, check in checks.items() if not check["ok"]]
+    caller: Caller | None = request.state.caller
+    shown = {"checks": checks} if is_local(request.scope) or (caller and caller.may("read")) else {}
     if not failed:
-        return JSONResponse({"status": "ok", "checks": checks})
-    problem = Problem("unavailable", f"not ready: {', '.join(failed)}", hint="`checks` says why, part by part")
+        return JSONResponse({"status": "ok", **shown})
+    hint = "`checks` says why, part by part" if shown else "ask with a key that may read, or on the machine itself"
+    detail = f"not ready: {', '.join(failed)}" if shown else "not ready"
+    problem = Problem("unavailable", detail, hint=hint, headers={"Retry-After": _RETRY_SECONDS})
     content = problem.as_json(instance=request.url.path, request_id=request.state.request_id)
-    return ProblemResponse({**content, "checks": checks}, problem.status, {"Retry-After": _RETRY_SECONDS})
+    return ProblemResponse({**content, **shown}, problem.status, problem.headers)
 
 
 def _checks(app: FastAPI) -> dict[str, Callable[[], str]]:

@@ -39,8 +39,8 @@ class Idempotency:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else {}
-        # Without a caller the route will answer 401.
-        if HEADER not in headers or scope["method"] != "POST" or scope["state"]["caller"] is None:
+        # What needs no key, or is nowhere, changes nothing; its body is not to be read.
+        if HEADER not in headers or scope["method"] != "POST" or scope["state"]["operation"].scope is None:
             await self.app(scope, receive, send)
             return
         key = RequestKey(_checked(headers[HEADER]), scope["state"]["caller"].key_id or "", "POST", scope["path"])

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from reid_core.data.formats import describe_formats
 from service.api.dependencies import require
+from service.errors import not_found
 
 if TYPE_CHECKING:
     from reid_core.methods.method import Method
@@ -21,6 +22,16 @@ def list_methods() -> dict[str, Any]:
     from reid_core.methods import METHODS  # brings PyTorch
 
     return {"items": [_as_json(method) for method in METHODS.values()], "next_cursor": None}
+
+
+@router.get("/methods/{name}", dependencies=[require("read")])
+def read_method(name: str) -> dict[str, Any]:
+    """One training method, by its name."""
+    from reid_core.methods import METHODS
+
+    if name not in METHODS:
+        raise not_found("method", name, known=list(METHODS))
+    return _as_json(METHODS[name])
 
 
 @router.get("/dataset-formats", dependencies=[require("read")])

@@ -10,6 +10,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
+from service.api.authentication import is_local
+from service.auth import demand
 from service.db.session import Database
 from service.db.tables import Job
 
@@ -60,5 +62,7 @@ class JobCounts(Collector):
 
 @router.get("/metrics")
 def read_metrics(request: Request) -> Response:
-    """The figures in Prometheus' text format."""
+    """The figures in Prometheus' text format, for this machine and for keys that may read."""
+    if not is_local(request.scope):
+        demand(request.state.caller, "read")
     return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

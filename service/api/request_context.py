@@ -28,6 +28,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        _set_root_path(scope)
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -52,6 +53,15 @@ class RequestContext:
             await answer(error, scope)(scope, receive, send_with_id)
         finally:
             _note(scope, status, time.perf_counter() - started)
+
+
+def _set_root_path(scope: Scope) -> None:
+    """Some proxies take REID_ROOT_PATH off an address and others leave it; ASGI's `path` has it."""
+    root = scope["app"].state.settings.root_path
+    if root is not None:
+        scope["root_path"] = root
+        if not scope["path"].startswith(f"{root}/"):
+            scope["path"] = root + scope["path"]
 
 
 def _request_id(scope: Scope) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.datastructures import QueryParams
 
 from reid_core.errors import Fault
-from service.api.contents import check, is_json, open_form, read_json
+from service.api.contents import check, is_json, read_json
 from service.api.dependencies import SettingsDep, loaded_engine, require
+from service.api.forms import Form, open_form, too_many_files
 from service.api.links import prefix_of
 from service.auth import Caller
 from service.errors import Problem
 from service.search.queries import EmbeddingQuery, PictureParameters, PictureQuery, StoredQuery
+from service.search.queries import Query as AnyQuery
 from service.settings import Settings
 
 router = APIRouter(prefix="/search", tags=["search"])
@@ -44,11 +47,11 @@ _BODY = {
 
 
 @router.get("")
-def search_by_stored_picture(
+async def search_by_stored_picture(
     query: Annotated[StoredQuery, Query()], request: Request, caller: Searcher
 ) -> dict[str, Any]:
     """Pictures like the one called `image_id`, of a gallery or a data set; best first."""
-    return loaded_engine(request).search(query, key_id=caller.key_id).as_json(prefix_of(request))
+    return await _search(request, caller, query)
 
 
 @router.post("", openapi_extra={"requestBody": _BODY})
@@ -60,15 +63,15 @@ async def search_by_uploaded_pictures(
     What GET takes stands in the form, in the JSON or in the address. Several pictures are fused to their mean, or
     with `fusion=max` the best score counts.
     """
+    request.app.state.searches.refuse_if_full()
     if is_json(request):
         query = check(EmbeddingQuery, _joined(request.query_params, await read_json(request)))
-        return await run_in_threadpool(_search, request, query, (), caller)
-    limit = settings.max_query_images
-    async with open_form(request, max_files=limit, setting="REID_MAX_QUERY_IMAGES") as form:
-        fields = {name: _values(form, name) for name in form if name != "image"}
+        return await _search(request, caller, query)
+    async with open_form(request, partial(_admit_picture, settings)) as form:
+        fields = {name: _only(name, form.values(name)) for name in form.names if name != "image"}
         picture_query = check(PictureQuery, _joined(request.query_params, fields))
         pictures = await run_in_threadpool(_read_pictures, form, settings)
-    return await run_in_threadpool(_search, request, picture_query, pictures, caller)
+    return await _search(request, caller, picture_query, pictures)
 
 
 @router.get(
@@ -76,19 +79,21 @@ async def search_by_uploaded_pictures(
     response_class=Response,
     responses={200: {"content": {"image/png": {}}}},
 )
-def draw_explanation(search_id: str, rank: int, request: Request, caller: Searcher) -> Response:
+async def draw_explanation(search_id: str, rank: int, request: Request, caller: Searcher) -> Response:
     """The query and the result at `rank` side by side, lines between the places that correspond.
 
     Of a search with `explain=true`, for REID_EXPLANATION_MINUTES, for who searched.
     """
-    drawn = loaded_engine(request).explanation(search_id, rank, caller)
+    async with request.app.state.searches.turn():
+        engine = await run_in_threadpool(loaded_engine, request)
+        drawn = await run_in_threadpool(engine.explanation, search_id, rank, caller)
     return Response(drawn, media_type="image/png", headers={"Cache-Control": "private, no-store"})
 
 
-def _search(
-    request: Request, query: PictureQuery | EmbeddingQuery, pictures: Sequence[bytes], caller: Caller
-) -> dict[str, Any]:
-    answer = loaded_engine(request).search(query, pictures, key_id=caller.key_id)
+async def _search(request: Request, caller: Caller, query: AnyQuery, pictures: Sequence[bytes] = ()) -> dict[str, Any]:
+    async with request.app.state.searches.turn():
+        engine = await run_in_threadpool(loaded_engine, request)
+        answer = await run_in_threadpool(engine.search, query, pictures, key_id=caller.key_id)
     return answer.as_json(prefix_of(request))
 
 
@@ -99,21 +104,29 @@ def _joined(address: QueryParams, body: Any) -> Any:
     twice = sorted(body.keys() & address.keys())
     if twice:
         message = f"{twice[0]!r} stands in the address and in the body"
-        raise Problem("invalid-request", message, errors=[Fault(f"/{twice[0]}", "given-twice", message)])
-    return {name: _values(address, name) for name in address} | body
+        raise _wrong(twice[0], "given-twice", message)
+    return {name: _only(name, address.getlist(name)) for name in address} | body
 
 
-def _values(source: FormData | QueryParams, name: str) -> Any:
+def _only(name: str, values: list[str]) -> Any:
     """All values of a field that is a list, else the only one; two of them stay a list, which no other field takes."""
-    values = source.getlist(name)
     return values if name in _LISTS or len(values) > 1 else values[0]
 
 
-def _read_pictures(form: FormData, settings: Settings) -> list[bytes]:
+def _admit_picture(settings: Settings, name: str, number: int) -> None:
+    if name != "image":
+        raise _wrong(name, "unexpected", f"{name!r} is a file; pictures are sent as files called `image`")
+    if number > settings.max_query_images:
+        raise too_many_files("REID_MAX_QUERY_IMAGES", settings.max_query_images)
+
+
+def _read_pictures(form: Form, settings: Settings) -> list[bytes]:
     """The files called `image`, read one byte beyond what is allowed at most."""
-    parts = form.getlist("image")
-    files = [part.file for part in parts if isinstance(part, UploadFile)]
-    if not files or len(files) != len(parts):
-        message = "there is no picture; send each as a file called `image`"
-        raise Problem("invalid-request", message, errors=[Fault("/image", "missing", message)])
-    return [file.read(settings.max_picture_bytes + 1) for file in files]
+    files = form.open_files("image")
+    if not files or form.values("image"):
+        raise _wrong("image", "missing", "there is no picture; send each as a file called `image`")
+    return [file.read(settings.max_picture_bytes + 1) for _, file in files]
+
+
+def _wrong(field: str, code: str, message: str) -> Problem:
+    return Problem("invalid-request", message, errors=[Fault(f"/{field}", code, message)])

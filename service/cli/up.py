@@ -21,9 +21,6 @@ from service.queue.broker import EmbeddedBroker
 from service.queue.tasks import SHORT_QUEUE, TRAINING_QUEUE
 from service.settings import Settings
 
-_GRACEFUL_SECONDS = 3
-"""Time that open requests have when the API stops."""
-
 _STARTING_SECONDS, _RUNNING_SECONDS = 0.1, 0.5
 """Pauses between looks at the parts."""
 
@@ -59,17 +56,14 @@ def run_api() -> None:
     """The API in this process, on REID_HOST and REID_PORT."""
     import uvicorn
 
+    from service.server import server_config
+
     settings = read_settings()
     keep_private()
-    uvicorn.run(
-        "service.main:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        access_log=False,
-        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-    )
+    server = uvicorn.Server(server_config("service.main:create_app", settings, log_level=settings.log_level))
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
 
 
 def run_migrate() -> None:

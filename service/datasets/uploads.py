@@ -96,14 +96,21 @@ def _extract(settings: Settings, archive: Path, folder: Path) -> None:
     needed = archive.stat().st_size
     ensure_free_space(archive.parent, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
     try:
-        extract(archive, folder, max_bytes=settings.max_archive_bytes, max_files=settings.max_archive_files)
+        extract(
+            archive,
+            folder,
+            max_bytes=settings.max_archive_bytes,
+            max_files=settings.max_archive_files,
+            min_free_bytes=settings.min_free_bytes,
+        )
     except DatasetError:
         delete_file(archive)
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise Problem("disk-full", "the disk is full, the archive could not be unpacked", hint="free some") from error
+        reason = f"the archive could not be unpacked: {error.strerror}"
+        raise Problem("disk-full", reason, hint="free some space, or lower REID_MIN_FREE_BYTES") from error
 
 
 def _is_zip(path: Path) -> bool:

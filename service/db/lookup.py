@@ -12,6 +12,9 @@ from service.errors import not_found
 
 Named = TypeVar("Named", Dataset, Model, Gallery)
 
+_COMPARED_NAMES = 1000
+"""Of the newest, when one is misspelt."""
+
 _WORDS = {Dataset: "data set", Model: "model", Gallery: "gallery"}
 
 
@@ -19,5 +22,6 @@ def find(session: Session, table: type[Named], key: str) -> Named:
     """The row whose id or name is `key`; an id goes before an equal name. Raises the 404 problem."""
     rows = session.scalars(select(table).where(or_(table.id == key, table.name == key))).all()
     if not rows:
-        raise not_found(_WORDS[table], key)
+        names = session.scalars(select(table.name).order_by(table.id.desc()).limit(_COMPARED_NAMES)).all()
+        raise not_found(_WORDS[table], key, names=names)
     return min(rows, key=lambda row: row.id != key)

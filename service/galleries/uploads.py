@@ -27,7 +27,7 @@ from service.galleries.removal import remove_erased
 from service.galleries.staging import new_staging_folder
 from service.galleries.upkeep import clear_staging
 from service.galleries.withdrawal import withdraw
-from service.pictures import decode_upload, pictures_folder
+from service.pictures import Decoder, picture_suffix, pictures_folder
 from service.settings import Settings
 from service.storage import claim, ensure_free_space, link_files, write_file
 
@@ -74,6 +74,7 @@ def add_uploads(
     gallery_key: str,
     uploads: Sequence[Upload],
     encoder_for: EncoderFor,
+    decoder: Decoder,
     *,
     on_conflict: OnConflict = "add",
     key_id: str | None = None,
@@ -99,7 +100,7 @@ def add_uploads(
     try:
         with claim(folder):
             encoder = gallery_encoder(gallery, encoder_for)
-            for batch in _accepted_batches(uploads, settings, encoder, rejected):
+            for batch in _accepted_batches(uploads, settings, encoder, decoder, rejected):
                 images += [accepted.image for accepted in batch]
                 if gallery.keep_images:
                     _stage_pictures(folder, batch)
@@ -166,14 +167,18 @@ def _add(
 
 
 def _accepted_batches(
-    uploads: Sequence[Upload], settings: Settings, encoder: GalleryEncoder, rejected: list[tuple[str, Problem]]
+    uploads: Sequence[Upload],
+    settings: Settings,
+    encoder: GalleryEncoder,
+    decoder: Decoder,
+    rejected: list[tuple[str, Problem]],
 ) -> Iterator[list[_Accepted]]:
     """Batches of the files that are pictures; the others are noted in `rejected`."""
     batch: list[_Accepted] = []
     for image_id, upload in zip(new_ids("img", len(uploads)), uploads, strict=True):
         name = _readable(upload.filename)
         try:
-            batch.append(_accept(image_id, name, upload, settings, encoder))
+            batch.append(_accept(image_id, name, upload, settings, encoder, decoder))
         except Problem as problem:
             rejected.append((name, problem))
         except CoreError as error:
@@ -185,18 +190,21 @@ def _accepted_batches(
         yield batch
 
 
-def _accept(image_id: str, name: str, upload: Upload, settings: Settings, encoder: GalleryEncoder) -> _Accepted:
+def _accept(
+    image_id: str, name: str, upload: Upload, settings: Settings, encoder: GalleryEncoder, decoder: Decoder
+) -> _Accepted:
     content = upload.file.read(settings.max_picture_bytes + 1)
-    picture, suffix = decode_upload(content, name, settings)
+    with decoder.opened(content, name) as picture:
+        width, height, prepared = picture.width, picture.height, encoder.prepare(picture)
     image = GalleryImage(
         id=image_id,
         filename=name,
         sha256=hashlib.sha256(content).hexdigest(),
-        width=picture.width,
-        height=picture.height,
+        width=width,
+        height=height,
         **dict(upload.details),
     )
-    return _Accepted(image, content, suffix, encoder.prepare(picture))
+    return _Accepted(image, content, picture_suffix(content), prepared)
 
 
 def _stage_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:
@@ -222,5 +230,6 @@ def _nothing_accepted(uploads: Sequence[Upload], rejected: Sequence[tuple[str, P
         first.slug,
         f"none of the {len(uploads)} files was accepted; the first: {first.detail}",
         hint=first.hint,
+        headers=first.headers,
         errors=[Fault(f"/files/{place}", problem.slug, problem.detail) for place, (_, problem) in enumerate(rejected)],
     )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from reid_core.data.preprocessing import open_picture
 from reid_core.data.records import Picture
 from reid_core.errors import PictureError
 from service.errors import Problem
+from service.pictures import Decoder
 from service.storage import write_file
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def graph_as_json(job_folder: Path, epoch: int | None) -> dict[str, Any]:
     return {"epoch": graph["epoch"], "epochs": _epochs(job_folder), "classes": classes}
 
 
-def draw_graph(job_folder: Path, epoch: int | None, *, rows: int) -> bytes:
+def draw_graph(job_folder: Path, epoch: int | None, decoder: Decoder, *, rows: int) -> bytes:
     """A PNG like the paper's figure 5: classes spread over the data set, each with its nearest ones beside it."""
     classes = _read(job_folder, epoch)["classes"]
     files = {each["identity"]: Path(each["file"]) for each in classes}
@@ -62,20 +62,25 @@ def draw_graph(job_folder: Path, epoch: int | None, *, rows: int) -> bytes:
     )
     for number, each in enumerate(shown):
         top = _GAP + number * (_TILE[1] + _CAPTION + _GAP)
-        _paste(sheet, files[each["identity"]], each["identity"], _GAP, top)
+        _paste(sheet, _tile(decoder, files[each["identity"]]), each["identity"], _GAP, top)
         for column, near in enumerate(each["nearest"], 1):
             left = 2 * _GAP + column * (_TILE[0] + _GAP)
-            _paste(sheet, files[near["identity"]], f"{near['identity']} {near['distance']:.2f}", left, top)
+            tile = _tile(decoder, files[near["identity"]])
+            _paste(sheet, tile, f"{near['identity']} {near['distance']:.2f}", left, top)
     content = io.BytesIO()
     sheet.save(content, "PNG")
     return content.getvalue()
 
 
-def _paste(sheet: Image.Image, file: Path, caption: str, left: int, top: int) -> None:
+def _tile(decoder: Decoder, file: Path) -> Image.Image:
     try:
-        tile = open_picture(file).resize(_TILE)
+        with decoder.opened(file) as picture:
+            return picture.resize(_TILE)
     except PictureError:
-        tile = Image.new("RGB", _TILE, _MISSING)
+        return Image.new("RGB", _TILE, _MISSING)
+
+
+def _paste(sheet: Image.Image, tile: Image.Image, caption: str, left: int, top: int) -> None:
     sheet.paste(tile, (left, top))
     ImageDraw.Draw(sheet).text((left, top + _TILE[1]), caption, fill=_INK, font=ImageFont.load_default(9))
 

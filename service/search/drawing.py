@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from service.search.explain import Pixel, PlacePair
 
 _HEIGHT, _WIDTH = 1120, 840
-"""Pictures are enlarged or reduced to fit into this."""
 
 _MARGIN, _TITLE, _GAP, _LEGEND = 32, 56, 280, 200
 _STEP = 84
@@ -31,10 +30,14 @@ _FADED = 0.6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """A picture, its title, and how much each of its places adds to the score: (h, w)."""
+    """A picture as `fitted` gives it, its title, and how much each of its places adds to the score: (h, w).
+
+    `size` is the width and height in pixels that the picture had.
+    """
 
     title: str
     picture: Image.Image
+    size: tuple[int, int]
     heat: NDArray[np.float32]
 
 
@@ -49,8 +52,13 @@ class _Panel:
 
     def place(self, pixel: Pixel) -> Pixel:
         """Where a pixel of the picture lies in the drawing."""
-        across, down = self.image.width / self.side.picture.width, self.image.height / self.side.picture.height
+        across, down = self.image.width / self.side.size[0], self.image.height / self.side.size[1]
         return self.left + pixel[0] * across, self.top + pixel[1] * down
+
+
+def fitted(picture: Image.Image) -> Image.Image:
+    """The picture enlarged or reduced to the size in which it is drawn."""
+    return ImageOps.contain(picture, (_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
 
 
 def draw(query: Side, match: Side, pairs: Sequence[PlacePair]) -> Image.Image:
@@ -75,8 +83,8 @@ def draw(query: Side, match: Side, pairs: Sequence[PlacePair]) -> Image.Image:
 
 
 def _faded(side: Side) -> Image.Image:
-    """The picture in its size, white over what adds little."""
-    shown = ImageOps.contain(side.picture, (_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+    """The picture, white over what adds little."""
+    shown = side.picture
     least, most = float(side.heat.min()), float(side.heat.max())
     share = (side.heat - least) / max(most - least, 1e-12)
     strength = Image.fromarray(np.uint8(255 * (1 - _FADED * (1 - share)))).resize(shown.size, Image.Resampling.BICUBIC)

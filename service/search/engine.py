@@ -20,6 +20,7 @@ from service.db.session import Database
 from service.db.tables import ErasedImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.explanations import Record, Shown, erase_records, keep_record
+from service.pictures import Decoder
 from service.search.answer import Answer, Hit
 from service.search.batching import Batcher
 from service.search.encoders import Encoders, SharedEncoder
@@ -38,14 +39,14 @@ Arguments = ParamSpec("Arguments")
 class Engine:
     """Made when the process starts, closed when it ends; every method may be called from any thread."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, decoder: Decoder) -> None:
         self._database = database
         self._settings = settings
         self._batcher = Batcher()
         self._encoders = Encoders(settings, self._batcher)
         self._snapshots = Snapshots(database, settings)
-        self._questions = Questions(database, settings, self._encoders, self._snapshots)
-        self._illustrations = Illustrations(database, settings, self._questions)
+        self._questions = Questions(database, settings, self._encoders, self._snapshots, decoder)
+        self._illustrations = Illustrations(database, settings, self._questions, decoder)
         threads = settings.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
         # As many searches at a time as there are cores, each in one thread: FAISS gains nothing from more.

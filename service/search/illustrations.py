@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from PIL import Image
 
-from reid_core.data.preprocessing import open_picture
 from service.auth import Caller
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery
 from service.errors import Problem
 from service.explanations import Record, Shown, read_picture, read_record
-from service.pictures import decode_upload, find_picture, picture_path
-from service.search.drawing import Side, draw
+from service.pictures import Decoder, find_picture, picture_path
+from service.search.drawing import Side, draw, fitted
 from service.search.explain import contributions, explain
 from service.search.queries import PictureQuery, StoredQuery
 from service.search.questions import Matching, Questions
@@ -25,10 +25,11 @@ from service.settings import Settings
 class Illustrations:
     """Draws explanations. Threads may share it."""
 
-    def __init__(self, database: Database, settings: Settings, questions: Questions) -> None:
+    def __init__(self, database: Database, settings: Settings, questions: Questions, decoder: Decoder) -> None:
         self._database = database
         self._settings = settings
         self._questions = questions
+        self._decoder = decoder
 
     def draw(self, search_id: str, rank: int, caller: Caller) -> bytes:
         """A PNG: the query and the result at `rank` side by side, lines between the places that correspond.
@@ -48,8 +49,8 @@ class Illustrations:
         explanation = explain(query, match.maps[0], match.sizes[0])
         heat, match_heat = contributions(query, match.maps[0])
         drawn = draw(
-            Side("query", picture, heat),
-            Side(f"rank {rank}: score {shown.score:.3f}", match_picture, match_heat),
+            Side("query", picture, query.sizes[0], heat),
+            Side(f"rank {rank}: score {shown.score:.3f}", match_picture, match.sizes[0], match_heat),
             explanation.pairs,
         )
         file = io.BytesIO()
@@ -63,11 +64,16 @@ class Illustrations:
         content = read_picture(self._settings, search_id, shown.picture)
         query = PictureQuery(gallery=gallery.id, explain=True)
         question = self._questions.read(query, [content], gallery, Stopwatch())
-        return decode_upload(content, "the query", self._settings)[0], question.need_matching()
+        return self._reduced(content, "the query"), question.need_matching()
 
     def _stored(self, image_id: str, gallery: Gallery) -> tuple[Image.Image, Matching]:
         with self._database.read() as session:
             path = picture_path(session, self._settings, find_picture(session, image_id))
         query = StoredQuery(gallery=gallery.id, image_id=image_id, explain=True)
         question = self._questions.read(query, (), gallery, Stopwatch())
-        return open_picture(path, max_pixels=self._settings.max_image_pixels), question.need_matching()
+        return self._reduced(path, "the picture"), question.need_matching()
+
+    def _reduced(self, source: bytes | Path, name: str) -> Image.Image:
+        """The picture in the size in which it is drawn: two in full would be too much to hold."""
+        with self._decoder.opened(source, name) as picture:
+            return fitted(picture)

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from reid_core.errors import IndexCorrupt
@@ -18,8 +17,8 @@ from reid_core.retrieval.store import REBUILD
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage, Model
 from service.errors import Problem
-from service.pictures import decode_upload, find_picture, missing_picture, picture_path
-from service.search.encoders import Encoders
+from service.pictures import Decoder, find_picture, missing_picture, picture_path
+from service.search.encoders import Encoders, SharedEncoder
 from service.search.fusion import mean_direction, unit
 from service.search.queries import EmbeddingQuery, Query, StoredQuery, impossible
 from service.search.snapshots import Loaded, Snapshots
@@ -72,9 +71,12 @@ class Question:
 class Questions:
     """Reads what searches ask by. Threads may share it."""
 
-    def __init__(self, database: Database, settings: Settings, encoders: Encoders, snapshots: Snapshots) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, encoders: Encoders, snapshots: Snapshots, decoder: Decoder
+    ) -> None:
         self._database = database
         self._settings = settings
+        self._decoder = decoder
         self._encoders = encoders
         self._snapshots = snapshots
 
@@ -141,14 +143,13 @@ class Questions:
         reranker_id = gallery.reranker_id if query.needs_maps else None
         models = {key: self._encoders.get(key) for key in (gallery.model_id, reranker_id) if key is not None}
         with watch.stage("decode"):
-            decoded = self._decoded(contents)
-            prepared = {key: torch.stack([model.prepare(image) for image in decoded]) for key, model in models.items()}
+            sizes, inputs = self._prepared(contents, list(models.values()))
         with watch.stage("embed"):
             encoded = {
-                key: model.encode_prepared(prepared[key], with_maps=key == reranker_id) for key, model in models.items()
+                key: model.encode_prepared(prepared, with_maps=key == reranker_id)
+                for (key, model), prepared in zip(models.items(), inputs, strict=True)
             }
         maps = encoded[reranker_id].maps if reranker_id is not None else None
-        sizes = tuple(image.size for image in decoded)
         matching = None if maps is None else self._matching(maps.flatten(1, 2), sizes, gallery)
         return Question(unit(encoded[gallery.model_id].embeddings.numpy()), matching)
 
@@ -159,10 +160,21 @@ class Questions:
         height, width, _ = gallery.maps["shape"]
         return Matching(maps.to(head.weights.device), sizes, head, (height, width))
 
-    def _decoded(self, contents: Sequence[bytes]) -> list[Image.Image]:
-        return [
-            decode_upload(content, f"picture {number}", self._settings)[0] for number, content in enumerate(contents, 1)
-        ]
+    def _prepared(
+        self, contents: Sequence[bytes], models: Sequence[SharedEncoder]
+    ) -> tuple[tuple[Size, ...], list[Tensor]]:
+        """The pictures' sizes, and for every model all of them as it takes them: (P, 3, H, W) uint8.
+
+        One after the other: no more than one of them is held in full.
+        """
+        sizes: list[Size] = []
+        prepared: list[list[Tensor]] = [[] for _ in models]
+        for number, content in enumerate(contents, 1):
+            with self._decoder.opened(content, f"picture {number}") as picture:
+                sizes.append(picture.size)
+                for model, inputs in zip(models, prepared, strict=True):
+                    inputs.append(model.prepare(picture))
+        return tuple(sizes), [torch.stack(inputs) for inputs in prepared]
 
     def _checked(self, query: EmbeddingQuery, gallery: Gallery) -> NDArray[np.float64]:
         with self._database.read() as session:

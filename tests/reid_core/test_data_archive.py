@@ -1,5 +1,6 @@
 """Unpacking uploads: ordinary archives come out whole, hostile and damaged ones leave nothing."""
 
+import errno
 import gzip
 import io
 import os
@@ -169,6 +170,14 @@ def test_a_bomb_inside_a_tar_header_ends_early(tmp_path: Path) -> None:
 def test_bytes_of_skipped_entries_count_too(tmp_path: Path) -> None:
     archive = pack_tar(tmp_path / "a.tar.gz", {".hidden": bytes(20_000_000), "a.jpg": b"x"})
     refuse(archive, "holds more than", max_bytes=1_000)
+
+
+def test_a_disk_that_gets_too_full_leaves_nothing(tmp_path: Path) -> None:
+    archive = pack_zip(tmp_path / "a.zip", CONTENT)
+    with pytest.raises(OSError, match="would stay free") as raised:
+        extract(archive, tmp_path / "out/into", max_bytes=1 << 20, max_files=100, min_free_bytes=1 << 62)
+    assert raised.value.errno == errno.ENOSPC
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @PACKERS

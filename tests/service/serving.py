@@ -11,14 +11,14 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from service.server import server_config
 from tests.waiting import HANG_SECONDS
 
 
 @contextmanager
 def serve(app: FastAPI) -> Iterator[str]:
     """Serve `app` in a thread; yields its address, `http://127.0.0.1:<port>`, once it has started."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, app.state.settings, port=0, log_config=None, lifespan="on"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import FastAPI, File, UploadFile
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from reid_core.methods import METHODS
@@ -25,14 +24,8 @@ from tests.service.serving import open_client, serve
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
-    """The API with small limits and a route that takes files."""
-    app = create_app(settings.model_copy(update={"max_json_bytes": 1000, "max_upload_bytes": 20_000}))
-
-    @app.post("/upload")
-    def upload(file: Annotated[UploadFile, File()]) -> int:
-        return len(file.file.read())
-
-    return app
+    """The API with small limits."""
+    return create_app(settings.model_copy(update={"max_json_bytes": 1000, "max_upload_bytes": 20_000}))
 
 
 @pytest.fixture
@@ -162,8 +155,9 @@ def test_a_body_beyond_its_limit_is_413_and_names_the_setting(client: httpx.Clie
 @pytest.mark.parametrize("announced", [True, False])
 def test_files_have_a_limit_of_their_own(client: httpx.Client, announced: bool, idempotent: bool) -> None:
     client.headers.update({"Idempotency-Key": os.urandom(4).hex()} if idempotent else {})
-    assert _post(client, "/upload", _form(10_000), FORM, announced).json() == 10_000
-    answer = _post(client, "/upload", _form(30_000), FORM, announced)
+    whole = _post(client, "/datasets", _form(10_000), FORM, announced)
+    assert (whole.status_code, whole.json()["type"]) == (415, "/problems/unsupported-media")
+    answer = _post(client, "/datasets", _form(30_000), FORM, announced)
     assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too-large")
     assert "REID_MAX_UPLOAD_BYTES" in answer.json()["detail"]
 
@@ -171,7 +165,7 @@ def test_files_have_a_limit_of_their_own(client: httpx.Client, announced: bool, 
 @pytest.mark.parametrize("announced", [True, False])
 def test_who_has_no_key_sends_no_files(client: httpx.Client, announced: bool) -> None:
     client.headers["Authorization"] = "Bearer reid_wrong"
-    assert _post(client, "/upload", _form(10_000), FORM, announced).status_code == 401
+    assert _post(client, "/datasets", _form(10_000), FORM, announced).status_code == 401
 
 
 def test_readiness_names_each_part(client: httpx.Client, app: FastAPI, settings: Settings) -> None:
@@ -192,6 +186,24 @@ def test_readiness_names_each_part(client: httpx.Client, app: FastAPI, settings:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
     assert "run `reid migrate`" in client.get("/healthz/ready").json()["checks"]["database"]["detail"]
     assert client.get("/healthz/live").status_code == 200
+
+
+def test_only_readers_and_this_machine_learn_what_is_wrong(client: httpx.Client, app: FastAPI) -> None:
+    with app.state.database.write() as session:
+        keys = {scope: create_key(session, name=scope, scopes=[scope])[1] for scope in ("read", "write")}
+    stranger = {"Authorization": "", "X-Forwarded-For": "203.0.113.7"}
+    for headers, readiness, metrics in (
+        ({"Authorization": ""}, True, 200),
+        (stranger, False, 401),
+        ({"Authorization": "", "Host": "evil.example"}, False, 401),
+        ({"Authorization": "", "Sec-Fetch-Site": "cross-site"}, False, 401),
+        (stranger | {"X-API-Key": keys["write"]}, False, 403),
+        (stranger | {"X-API-Key": keys["read"]}, True, 200),
+    ):
+        ready = client.get("/healthz/ready", headers=headers)
+        assert (ready.status_code, "checks" in ready.json()) == (503, readiness)
+        assert ("broker" in ready.text) is readiness
+        assert client.get("/metrics", headers=headers).status_code == metrics
 
 
 def test_a_full_disk_is_not_ready(settings: Settings) -> None:
@@ -250,8 +262,9 @@ FORM = "multipart/form-data; boundary=b"
 
 
 def _form(size: int) -> bytes:
-    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
-    return head + b"x" * size + b"\r\n--b--\r\n"
+    head = b'--b\r\nContent-Disposition: form-data; name="archive"; filename="f"\r\n\r\n'
+    name = b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\na\r\n'
+    return name + head + b"x" * size + b"\r\n--b--\r\n"
 
 
 def _post(client: httpx.Client, path: str, body: bytes, content_type: str, announced: bool) -> httpx.Response:

@@ -12,6 +12,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, File, Form, Response, UploadFile
 from sqlalchemy import func, select, update
 
+from service.api.dependencies import require
 from service.api.fingerprint import BodyFingerprint
 from service.clock import utc_now
 from service.db.answers import STALE_AFTER, forget_old
@@ -56,7 +57,7 @@ def client(app: FastAPI, settings: Settings) -> Iterator[httpx.Client]:
 
 
 def _routes(counter: Counter) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(dependencies=[require("write")])
 
     @router.post("/things", status_code=201)
     def make_thing(body: dict[str, Any], response: Response, mode: str = "") -> dict[str, Any]:
@@ -68,7 +69,7 @@ def _routes(counter: Counter) -> APIRouter:
             raise ZeroDivisionError
         return {"number": counter.done, "mode": mode}
 
-    @router.post("/uploads")
+    @router.post("/uploads", openapi_extra={"requestBody": {"content": {"multipart/form-data": {}}}})
     def upload(file: Annotated[UploadFile, File()], name: Annotated[str, Form()]) -> dict[str, Any]:
         counter.done += 1
         return {"number": counter.done, "bytes": len(file.file.read()), "name": name}

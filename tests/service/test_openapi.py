@@ -14,7 +14,7 @@ from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve
 
-PUBLIC = {"/healthz/live", "/healthz/ready", "/version", "/problems", "/problems/{slug}"}
+PUBLIC = {"/healthz/live", "/healthz/ready", "/version", "/problems", "/problems/{slug}", "/"}
 
 Operation = tuple[str, str, dict[str, Any]]
 
@@ -31,8 +31,8 @@ def address(app: FastAPI) -> Iterator[str]:
 
 
 def test_every_operation_but_the_public_ones_names_one_scope(app: FastAPI) -> None:
-    for method, path, operation in _operations(app):
-        scopes = _scopes(operation)
+    for method, path, operation in operations(app):
+        scopes = scopes_of(operation)
         if path in PUBLIC:
             assert scopes == set(), f"{method} {path} is public, yet names {scopes}"
         else:
@@ -46,11 +46,11 @@ def test_every_operation_demands_its_scope(app: FastAPI, address: str, prefix: s
     with app.state.database.write() as session:
         keys = {scope: create_key(session, name=scope, scopes=[scope])[1] for scope in SCOPES if scope != "admin"}
     with open_client(address + prefix) as client:
-        for method, path, operation in _operations(app):
+        for method, path, operation in operations(app):
             if path in PUBLIC:
                 assert client.request(method, _filled(path)).status_code not in (401, 403)
                 continue
-            (needed,) = _scopes(operation)
+            (needed,) = scopes_of(operation)
             assert client.request(method, _filled(path)).status_code == 401, f"{method} {path}"
             for scope, key in keys.items():
                 answer = client.request(method, _filled(path), headers={"X-API-Key": key})
@@ -65,14 +65,14 @@ def test_nothing_is_served_beside_the_schema(app: FastAPI) -> None:
 
 
 def test_operation_names_are_unique(app: FastAPI) -> None:
-    names = [operation["operationId"] for _, _, operation in _operations(app)]
+    names = [operation["operationId"] for _, _, operation in operations(app)]
     assert sorted(set(names)) == sorted(names)
 
 
 def test_problems_are_declared_everywhere(app: FastAPI) -> None:
     schema = app.openapi()
     assert {"ProblemBody", "WrongValue"} <= set(schema["components"]["schemas"])
-    for method, path, operation in _operations(app):
+    for method, path, operation in operations(app):
         for status in ("400", "401", "403", "404", "422", "4XX", "5XX"):
             content = operation["responses"][status]["content"]
             assert list(content) == ["application/problem+json"], f"{method} {path} {status}"
@@ -87,9 +87,7 @@ def test_every_post_takes_an_idempotency_key(app: FastAPI) -> None:
 
 
 def test_gets_take_no_body(app: FastAPI) -> None:
-    assert [
-        path for method, path, operation in _operations(app) if method == "GET" and "requestBody" in operation
-    ] == []
+    assert [path for method, path, operation in operations(app) if method == "GET" and "requestBody" in operation] == []
 
 
 def test_the_documentation_is_served(address: str) -> None:
@@ -98,12 +96,12 @@ def test_the_documentation_is_served(address: str) -> None:
         assert client.get("/docs").status_code == 200
 
 
-def _operations(app: FastAPI) -> list[Operation]:
+def operations(app: FastAPI) -> list[Operation]:
     paths = app.openapi()["paths"]
     return [(method.upper(), path, op) for path, methods in paths.items() for method, op in methods.items()]
 
 
-def _scopes(operation: dict[str, Any]) -> set[str]:
+def scopes_of(operation: dict[str, Any]) -> set[str]:
     return {scope for way in operation.get("security", []) for scopes in way.values() for scope in scopes}
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from service.db.session import Database
 from service.explanations import keep_record, sweep_records
 from service.keys import create_key
-from service.search.drawing import Side, draw
+from service.search.drawing import Side, draw, fitted
 from service.search.explain import PlacePair
 from service.settings import Settings
 from tests.service.galleries.stock import added_ids, files_containing, make_gallery, upload
@@ -115,7 +116,7 @@ def test_lines_end_where_the_places_are() -> None:
     black = Image.new("RGB", (10, 20))
     heat = np.ones((2, 1), np.float32)
     pair = PlacePair((5, 5), (5, 15), 0.5)
-    drawn = np.asarray(draw(Side("a", black, heat), Side("b", black, heat), [pair])).astype(int)
+    drawn = np.asarray(draw(side("a", black, heat), side("b", black, heat), [pair])).astype(int)
     coloured = np.argwhere(drawn.max(axis=2) - drawn.min(axis=2) > 100)
     in_pictures = coloured[coloured[:, 1] < drawn.shape[1] - 110]  # right of it is the legend
     first, last = in_pictures[in_pictures[:, 1].argmin()], in_pictures[in_pictures[:, 1].argmax()]
@@ -127,9 +128,13 @@ def test_lines_end_where_the_places_are() -> None:
 def test_places_that_add_nothing_are_faded() -> None:
     black = Image.new("RGB", (10, 20))
     heat = np.array([[0.0], [1.0]], np.float32)
-    drawn = np.asarray(draw(Side("a", black, heat), Side("b", black, heat), []))
+    drawn = np.asarray(draw(side("a", black, heat), side("b", black, heat), []))
     assert drawn[60, 100].mean() > 100
     assert drawn[590, 100].mean() < 20
+
+
+def side(title: str, picture: Image.Image, heat: NDArray[np.float32]) -> Side:
+    return Side(title, fitted(picture), picture.size, heat)
 
 
 def kept(settings: Settings) -> list[Path]:

@@ -1,0 +1,21 @@
+"""The memory of this process: that what is freed is given back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_MMAP_THRESHOLD = -3
+_LARGE_BYTES = 4 * 1024**2
+
+
+def give_back_large_blocks() -> None:
+    """Has glibc's malloc keep blocks of 4 MiB and more apart, so that each is given back when it is freed.
+
+    By itself it raises that limit to the largest block freed so far, and then keeps what threads have freed: an API
+    that decoded large pictures in many threads grew to 3.5 GB with 0.4 GB in use. Does nothing elsewhere.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

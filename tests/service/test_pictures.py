@@ -1,0 +1,53 @@
+"""Pictures of requests share one budget of memory."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from reid_core.data.preprocessing import decoding_bytes
+from reid_core.errors import PictureError, PictureTooLarge
+from service.errors import Problem
+from service.pictures import Decoder
+from service.settings import Settings
+
+
+def picture(width: int = 100) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, 100), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_picture_waits_for_those_before_it_and_is_then_refused(settings: Settings) -> None:
+    room_for_one = {"decode_memory_bytes": decoding_bytes(picture()), "max_wait_seconds": 0.05}
+    decoder = Decoder(settings.model_copy(update=room_for_one))
+    with decoder.opened(picture()) as first:
+        assert first.getpixel((0, 0)) == (255, 0, 0)
+        with pytest.raises(Problem, match="REID_DECODE_MEMORY_BYTES") as busy, decoder.opened(picture(), "the second"):
+            pass
+    assert (busy.value.status, busy.value.headers["Retry-After"]) == (503, "2")
+    with decoder.opened(picture()) as again:
+        assert again.size == (100, 100)
+
+
+def test_a_picture_that_never_fits_is_refused_at_once(settings: Settings) -> None:
+    decoder = Decoder(settings.model_copy(update={"decode_memory_bytes": decoding_bytes(picture())}))
+    never = decoder.opened(picture(101), "the photo")
+    with pytest.raises(PictureTooLarge, match="REID_DECODE_MEMORY_BYTES allows") as refused, never:
+        pass
+    assert "raise REID_DECODE_MEMORY_BYTES" in refused.value.hint
+
+
+def test_what_cannot_be_decoded_gives_its_memory_back(settings: Settings) -> None:
+    decoder = Decoder(settings.model_copy(update={"decode_memory_bytes": decoding_bytes(picture())}))
+    for _ in range(2):
+        with pytest.raises(PictureError, match="cannot be decoded"), decoder.opened(picture()[:-30]):
+            pass
+    with decoder.opened(picture()) as good:
+        assert good.mode == "RGB"
+
+
+def test_a_picture_of_the_largest_size_allowed_fits_by_default(settings: Settings) -> None:
+    assert settings.max_image_pixels * 16 <= settings.decode_memory_bytes
