@@ -55,6 +55,7 @@ from functools import partial
 from service.db.session import open_database
 from service.galleries import uploads
 from service.galleries.bodies import PictureDetails
+from service.pictures import Decoder
 from service.settings import Settings
 from tests.service.galleries.stock import encoder_for, picture
 
@@ -65,7 +66,8 @@ def append_and_die(*arguments):
 settings = Settings(home=sys.argv[1], min_free_bytes=0)
 append_to, uploads.append_to = uploads.append_to, append_and_die
 files = [uploads.Upload("7.png", io.BytesIO(picture(7)), PictureDetails())]
-uploads.add_uploads(open_database(settings.database_url), settings, "hall", files, partial(encoder_for, settings))
+database, decoder = open_database(settings.database_url), Decoder(settings)
+uploads.add_uploads(database, settings, "hall", files, partial(encoder_for, settings), decoder)
 """
 
 
