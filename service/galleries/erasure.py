@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
+from reid_core.data.labels import normal_label
 from reid_core.errors import IndexCorrupt
 from service.clock import rfc3339, utc_now
 from service.db import audit
@@ -95,6 +96,7 @@ def erase_identity(
 
     Raises 404 where the gallery holds no picture of it.
     """
+    identity = normal_label(identity)
     digest = hashlib.sha256(identity.encode()).hexdigest()
     with database.read() as session:
         gallery = find(session, Gallery, gallery_key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 
@@ -78,10 +79,19 @@ def test_an_unknown_format_is_answered_with_the_known_ones(client: httpx.Client,
 
 
 def test_names_that_mislead_or_fit_no_address_are_refused(client: httpx.Client, market: Path) -> None:
-    for name in ("", "a/b", "a\nb", "a" * 101, "..", " lobby", "ds_" + "0" * 26, "job_" + "z" * 26):
+    for name in ("", "a/b", "a\nb", "a" * 101, "..", "a\\b", " ", "ds_" + "0" * 26, "job_" + "z" * 26):
         answer = client.post("/datasets", json={"name": name, "path": "market"})
         assert answer.status_code == 422, name
         assert answer.json()["errors"][0]["pointer"] == "/name"
+
+
+def test_a_name_is_the_same_however_it_is_typed(client: httpx.Client, market: Path) -> None:
+    shown = post(client, name=" Jose\u0301 ", path="market")
+
+    assert shown["name"] == "Jos\u00e9"
+    for typed in ("Jos\u00e9", "Jose\u0301", " Jos\u00e9"):
+        assert client.get(f"/datasets/{quote(typed)}").json()["id"] == shown["id"]
+        assert slug(client.post("/datasets", json={"name": typed, "path": "market"})) == "name-taken"
 
 
 def test_a_name_is_given_once(client: httpx.Client, settings: Settings, market: Path, tmp_path: Path) -> None:
