@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-from PIL import Image
 from sqlalchemy.orm import Session
 
-from reid_core.data.preprocessing import PICTURE_FORMATS, open_picture
+from reid_core.data.preprocessing import Decoded, decode
 from service.db.tables import Dataset, DatasetImage, ErasedImage, GalleryImage
 from service.errors import Problem, not_found
 from service.settings import Settings
 from service.storage import resolve_inside
 from service.vectors import gallery_folder
 
-_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
-_MEDIA_TYPES = {
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
+"""Of stored pictures, where it is not Pillow's word for their type."""
+
+_MEDIA_TYPES = {f".{suffix}": "image/jpeg" for suffix in ("jpg", "jpeg", "jpe", "jfif")} | {
     ".png": "image/png",
     ".webp": "image/webp",
+    ".avif": "image/avif",
+    ".gif": "image/gif",
     ".bmp": "image/bmp",
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
+    ".ppm": "image/x-portable-pixmap",
+    ".pgm": "image/x-portable-graymap",
+    ".pnm": "image/x-portable-anymap",
 }
 
 
@@ -60,8 +63,8 @@ def media_type(path: Path) -> str:
     return _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
-def decode_upload(content: bytes, name: str, settings: Settings) -> tuple[Image.Image, str]:
-    """The upright RGB picture and the suffix of its format; `name` stands in messages.
+def decode_upload(content: bytes, name: str, settings: Settings) -> Decoded:
+    """The decoded picture; `name` stands in messages.
 
     Raises:
         Problem: `too-large` for too many bytes.
@@ -73,9 +76,12 @@ def decode_upload(content: bytes, name: str, settings: Settings) -> tuple[Image.
             f"{name} has more than {settings.max_picture_bytes:,} bytes",
             hint="send a crop of one person, or raise REID_MAX_PICTURE_BYTES",
         )
-    picture = open_picture(content, max_pixels=settings.max_image_pixels, name=name)
-    with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as header:
-        return picture, _SUFFIXES[header.format or ""]
+    return decode(content, max_pixels=settings.max_image_pixels, name=name)
+
+
+def stored_suffix(picture: Decoded) -> str:
+    """Of the file in which an uploaded picture is kept, by which it is sent as what it is."""
+    return _SUFFIXES.get(picture.format, f".{picture.format.lower()}")
 
 
 def _path(session: Session, settings: Settings, picture: GalleryImage | DatasetImage) -> Path:

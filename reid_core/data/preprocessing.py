@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,21 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from reid_core.data.colours import to_rgb
+from reid_core.data.file_types import READ_TYPES, name_unread
 from reid_core.errors import PictureError, PictureTooLarge
 from reid_core.settings import TrainingSettings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 64_000_000
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 """What is decoded. Not all that Pillow knows: an EPS file, say, would start an interpreter."""
+
+_JPEG = b"\xff\xd8\xff"
+_END_OF_JPEG = b"\xff\xd9"
+_MOST_BYTES_PER_PIXEL = 16
+"""Of a file that is read into memory, before anything is known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +66,96 @@ def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded picture and what a person should know of its file.
+
+    Attributes:
+        image: 8-bit RGB, upright.
+        format: Pillow's word for the file's type, e.g. "JPEG".
+        animated: the file holds several pictures; the first is taken.
+        cut_off: the end of a JPEG file is missing; what is missing is grey, as browsers show it.
+    """
+
+    image: Image.Image
+    format: str
+    animated: bool = False
+    cut_off: bool = False
+
+
 def open_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> Image.Image:
-    """The decoded RGB picture, turned upright as its EXIF orientation says.
+    """The picture as every network sees it: see `decode`, whose arguments and errors it has."""
+    return decode(source, max_pixels=max_pixels, name=name).image
+
+
+def decode(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> Decoded:
+    """The 8-bit RGB picture (`to_rgb`), turned upright as its EXIF orientation says; of several in a file the first.
 
     `name` is what messages call it; a file goes by its own.
 
     Raises:
         PictureTooLarge: it has more than `max_pixels`.
-        PictureError: the file cannot be read, is no picture or is truncated.
+        PictureError: the file cannot be read, is no picture, of a type that is not read, or damaged.
     """
-    name = source.name if isinstance(source, Path) else name
+    content, name = (
+        (read_picture_file(source, max_pixels=max_pixels), source.name) if isinstance(source, Path) else (source, name)
+    )
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS) as image:
+        return _decode(content, max_pixels, name)
+    except PictureError as error:
+        if not content.startswith(_JPEG) or isinstance(error, PictureTooLarge):
+            raise
+        try:
+            return replace(_decode(content + _END_OF_JPEG, max_pixels, name), cut_off=True)
+        except PictureError:
+            raise error from None
+
+
+def read_picture_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The file's bytes.
+
+    Raises:
+        PictureTooLarge: it has more bytes than any picture of `max_pixels`.
+        PictureError: it is not there, or may not be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES_PER_PIXEL * max_pixels:
+            raise PictureTooLarge(f"{path.name} has {size:,} bytes.", hint="Send a crop of one person.")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path.name} cannot be read: {error.strerror}.", hint="Put the file back.") from error
+
+
+def _decode(content: bytes, max_pixels: int, name: str) -> Decoded:
+    try:
+        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise _too_large(f"{name} has {image.width} x {image.height} pixels", max_pixels)
-            return ImageOps.exif_transpose(image).convert("RGB")
+            # A phone's MPO is one picture with another of its depth.
+            animated = image.format != "MPO" and getattr(image, "is_animated", False)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return Decoded(to_rgb(image), image.format or "", animated)
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is not a picture.", hint="JPEG, PNG, WebP, BMP and TIFF are read.") from error
+        raise _unread(content, name) from error
     except Image.DecompressionBombError as error:
         raise _too_large(f"{name} has more pixels than any picture may have", max_pixels) from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except PictureError as error:
+        raise type(error)(
+            error.detail if name in error.detail else f"{name}: {error.detail}", hint=error.hint
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise PictureError(f"{name} cannot be decoded: {error}.", hint="Save it again as JPEG or PNG.") from error
+
+
+def _unread(content: bytes, name: str) -> PictureError:
+    if not content:
+        return PictureError(f"{name} is empty.", hint="Copy or download it again.")
+    known = name_unread(content[:32])
+    if known is None:
+        return PictureError(f"{name} is not a picture.", hint=READ_TYPES)
+    return PictureError(f"{name} is {known[0]}, which is not read.", hint=f"{known[1]} {READ_TYPES}")
 
 
 def _too_large(what: str, max_pixels: int) -> PictureTooLarge:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import TypeAdapter
 from sqlalchemy import select
@@ -19,6 +20,7 @@ from service.api.files import answer_file
 from service.api.links import prefix_of
 from service.api.pagination import list_page, narrowed
 from service.auth import Caller
+from service.bodies import LabelFilter
 from service.db import audit
 from service.db.lookup import find
 from service.db.session import Database
@@ -37,7 +39,6 @@ router = APIRouter(prefix="/galleries", tags=["galleries"])
 Reader = Annotated[Caller, require("read")]
 Writer = Annotated[Caller, require("write")]
 Eraser = Annotated[Caller, require("erase")]
-Label = Annotated[str | None, Query(max_length=200)]
 
 _METADATA = TypeAdapter(list[PictureDetails])
 _FILES_SETTING = "REID_MAX_IMAGES_PER_REQUEST"
@@ -134,8 +135,8 @@ def list_images(
     database: DatabaseDep,
     page: PageDep,
     _caller: Reader,
-    identity: Label = None,
-    camera: Label = None,
+    identity: LabelFilter | None = None,
+    camera: LabelFilter | None = None,
 ) -> dict[str, Any]:
     """The gallery's pictures in the order in which they came."""
     prefix = prefix_of(request)
@@ -242,6 +243,7 @@ def _added(addition: Addition, prefix: str) -> JSONResponse:
             {"filename": filename, "problem": problem.as_json(instance=images)}
             for filename, problem in addition.rejected
         ],
+        "warnings": [asdict(warning) for warning in addition.warnings],
         "revision": addition.revision,
     }
     location = f"{images}/{addition.added[0][0]}" if len(addition.added) == 1 else images

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from reid_core.data.labels import normal_label
+from reid_core.data.preprocessing import Decoded
 from reid_core.errors import CoreError, Fault
 from service.db.ids import new_ids
 from service.db.lookup import find
@@ -18,11 +20,20 @@ from service.galleries.bodies import PictureDetails
 from service.galleries.encoding import BATCH_SIZE, EncoderFor, GalleryEncoder, Prepared, gallery_encoder
 from service.galleries.features import Features, feature_bytes, join_features
 from service.galleries.images import append
-from service.pictures import decode_upload, pictures_folder
+from service.pictures import decode_upload, pictures_folder, stored_suffix
 from service.settings import Settings
 from service.storage import delete_file, ensure_free_space, write_file
 
 _MAX_FILENAME = 200
+
+_LARGEST_CROP_PIXELS = 2_000_000
+"""Crops of persons from 4K video have less."""
+
+_MESSAGES = {
+    "whole-frame": "{width} x {height} pixels looks like a whole frame; pictures are compared as crops of one person",
+    "first-of-several": "the file holds several pictures; the first was taken",
+    "cut-off": "the end of the file is missing; what is missing is grey",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +47,33 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What became of the files of a request: (picture id, file name) of those added, (file name, why) of the others."""
+    """What became of the files of a request: (picture id, file name) of those added, (file name, why) of the others.
+
+    `warnings` has what a person should look at among those added.
+    """
 
     gallery_id: str
     added: list[tuple[str, str]]
     rejected: list[tuple[str, Problem]]
+    warnings: list[UploadWarning]
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadWarning:
+    """A picture that was added though it may not be what was meant; `code` is a stable word."""
+
+    image: str
+    filename: str
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Accepted:
     image: GalleryImage
     content: bytes
-    suffix: str
+    picture: Decoded
     prepared: Prepared
 
 
@@ -68,10 +93,12 @@ def add_uploads(
     encoder, folder = gallery_encoder(gallery, encoder_for), pictures_folder(settings, gallery.id)
     rejected: list[tuple[str, Problem]] = []
     images: list[GalleryImage] = []
+    warnings: list[UploadWarning] = []
     features: list[Features] = []
     try:
         for batch in _accepted_batches(uploads, settings, encoder, rejected):
             images += [accepted.image for accepted in batch]
+            warnings += [warning for accepted in batch for warning in _warnings(accepted)]
             if gallery.keep_images:
                 _store_pictures(folder, batch)
             features.append(encoder.encode([accepted.prepared for accepted in batch]))
@@ -81,7 +108,7 @@ def add_uploads(
     except BaseException:
         _forget_pictures(folder, images)
         raise
-    return Addition(gallery.id, [(image.id, image.filename) for image in images], rejected, revision)
+    return Addition(gallery.id, [(image.id, image.filename) for image in images], rejected, warnings, revision)
 
 
 def _accepted_batches(
@@ -106,21 +133,33 @@ def _accepted_batches(
 
 def _accept(image_id: str, name: str, upload: Upload, settings: Settings, encoder: GalleryEncoder) -> _Accepted:
     content = upload.file.read(settings.max_picture_bytes + 1)
-    picture, suffix = decode_upload(content, name, settings)
+    picture = decode_upload(content, name, settings)
     image = GalleryImage(
         id=image_id,
         filename=name,
         sha256=hashlib.sha256(content).hexdigest(),
-        width=picture.width,
-        height=picture.height,
+        width=picture.image.width,
+        height=picture.image.height,
         **dict(upload.details),
     )
-    return _Accepted(image, content, suffix, encoder.prepare(picture))
+    return _Accepted(image, content, picture, encoder.prepare(picture.image))
+
+
+def _warnings(accepted: _Accepted) -> Iterator[UploadWarning]:
+    width, height = accepted.picture.image.size
+    told = {
+        "whole-frame": width > height or width * height > _LARGEST_CROP_PIXELS,
+        "first-of-several": accepted.picture.animated,
+        "cut-off": accepted.picture.cut_off,
+    }
+    for code in (code for code, holds in told.items() if holds):
+        message = _MESSAGES[code].format(width=width, height=height)
+        yield UploadWarning(accepted.image.id, accepted.image.filename, code, message)
 
 
 def _store_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:
     for accepted in batch:
-        name = f"{accepted.image.id}{accepted.suffix}"
+        name = f"{accepted.image.id}{stored_suffix(accepted.picture)}"
         write_file(folder / name, accepted.content)
         accepted.image.file = name
 
@@ -133,7 +172,7 @@ def _forget_pictures(folder: Path, images: Sequence[GalleryImage]) -> None:
 
 def _readable(filename: str) -> str:
     """The file's name without folders and characters that cannot be shown, not too long."""
-    shown = "".join(character for character in filename if character.isprintable())
+    shown = normal_label("".join(character for character in filename if character.isprintable()))
     return shown.replace("\\", "/").rpartition("/")[2][-_MAX_FILENAME:] or "picture"
 
 

@@ -63,7 +63,7 @@ class Illustrations:
         content = read_picture(self._settings, search_id, shown.picture)
         query = PictureQuery(gallery=gallery.id, explain=True)
         question = self._questions.read(query, [content], gallery, Stopwatch())
-        return decode_upload(content, "the query", self._settings)[0], question.need_matching()
+        return decode_upload(content, "the query", self._settings).image, question.need_matching()
 
     def _stored(self, image_id: str, gallery: Gallery) -> tuple[Image.Image, Matching]:
         with self._database.read() as session:

@@ -152,7 +152,8 @@ class Questions:
 
     def _decoded(self, contents: Sequence[bytes]) -> list[Image.Image]:
         return [
-            decode_upload(content, f"picture {number}", self._settings)[0] for number, content in enumerate(contents, 1)
+            decode_upload(content, f"picture {number}", self._settings).image
+            for number, content in enumerate(contents, 1)
         ]
 
     def _checked(self, query: EmbeddingQuery, gallery: Gallery) -> NDArray[np.float64]:
