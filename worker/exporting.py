@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from sqlalchemy import select
 
+from reid_core.data.records import SPLITS
 from reid_core.export import export_model
 from reid_core.model import load_model
+from service.datasets.checking import check_files
 from service.db.tables import Dataset, DatasetImage, Model
 from service.jobs.lifecycle import renew
 from service.jobs.recording import progress_as_json
@@ -28,7 +30,8 @@ _COPIES = 3
 
 def run(work: Work) -> Outcome:
     """Writes the files into the job's folder, compares, and moves them into the model's."""
-    spec, settings, pictures = work.job.spec, work.settings, _choose_pictures(work)
+    spec, settings = work.job.spec, work.settings
+    pictures = _choose_pictures(work)
     for chatty in ("onnx_ir", "onnxscript"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     model = load_model(settings.models_dir / spec["model"], torch.device("cpu"))
@@ -56,8 +59,11 @@ def _choose_pictures(work: Work) -> list[Path]:
             .where(DatasetImage.dataset_id.in_(work.job.spec["datasets"]))
             .order_by(DatasetImage.dataset_id, DatasetImage.split, DatasetImage.position)
         ).all()
+        used = session.scalars(select(Dataset.id).where(Dataset.id.in_(work.job.spec["datasets"]))).all()
     if not rows:
         raise nothing_to_compare("its data sets have been deleted")
+    for key in used:
+        check_files(work.database, key, SPLITS, on_progress=work.progress("check"))
     count = min(EXPORT_PICTURES, len(rows))
     return [Path(folder) / path for folder, path in (rows[index * len(rows) // count] for index in range(count))]
 

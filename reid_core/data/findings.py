@@ -10,27 +10,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from reid_core.data.contents import SAMPLES, Contents
 from reid_core.data.formats import FORMATS
-from reid_core.data.records import DISTRACTOR, SPLITS, Picture, Split
+from reid_core.data.labels import look_alikes, shown_label
+from reid_core.data.records import SPLITS, Picture, Split
 
 Severity = Literal["error", "warning", "info"]
 
 
+MANY_SAMPLES = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """How bad a finding is, what follows from it and what to do about it."""
+    """How bad a finding is, what follows from it, what to do about it, and how many of its cases are named."""
 
     severity: Severity
     detail: str
     fix: str
+    samples: int = SAMPLES
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A finding as reported: `count` cases, up to five of them in `samples`."""
+    """A finding as reported: `count` cases, the first of them in `samples`."""
 
     code: str
     severity: Severity
@@ -92,8 +97,56 @@ MEANINGS: dict[str, Meaning] = {
         "Keep each picture in one split.",
     ),
     "unreadable-pictures": Meaning(
-        "warning", "These files cannot be decoded and are left out.", "Save or download them again, or remove them."
+        "warning",
+        "These files cannot be decoded and are left out.",
+        "Save or download them again, or remove them; types that are not read are converted to JPEG or PNG.",
+        MANY_SAMPLES,
     ),
+    "cut-off-pictures": Meaning(
+        "warning",
+        "The end of these JPEG files is missing. They are read as browsers show them: what is missing is grey.",
+        "Copy or download them again, or remove them.",
+    ),
+    "animated-pictures": Meaning(
+        "info",
+        "These files hold several pictures, of which the first is read.",
+        "Save the others as files of their own.",
+    ),
+    "look-alike-labels": Meaning(
+        "warning",
+        "These labels differ by case, width or invisible characters alone, and count as different people or cameras.",
+        "Give one person one label; if they are different, label them so that it can be seen.",
+    ),
+    "refused-labels": Meaning(
+        "warning",
+        "The labels of these pictures cannot be used: they mean that nothing is known, or no address can carry them. "
+        "The pictures are left out.",
+        "Rename them: any text but words like None, `.` and `..`, backslashes and control characters.",
+    ),
+    "unknown-words": Meaning(
+        "info",
+        "These words of the table were taken to mean that nothing is known.",
+        "None, if that is what they mean.",
+        MANY_SAMPLES,
+    ),
+    "archive-names": Meaning(
+        "info",
+        "The archive does not say how its names are encoded; they were read as told here.",
+        "If names look wrong, upload it again and say `encoding`, or pack it with names in UTF-8.",
+    ),
+    "unread-folders": Meaning(
+        "info",
+        "These folders hold files that the format has no use for; nothing in them was read.",
+        "None, if that is intended; else declare a `layout` that names them.",
+        MANY_SAMPLES,
+    ),
+    "changed-files": Meaning(
+        "warning",
+        "These files are not what they were when the data set was read.",
+        "Put them back, or POST /datasets/{id}/rescan to read them as they are.",
+        MANY_SAMPLES,
+    ),
+    "left-out": Meaning("info", "The format's protocol has no use for these pictures.", "None needed."),
     "unmatched-names": Meaning(
         "warning",
         "These names do not fit the format and are left out.",
@@ -120,7 +173,7 @@ MEANINGS: dict[str, Meaning] = {
     "unused-columns": Meaning(
         "info",
         "These columns of the manifest are not used.",
-        "Check their spelling: path, identity, split, camera, captured_at, frame.",
+        "Check their spelling: path, identity, split, camera, captured_at, frame; or declare `columns`.",
     ),
     "junk-dropped": Meaning("info", "The format marks these pictures as junk; they are left out.", "None needed."),
     "distractors": Meaning(
@@ -130,13 +183,18 @@ MEANINGS: dict[str, Meaning] = {
 
 
 def find_all(
-    contents: Contents, unreadable: Mapping[Path, str], hashes: Mapping[Path, str], images_per_identity: int
+    contents: Contents,
+    unreadable: Mapping[Path, str],
+    remarks: Mapping[str, Sequence[Path]],
+    hashes: Mapping[Path, str],
+    images_per_identity: int,
 ) -> tuple[Finding, ...]:
     """Every finding, errors first.
 
     Args:
         contents: the readable pictures.
         unreadable: file -> why it cannot be decoded.
+        remarks: finding code -> the readable pictures that it is about.
         hashes: file -> hash of its bytes, for every readable picture.
         images_per_identity: pictures that a training batch wants of each identity.
     """
@@ -151,13 +209,28 @@ def find_all(
         "duplicate-pictures": _copies(contents, hashes, across=False),
         "duplicates-across-splits": _copies(contents, hashes, across=True),
         "unreadable-pictures": [f"{contents.relative(path)}: {why}" for path, why in unreadable.items()],
-        "withdrawn": [contents.format] if FORMATS[contents.format].withdrawn else [],
+        **remarks,
+        "look-alike-labels": _look_alikes(contents),
+        "withdrawn": [contents.format] if contents.format in FORMATS and FORMATS[contents.format].withdrawn else [],
         "empty-split": [split for split in SPLITS if not contents.pictures[split]],
-        "distractors": [picture.path for picture in contents.pictures["gallery"] if picture.identity == DISTRACTOR],
+        "distractors": [picture.path for picture in distractors(contents)],
     }
     found = [_finding(code, len(names), names, contents, images_per_identity) for code, names in cases.items() if names]
     found += [_finding(code, skipped.count, skipped.samples, contents) for code, skipped in contents.skipped.items()]
     return tuple(sorted(found, key=lambda finding: _ORDER.index(finding.severity)))
+
+
+def finding_of(code: str, cases: Sequence[str]) -> Finding:
+    """The finding of that code, which counts and names the cases."""
+    meaning = MEANINGS[code]
+    return Finding(code, meaning.severity, len(cases), tuple(cases[: meaning.samples]), meaning.detail, meaning.fix)
+
+
+def replace_finding(report: Mapping[str, Any], finding: Mapping[str, Any]) -> dict[str, Any]:
+    """A report as JSON with this finding, also as JSON, in the place of an earlier one of its code."""
+    others = [other for other in report["findings"] if other["code"] != finding["code"]]
+    findings = sorted([*others, finding], key=lambda each: _ORDER.index(each["severity"]))
+    return {**report, "findings": findings}
 
 
 def unmatched_queries(contents: Contents) -> list[tuple[Picture, str]]:
@@ -171,9 +244,7 @@ def unmatched_queries(contents: Contents) -> list[tuple[Picture, str]]:
     unmatched = []
     for query in contents.pictures["query"]:
         seen = cameras.get(query.identity, set())
-        if query.identity == DISTRACTOR:
-            unmatched.append((query, f"{DISTRACTOR}: the label of distractors, a match for no query"))
-        elif not seen:
+        if not seen:
             unmatched.append((query, f"{query.identity}: not in gallery"))
         elif query.camera and seen == {query.camera}:
             unmatched.append((query, f"{query.identity}: in gallery by the query's camera {query.camera} only"))
@@ -189,7 +260,14 @@ def _finding(
     meaning = MEANINGS[code]
     samples = [contents.relative(case) if isinstance(case, Path) else case for case in dict.fromkeys(cases)]
     detail = meaning.detail.format(k=images_per_identity)
-    return Finding(code, meaning.severity, count, tuple(samples[:SAMPLES]), detail, meaning.fix)
+    return Finding(code, meaning.severity, count, tuple(samples[: meaning.samples]), detail, meaning.fix)
+
+
+def distractors(contents: Contents) -> list[Picture]:
+    """The gallery pictures that the data set marks as showing nobody in query."""
+    if not contents.distractor:
+        return []
+    return [picture for picture in contents.pictures["gallery"] if picture.identity == contents.distractor]
 
 
 def _pictures(contents: Contents) -> Iterator[Picture]:
@@ -228,7 +306,16 @@ def _below(images_per_identity: int, contents: Contents) -> list[str]:
 
 def _in_train_and_test(contents: Contents) -> list[str]:
     people = {split: {picture.identity for picture in contents.pictures[split]} for split in SPLITS}
-    return sorted((people["train"] & (people["query"] | people["gallery"])) - {DISTRACTOR})
+    return sorted(people["train"] & (people["query"] | people["gallery"]))
+
+
+def _look_alikes(contents: Contents) -> list[str]:
+    """Of identities and of cameras, each group in one line."""
+    told = []
+    for kind in ("identity", "camera"):
+        for group in look_alikes({getattr(picture, kind) for picture in _pictures(contents)}):
+            told.append(f"{kind} " + " ~ ".join(f"'{shown_label(label)}'" for label in group))
+    return told
 
 
 def _copies(contents: Contents, hashes: Mapping[Path, str], *, across: bool) -> list[str]:

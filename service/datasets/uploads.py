@@ -47,8 +47,10 @@ def check_archive(path: Path) -> None:
         )
 
 
-def unpack(settings: Settings, dataset_id: str) -> None:
+def unpack(settings: Settings, dataset_id: str, encoding: str = "") -> None:
     """The uploaded archive becomes a folder, whole or not at all; the archive is removed. Done once, it does nothing.
+
+    `encoding` is that of names in it, "" to find it out.
 
     Raises:
         DatasetError: what is in the archive cannot be accepted; the archive is removed.
@@ -57,7 +59,7 @@ def unpack(settings: Settings, dataset_id: str) -> None:
     archive, folder = archive_path(settings, dataset_id), folder_path(settings, dataset_id)
     if not folder.exists():
         _remove_unfinished(settings, dataset_id)
-        _extract(settings, archive, folder)
+        _extract(settings, archive, folder, encoding)
     delete_file(archive)
 
 
@@ -80,14 +82,15 @@ def remove_lost_uploads(database: Database, settings: Settings) -> None:
                 (delete_tree if path.is_dir() else delete_file)(path)
 
 
-def _extract(settings: Settings, archive: Path, folder: Path) -> None:
+def _extract(settings: Settings, archive: Path, folder: Path, encoding: str) -> None:
     if not archive.exists():
         raise DatasetError("The uploaded archive is gone.", hint="Delete the data set and upload it again.")
     # Pictures are compressed already, so they take as much room as their archive.
     needed = archive.stat().st_size
     ensure_free_space(archive.parent, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
     try:
-        extract(archive, folder, max_bytes=settings.max_archive_bytes, max_files=settings.max_archive_files)
+        limits = {"max_bytes": settings.max_archive_bytes, "max_files": settings.max_archive_files}
+        extract(archive, folder, encoding=encoding, **limits)
     except DatasetError:
         delete_file(archive)
         raise

@@ -29,6 +29,7 @@ def dataset_as_json(session: Session, dataset: Dataset, prefix: str = "") -> dic
         "confidence": report.get("confidence"),
         "state": state,
         "uploaded": dataset.uploaded,
+        "declaration": _declaration(dataset),
         "splits": dataset.splits,
         "evaluable_queries": report.get("evaluable_queries"),
         "findings": brief_findings(report),
@@ -38,6 +39,11 @@ def dataset_as_json(session: Session, dataset: Dataset, prefix: str = "") -> dic
         "created_at": rfc3339(dataset.created_at),
         "links": links,
     }
+
+
+def _declaration(dataset: Dataset) -> dict[str, Any] | None:
+    """What was said when it was registered; of the people that a drawn split trains on the protocol tells."""
+    return {name: told for name, told in (dataset.declaration or {}).items() if name != "trained"} or None
 
 
 def report_as_json(session: Session, dataset: Dataset) -> dict[str, Any]:
@@ -64,6 +70,7 @@ def image_as_json(image: DatasetImage, prefix: str = "") -> dict[str, Any]:
         "camera": image.camera or None,
         "captured_at": rfc3339(image.captured_at) if image.captured_at else None,
         "frame": image.frame,
+        "clothes": image.clothes,
         "width": image.width,
         "height": image.height,
         "sha256": image.sha256,
