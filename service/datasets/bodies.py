@@ -44,7 +44,7 @@ def _refuse_wrong_pattern(text: str) -> str:
 
 def _refuse_unknown_encoding(name: str) -> str:
     try:
-        b"".decode(name)
+        "a".encode(name)
     except (LookupError, UnicodeError, ValueError) as error:
         message = "there is no encoding {name}; write e.g. utf-8, cp1252, cp932, gbk"
         raise PydanticCustomError("unknown-encoding", message, {"name": ascii(name)}) from error
