@@ -12,6 +12,9 @@ from pydantic_core import PydanticCustomError
 
 from reid_core.data.labels import MAX_LABEL, label_fault, name_fault, normal_label, text_fault
 
+_LOST_PLUS = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+ \d\d:\d\d")
+"""A time whose `+` stood in an address unescaped, where it means a blank."""
+
 _ID = re.compile(r"(ds|job|mdl|gal|img|key)_[0-9a-z]{26}")
 
 
@@ -60,6 +63,8 @@ Reference = Annotated[
 
 
 def _refuse_numbers(value: Any) -> Any:
+    if isinstance(value, str) and _LOST_PLUS.fullmatch(value):
+        value = value.replace(" ", "+")
     if isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"[\s\d.eE+-]*", value)):
         raise PydanticCustomError("not-rfc3339", "a time is written like 2026-01-31T12:00:00Z (RFC 3339)")
     return value

@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from reid_core.data.archive_names import Names, write_note
-from reid_core.data.listing import is_debris, printable
+from reid_core.data.debris import is_debris
+from reid_core.data.listing import printable
 from reid_core.errors import DatasetError
 
 _CHUNK = 1 << 20

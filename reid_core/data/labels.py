@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 
+from reid_core.data.debris import is_debris
+
 MAX_LABEL = 200
 """Characters of the longest label."""
 
@@ -47,6 +49,8 @@ def label_fault(label: str) -> str:
         return "it means that nothing is known" if label else "it is empty"
     if label == JUNK:
         return "it marks pictures that show nobody"
+    if is_debris(label):
+        return "files and folders of such a name are hidden, or an operating system's own"
     return _address_fault(label) or text_fault(label)
 
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from reid_core.data.debris import is_debris
 from reid_core.data.labels import normal_label
-
-DEBRIS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +18,6 @@ class Listing:
 
     names: tuple[str, ...]
     skipped: dict[str, list[str]]
-
-
-def is_debris(name: str) -> bool:
-    """Whether an operating system left this file or folder: hidden names, `__MACOSX`, `Thumbs.db`, `desktop.ini`."""
-    return name.startswith(".") or name.lower() in DEBRIS
 
 
 def list_files(folder: Path, boundary: Path, *, deep: bool) -> Listing:

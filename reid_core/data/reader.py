@@ -11,6 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from reid_core.data.contents import SAMPLES, Contents, Gathered, Pictures, Skipped
+from reid_core.data.debris import is_debris
 from reid_core.data.declaration import DECLARED, Declaration, compile_pattern
 from reid_core.data.format import Format, Layout, name_pattern
 from reid_core.data.formats import FORMAT_NAMES, FORMATS, MANIFEST, OML, PEOPLE
@@ -19,7 +20,6 @@ from reid_core.data.listing import (
     Listing,
     count_unread,
     fence,
-    is_debris,
     is_inside,
     list_files,
     locator,
@@ -151,10 +151,12 @@ def _read_levels(boundary: Path, formats: Collection[Format], declaration: Decla
     # Formats share folders, and large ones take long to list.
     list_folder: ListFolder = cache(partial(list_files, boundary=boundary))
     for level in _levels(boundary):
-        found = [
-            contents for item in formats for contents in _read_format(item, level, boundary, declaration, list_folder)
-        ]
-        fitting = [contents for contents in found if _fits(contents, least)]
+        fitting: list[Contents] = []
+        for item in formats:
+            if item.name == PEOPLE.name and fitting:  # which reads all that lies there
+                break
+            found = _read_format(item, level, boundary, declaration, list_folder)
+            fitting += [contents for contents in found if _fits(contents, least)]
         if fitting:
             # Between equals the one that tells its variant says more; then the order of FORMATS decides.
             return sorted(fitting, key=lambda contents: (-contents.confidence, not contents.variant))

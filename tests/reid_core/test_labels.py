@@ -40,12 +40,17 @@ def test_what_an_address_cannot_carry_is_no_label(label: str) -> None:
     assert name_fault(label)
 
 
+@pytest.mark.parametrize("name", [".anna", "...", "__MACOSX", "thumbs.db"])
+def test_names_of_hidden_folders_are_no_label(name: str) -> None:
+    assert label_fault(name)
+
+
 @pytest.mark.parametrize("word", ["", "None", "<NA>", "null", "N/A", "#N/A", "nan", "-", "-1"])
 def test_words_for_nobody_are_no_label(word: str) -> None:
     assert label_fault(word)
 
 
-@pytest.mark.parametrize("label", ["Null", "Na", "0000", "a/b", "floor 1/door", "100%?", "людмила 7", "...", "%2e%2e"])
+@pytest.mark.parametrize("label", ["Null", "Na", "0000", "a/b", "floor 1/door", "100%?", "людмила 7", "%2e%2e"])
 def test_names_of_people_and_things_are_labels(label: str) -> None:
     assert label_fault(label) == ""
 

@@ -67,6 +67,28 @@ def test_a_wrong_path_is_answered_at_once_and_leaves_nothing(
     assert client.get("/jobs").json()["items"] == []
 
 
+def test_paths_are_taken_as_people_write_them(client: httpx.Client, settings: Settings, market: Path) -> None:
+    below = market.parent / "floor 1"
+    below.mkdir()
+    market.rename(below / "market")
+    for number, path in enumerate(("floor 1\\market", "./floor 1/market/", "floor 1/./market")):
+        post(client, name=f"lobby {number}", path=path)
+    home = client.post("/datasets", json={"name": "lobby", "path": "~/market"})
+    assert "~ stands for no folder" in home.json()["hint"]
+
+
+def test_a_link_out_of_the_data_roots_is_refused_and_where_it_leads_is_told(
+    client: httpx.Client, settings: Settings, tmp_path: Path
+) -> None:
+    outside = make_market(tmp_path / "disk" / "market")
+    settings.data_roots[0].mkdir(parents=True)
+    (settings.data_roots[0] / "linked").symlink_to(outside)
+    answer = client.post("/datasets", json={"name": "lobby", "path": "linked"})
+    assert (answer.status_code, slug(answer)) == (422, "path-outside-data-roots")
+    assert f"'linked' leads to {outside}" in answer.json()["detail"]
+    assert "REID_DATA_ROOTS" in answer.json()["hint"]
+
+
 def test_an_unknown_format_is_answered_with_the_known_ones(client: httpx.Client, market: Path) -> None:
     answer = client.post("/datasets", json={"name": "lobby", "path": "market", "format": "market"})
 
