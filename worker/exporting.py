@@ -32,6 +32,7 @@ def run(work: Work) -> Outcome:
     """Writes the files into the job's folder, compares, and moves them into the model's."""
     spec, settings = work.job.spec, work.settings
     pictures = _choose_pictures(work)
+    _check_files(work)
     for chatty in ("onnx_ir", "onnxscript"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     model = load_model(settings.models_dir / spec["model"], torch.device("cpu"))
@@ -59,13 +60,17 @@ def _choose_pictures(work: Work) -> list[Path]:
             .where(DatasetImage.dataset_id.in_(work.job.spec["datasets"]))
             .order_by(DatasetImage.dataset_id, DatasetImage.split, DatasetImage.position)
         ).all()
-        used = session.scalars(select(Dataset.id).where(Dataset.id.in_(work.job.spec["datasets"]))).all()
     if not rows:
         raise nothing_to_compare("its data sets have been deleted")
-    for key in used:
-        check_files(work.database, key, SPLITS, on_progress=work.progress("check"))
     count = min(EXPORT_PICTURES, len(rows))
     return [Path(folder) / path for folder, path in (rows[index * len(rows) // count] for index in range(count))]
+
+
+def _check_files(work: Work) -> None:
+    with work.database.read() as session:
+        left = session.scalars(select(Dataset.id).where(Dataset.id.in_(work.job.spec["datasets"]))).all()
+    for key in left:
+        check_files(work.database, key, SPLITS, on_progress=work.progress("check"))
 
 
 def _publish(work: Work, files: Sequence[Path]) -> None:

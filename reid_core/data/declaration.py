@@ -14,6 +14,9 @@ from reid_core.errors import DatasetError
 DECLARED = "declared"
 """The format of a data set whose layout was declared."""
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+"""Of the files that may be registered themselves."""
+
 GROUPS = ("identity", "camera", "frame", "clothes")
 """The named groups that a declared pattern may have."""
 

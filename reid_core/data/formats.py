@@ -5,9 +5,10 @@ A new layout is one more entry here; `reader.py` reads them all.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from reid_core.data.declaration import DECLARED
+from reid_core.data.declaration import DECLARED, Declaration, compile_pattern
 from reid_core.data.examples import EXAMPLES
 from reid_core.data.format import DISTRACTOR_NOTE, SUFFIX, Format, Layout, name_pattern
 from reid_core.data.labels import JUNK
@@ -16,6 +17,7 @@ from reid_core.data.records import DISTRACTOR
 from reid_core.data.special_sets import LTCC, PRCC, SYSU, VERI
 from reid_core.data.still_sets import CUHK03, DUKE, MARKET, MSMT, RANDPERSON, VIPER
 from reid_core.data.video_sets import ILIDS_VID, MARS, PRID2011
+from reid_core.errors import DatasetError
 
 _CAMERA_IN_NAME = r"(?:.*?(?<![0-9a-z])(?:camera|cam|c)[-_ ]?(?P<camera>\d+)(?=s\d|[^0-9a-z]))?.*"
 
@@ -110,3 +112,33 @@ FORMAT_NAMES = ("auto", *FORMATS, DECLARED)
 def describe_formats() -> list[dict[str, Any]]:
     """Every format for a person, those without a reader with the declaration (`example`) that reads them."""
     return [item.describe() for item in FORMATS.values()] + [example.describe() for example in EXAMPLES]
+
+
+def check_declaration(format: str, declaration: Declaration) -> list[Format]:
+    """The formats to try, one where it is named or declared.
+
+    Raises:
+        DatasetError: there is no such format, or the declaration means nothing for it.
+    """
+    if format not in FORMAT_NAMES:
+        raise DatasetError(f"There is no data set format '{format}'.", hint=f"Known: {', '.join(FORMAT_NAMES)}.")
+    if declaration.folders and format in ("auto", DECLARED):
+        return [declaration.format]
+    if format == DECLARED or declaration.folders:
+        raise DatasetError(
+            f"Folders of splits are declared for format '{DECLARED}' alone, and needed there; it is '{format}'.",
+            hint='Send layout, e.g. {"train": "train", "query": "query", "gallery": "test", "pattern": "..."}.',
+        )
+    if declaration.columns and format not in ("auto", MANIFEST.name):
+        raise DatasetError(f"Columns are declared for tables alone; the format is '{format}'.", hint="Leave it out.")
+    if declaration.columns:
+        return [MANIFEST]
+    asked = list(FORMATS.values()) if format == "auto" else [FORMATS[format]]
+    if not declaration.pattern:
+        return asked
+    if format not in ("folders", "people"):
+        raise DatasetError(
+            f"A pattern without folders is for the formats folders and people; the format is '{format}'.",
+            hint="Name one of the two, or the folders of the splits beside the pattern.",
+        )
+    return [replace(asked[0], pattern=compile_pattern(declaration.pattern), loose=True)]

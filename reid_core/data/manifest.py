@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import cast
 
 from reid_core.data.contents import Gathered, Skipped
-from reid_core.data.declaration import Declaration
+from reid_core.data.declaration import TABLE_SUFFIXES, Declaration
 from reid_core.data.labels import JUNK, UNKNOWN_WORDS, label_fault, normal_label
 from reid_core.data.listing import fence, locator, printable, real_path
 from reid_core.data.records import SPLITS, Picture, Split
-from reid_core.data.tables import TABLE_SUFFIXES, Table, open_table
+from reid_core.data.tables import Table, open_table
 from reid_core.errors import DatasetError
 
 REQUIRED = ("path", "identity", "split")

@@ -5,28 +5,18 @@ Only names, list files and manifests are read here; `report.examine` opens the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
 from reid_core.data.contents import SAMPLES, Contents, Gathered, Pictures, Skipped
 from reid_core.data.debris import is_debris
-from reid_core.data.declaration import DECLARED, Declaration, compile_pattern
-from reid_core.data.format import Format, Layout, name_pattern
-from reid_core.data.formats import FORMAT_NAMES, FORMATS, MANIFEST, OML, PEOPLE
-from reid_core.data.labels import JUNK, UNKNOWN_WORDS, label_fault, normal_label
-from reid_core.data.listing import (
-    Listing,
-    count_unread,
-    fence,
-    is_inside,
-    list_files,
-    locator,
-    printable,
-    real_path,
-    subfolders,
-)
+from reid_core.data.declaration import DECLARED, Declaration
+from reid_core.data.format import Format, name_pattern
+from reid_core.data.formats import FORMATS, MANIFEST, OML, PEOPLE, check_declaration
+from reid_core.data.gathering import ListFolder, folders_of, gather, splits_present
+from reid_core.data.listing import count_unread, is_inside, list_files, printable, real_path, subfolders
 from reid_core.data.manifest import find_manifests, find_oml_tables, is_oml_table, read_manifest, read_oml_table
 from reid_core.data.people import draw_split
 from reid_core.data.records import Picture, Split
@@ -47,10 +37,6 @@ _NOBODY = name_pattern(
 """Names of folders that hold a split or a camera, and so no person."""
 
 _TABLES = (MANIFEST.name, OML.name)
-_LONGEST_FRAME = 18
-"""Digits that fit into a column."""
-
-ListFolder = Callable[..., Listing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,34 +81,6 @@ def read(folder: Path, format: str = "auto", declaration: Declaration | None = N
             hint="Register the folder or file of one variant, each as a data set of its own.",
         )
     return _with_unread_folders(found[0])
-
-
-def check_declaration(format: str, declaration: Declaration) -> list[Format]:
-    """The formats to try, one where it is named or declared.
-
-    Raises:
-        DatasetError: there is no such format, or the declaration means nothing for it.
-    """
-    if format not in FORMAT_NAMES:
-        raise DatasetError(f"There is no data set format '{format}'.", hint=f"Known: {', '.join(FORMAT_NAMES)}.")
-    if declaration.folders and format in ("auto", DECLARED):
-        return [declaration.format]
-    if format == DECLARED or declaration.folders:
-        raise DatasetError(
-            f"Folders of splits are declared for format '{DECLARED}' alone, and needed there; it is '{format}'.",
-            hint='Send layout, e.g. {"train": "train", "query": "query", "gallery": "test", "pattern": "..."}.',
-        )
-    if declaration.columns and format == "auto":
-        return [MANIFEST]
-    asked = list(FORMATS.values()) if format == "auto" else [FORMATS[format]]
-    if not declaration.pattern:
-        return asked
-    if format not in ("folders", "people"):
-        raise DatasetError(
-            f"A pattern without folders is for the formats folders and people; the format is '{format}'.",
-            hint="Name one of the two, or the folders of the splits beside the pattern.",
-        )
-    return [replace(asked[0], pattern=compile_pattern(declaration.pattern), loose=True)]
 
 
 def _with_unread_folders(contents: Contents) -> Contents:
@@ -201,98 +159,24 @@ def _read_format(
         return
     variants = [level / name for name in item.variant_folders if (level / name).is_dir()]
     for root in variants or [level]:
-        layout = max(item.layouts, key=lambda layout: len(_splits_present(layout, root, boundary)))
-        splits = _splits_present(layout, root, boundary)
+        layout = max(item.layouts, key=lambda layout: len(splits_present(layout, root, boundary)))
+        splits = splits_present(layout, root, boundary)
+        if splits and item.name == DECLARED and len(splits) < len(layout.folders):
+            missing = ", ".join(folder for split, folder in layout.folders.items() if split not in splits)
+            raise DatasetError(f"There is no folder {missing} in '{root.name}'.", hint="Correct the declared layout.")
         if splits:
             variant = item.variant_folders.get(root.name, layout.variant)
             sure = len(splits) == len(layout.folders) and bool(variant or not item.variant_folders)
-            gathered = _gather(item, layout, splits, root, boundary, list_folder)
+            gathered = gather(item, layout, splits, root, boundary, list_folder)
             if item.name == PEOPLE.name:
                 gathered.pictures = _drawn(gathered, declaration)
             contents = _contents(item, variant, root, gathered, item.weight if sure else item.weight * _UNSURE)
-            yield replace(contents, read_folders=_looked_into(layout, splits, root))
+            yield replace(contents, read_folders=folders_of(layout, splits, root))
 
 
 def _drawn(gathered: Gathered, declaration: Declaration) -> dict[Split, list[Picture]]:
     found = sorted(gathered.pictures["train"], key=lambda picture: str(picture.path))
     return {split: list(chosen) for split, chosen in draw_split(found, declaration.trained).items()}
-
-
-def _looked_into(layout: Layout, splits: Collection[Split], root: Path) -> frozenset[Path]:
-    listed = [name for split in splits for name in layout.lists.get(split, ())]
-    files = (root / name for name in (*listed, *layout.needs))
-    return frozenset([root / layout.folders[split] for split in splits] + [file.parent for file in files])
-
-
-def _splits_present(layout: Layout, root: Path, boundary: Path) -> list[Split]:
-    def is_present(split: Split) -> bool:
-        lists = [root / name for name in layout.lists.get(split, ())]
-        needed = [root / layout.folders[split], *lists, *(root / name for name in layout.needs)]
-        return (
-            needed[0].is_dir()
-            and all(path.is_file() for path in needed[1:])
-            and all(is_inside(path, boundary) for path in needed)
-        )
-
-    return [split for split in layout.folders if is_present(split)]
-
-
-def _gather(
-    item: Format, layout: Layout, splits: list[Split], root: Path, boundary: Path, list_folder: ListFolder
-) -> Gathered:
-    gathered = Gathered()
-    gathered.skip("escaping-links", [name for name in layout.folders.values() if not is_inside(root / name, boundary)])
-    for split in splits:
-        folder = root / layout.folders[split]
-        if split in layout.lists:
-            lines = [line for name in layout.lists[split] for line in _lines(root / name)]
-            _take(item, split, folder, lines, gathered, fence(boundary))
-        else:
-            listing = list_folder(folder, deep=item.deep)
-            names = [name for name in listing.names if not name.startswith(layout.aside)]
-            _take(item, split, folder, names, gathered)
-            for code, names in listing.skipped.items():
-                gathered.skip(code, [f"{layout.folders[split]}/{name}" for name in names])
-    return gathered
-
-
-def _take(
-    item: Format,
-    split: Split,
-    folder: Path,
-    names: Collection[str],
-    gathered: Gathered,
-    stays_inside: Callable[[Path], bool] | None = None,
-) -> None:
-    """Names that match become pictures; the others are counted under what is wrong with them."""
-    skipped, locate = gathered.skipped, locator(folder)
-    for name in names:
-        match = item.match(name)
-        if not match:
-            skipped["unmatched-names"].append(f"{folder.name}/{name}")
-            continue
-        groups = match.groupdict()
-        picture = _picture(locate(groups.get("path") or name), groups, item.cameras.get(split, ""))
-        if picture.identity in item.junk or picture.identity == JUNK:
-            skipped["junk-dropped"].append(f"{folder.name}/{name}")
-        elif fault := label_fault(picture.identity) or (picture.camera and label_fault(picture.camera)):
-            skipped["refused-labels"].append(f"{folder.name}/{printable(name)}: {fault}")
-        elif stays_inside and not stays_inside(picture.path):
-            skipped["escaping-links"].append(f"{folder.name}/{name}")
-        else:
-            gathered.pictures[split].append(picture)
-
-
-def _picture(path: Path, groups: dict[str, str | None], camera: str) -> Picture:
-    camera = normal_label(groups.get("camera") or camera)
-    scene, frame = groups.get("scene"), groups.get("frame") or ""
-    return Picture(
-        path=path,
-        identity=normal_label(groups["identity"] or ""),
-        camera="" if camera in UNKNOWN_WORDS else f"s{scene}c{camera}" if scene else camera,
-        frame=int(frame) if frame.isdecimal() and len(frame) <= _LONGEST_FRAME else None,
-        clothes=normal_label(groups.get("clothes") or ""),
-    )
 
 
 def _read_table(item: Format, file: Path, boundary: Path, declaration: Declaration) -> Contents:
@@ -334,11 +218,6 @@ def _left_out(contents: Contents, found: Collection[Picture]) -> dict[str, Skipp
     used = {picture.path for split in contents.pictures.values() for picture in split}
     names = [contents.relative(picture.path) for picture in found if picture.path not in used]
     return {"left-out": Skipped(len(names), tuple(names[:SAMPLES]))} if names else {}
-
-
-def _lines(file: Path) -> list[str]:
-    text = file.read_text(encoding="utf-8", errors="replace")
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _nothing_found(folder: Path, format: str, asked: Collection[Format]) -> DatasetError:

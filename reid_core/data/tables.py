@@ -17,8 +17,6 @@ import pyarrow.parquet as pq
 
 from reid_core.errors import DatasetError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
-
 _SEPARATORS = ",;\t|"
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 

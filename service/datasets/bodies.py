@@ -10,8 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_core import PydanticCustomError
 
 from reid_core.data.declaration import Declaration, compile_pattern, declaration_from_json
-from reid_core.data.formats import FORMAT_NAMES
-from reid_core.data.reader import check_declaration
+from reid_core.data.formats import FORMAT_NAMES, check_declaration
 from reid_core.errors import DatasetError
 from service.bodies import Body, Name
 

@@ -10,8 +10,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from reid_core.data.declaration import TABLE_SUFFIXES
 from reid_core.data.records import SPLITS
-from reid_core.data.tables import TABLE_SUFFIXES
 from reid_core.errors import Fault
 from service.datasets import uploads
 from service.datasets.bodies import UploadBody

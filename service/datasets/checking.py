@@ -78,10 +78,11 @@ def find_changes(
     changes: list[Change] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(files), _CHUNK):
+            if start:  # a small data set is done in a moment
+                on_progress(start, len(files))
             chunk = files[start : start + _CHUNK]
             outcomes = pool.map(partial(_change, folder), chunk)
             changes += [(what, file.path) for what, file in zip(outcomes, chunk, strict=True) if what]
-            on_progress(start + len(chunk), len(files))
     return changes
 
 

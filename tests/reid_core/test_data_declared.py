@@ -78,6 +78,7 @@ def test_a_pattern_may_fit_the_file_name_alone_or_be_left_out(tmp_path: Path) ->
         ("declared", Declaration(), "needed there"),
         ("msmt17", Declaration(pattern=r"(?P<identity>\d)"), "the formats folders and people"),
         ("declared", Declaration({"train": "elsewhere"}), "does not hold declared; it holds a/"),
+        ("declared", Declaration({"train": "a", "query": "elsewhere"}), "There is no folder elsewhere in"),
     ],
 )
 def test_a_declaration_that_means_nothing_says_so(

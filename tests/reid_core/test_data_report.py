@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from reid_core.data.findings import MEANINGS, Finding
+from reid_core.data.findings import Finding
 from reid_core.data.formats import FORMATS
+from reid_core.data.meanings import MEANINGS
 from reid_core.data.reader import read
 from reid_core.data.report import Examination, Report, examine
 

@@ -85,6 +85,7 @@ IMPOSSIBLE = [
     ({"encoding": "base64"}, "/encoding"),
     ({"format": "declared"}, ""),
     ({"format": "msmt17", "layout": {"train": "a"}}, ""),
+    ({"format": "msmt17", "columns": {"path": "a"}}, ""),
 ]
 
 
