@@ -40,6 +40,9 @@ KINDS: dict[str, ProblemKind] = {
     "wrong-state": ProblemKind(409, "Not in this state", "The thing exists, but its state does not allow this now."),
     "name-taken": ProblemKind(409, "The name is taken", "Names are unique; choose another or delete the other one."),
     "in-use": ProblemKind(409, "Still in use", "Something else needs it; the detail names what."),
+    "files-differ": ProblemKind(
+        409, "Other files lie there", "The files are not those that were registered; the detail names them."
+    ),
     "no-index": ProblemKind(
         409, "Nothing to search yet", "The gallery has no index; add pictures or wait for its job."
     ),

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
 from sqlalchemy.orm import Session
 
-from reid_core.data.preprocessing import decoding_bytes, open_picture, picture_format
+from reid_core.data.preprocessing import Decoded, decode, decoding_bytes
 from reid_core.errors import PictureTooLarge
 from service.budget import Budget
 from service.db.tables import Dataset, DatasetImage, ErasedImage, GalleryImage
@@ -18,15 +17,20 @@ from service.settings import Settings
 from service.storage import find_stored, resolve_inside
 from service.vectors import gallery_folder
 
-_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
-_MEDIA_TYPES = {
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
+"""Of stored pictures, where it is not Pillow's word for their type."""
+
+_MEDIA_TYPES = {f".{suffix}": "image/jpeg" for suffix in ("jpg", "jpeg", "jpe", "jfif")} | {
     ".png": "image/png",
     ".webp": "image/webp",
+    ".avif": "image/avif",
+    ".gif": "image/gif",
     ".bmp": "image/bmp",
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
+    ".ppm": "image/x-portable-pixmap",
+    ".pgm": "image/x-portable-graymap",
+    ".pnm": "image/x-portable-anymap",
 }
 
 
@@ -68,9 +72,9 @@ def media_type(path: Path) -> str:
     return _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
-def picture_suffix(content: bytes) -> str:
-    """The suffix of files of the picture's format; raises PictureError for what is no picture."""
-    return _SUFFIXES[picture_format(content)]
+def stored_suffix(picture: Decoded) -> str:
+    """Of the file in which an uploaded picture is kept, by which it is sent as what it is."""
+    return _SUFFIXES.get(picture.format, f".{picture.format.lower()}")
 
 
 class Decoder:
@@ -81,8 +85,8 @@ class Decoder:
         self._memory = Budget(settings.decode_memory_bytes)
 
     @contextmanager
-    def opened(self, source: bytes | Path, name: str = "the picture") -> Iterator[Image.Image]:
-        """The upright RGB picture, gone at the end; `name` stands in messages.
+    def opened(self, source: bytes | Path, name: str = "the picture") -> Iterator[Decoded]:
+        """The decoded picture, gone at the end; `name` stands in messages.
 
         Raises:
             Problem: `too-large` for an upload of too many bytes, `unavailable` where others keep the memory too long.
@@ -94,11 +98,11 @@ class Decoder:
         needed = decoding_bytes(source, max_pixels=max_pixels, name=name)
         self._reserve(needed, name)
         try:
-            picture = open_picture(source, max_pixels=max_pixels, name=name)
+            picture = decode(source, max_pixels=max_pixels, name=name)
             try:
                 yield picture
             finally:
-                picture.close()
+                picture.image.close()
         finally:
             self._memory.give_back(needed)
 

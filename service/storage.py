@@ -176,9 +176,12 @@ def resolve_data_path(path: str, roots: Iterable[Path]) -> Path:
     for real in inside:
         if _exists(real):
             return real
+    if "\\" in path:  # as Windows writes it
+        return resolve_data_path(path.replace("\\", "/"), roots)
     if len(inside) < len(candidates):
-        raise _outside(path, roots)
-    raise Problem("invalid-dataset", f"there is nothing at {path!r}", hint=f"the data roots are {_listed(roots)}")
+        raise _outside(path, roots, next((real for real in candidates if real is not None and _exists(real)), None))
+    hint = "~ stands for no folder here; " if path.startswith("~") else ""
+    raise Problem("invalid-dataset", f"there is nothing at {path!r}", hint=f"{hint}the data roots are {_listed(roots)}")
 
 
 def stored_path(path: Path, bases: Iterable[Path]) -> str:
@@ -231,10 +234,12 @@ def _is_under_any(real: Path, roots: tuple[Path, ...]) -> bool:
     return any(real.is_relative_to(root.resolve()) for root in roots)
 
 
-def _outside(path: str, roots: tuple[Path, ...]) -> Problem:
+def _outside(path: str, roots: tuple[Path, ...], real: Path | None = None) -> Problem:
+    """The problem of a path that leads out; `real` is where it leads, if by a link."""
+    leads = f" leads to {real}, which" if real is not None and str(real) != path.rstrip("/") else ""
     return Problem(
         "path-outside-data-roots",
-        f"{path!r} is not under a data root; the roots are {_listed(roots)}",
+        f"{path!r}{leads} is not under a data root; the roots are {_listed(roots)}",
         hint="move or mount the folder under a root, or add its parent to REID_DATA_ROOTS",
     )
 

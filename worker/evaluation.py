@@ -19,6 +19,7 @@ from reid_core.matching import FoldedHead
 from reid_core.model import Model, load_model, read_manifest
 from reid_core.reranking import Reciprocal, rerank_embeddings
 from reid_core.retrieval.maps import MapStore, map_bytes
+from service.datasets.checking import check_files, told_of
 from service.datasets.pictures import pictures
 from service.db.ids import new_id
 from service.db.lookup import find
@@ -50,17 +51,25 @@ class _Splits:
 def run(work: Work) -> Outcome:
     """Ranks the gallery for every query by embeddings, then again where asked for; numbers carry their protocol."""
     spec = work.job.spec
+    check_files(work.database, work.settings, spec["dataset"], ("query", "gallery"), on_progress=work.progress("check"))
     with work.database.read() as session:
         dataset = find(session, Dataset, spec["dataset"])
         splits = _Splits(*(pictures(session, work.settings, dataset, split) for split in ("query", "gallery")))
+    with told_of([dataset.name]):
+        first, metrics = _measure(work, splits)
+    return _outcome(work, dataset, first, metrics)
+
+
+def _measure(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
+    """Before and after re-ranking; the same twice where none is asked for."""
+    spec = work.job.spec
     if spec["rerank"] == "qaconv":
-        first, metrics = _match(work, splits)
-    else:
-        query, gallery = _embed(work, splits, _load(work, spec["model"]))
-        first = metrics = evaluate(query, gallery, *splits.labels)
-        if spec["rerank"] == "k_reciprocal":
-            metrics = _rerank(work, splits, query, gallery)
-    return _outcome(work, first, metrics)
+        return _match(work, splits)
+    query, gallery = _embed(work, splits, _load(work, spec["model"]))
+    first = metrics = evaluate(query, gallery, *splits.labels)
+    if spec["rerank"] == "k_reciprocal":
+        metrics = _rerank(work, splits, query, gallery)
+    return first, metrics
 
 
 def _match(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
@@ -151,13 +160,14 @@ def _averages(work: Work, model_id: str) -> bool:
     return read_manifest(work.settings.models_dir / model_id).preprocessing.flip_average if asked is None else asked
 
 
-def _outcome(work: Work, first: Metrics, metrics: Metrics) -> Outcome:
+def _outcome(work: Work, dataset: Dataset, first: Metrics, metrics: Metrics) -> Outcome:
     spec, result = work.job.spec, metrics.as_json()
     asked = {name: spec[name] for name in ("rerank", "reranker", "candidates")}
     averaged = {"flip_average": _averages(work, spec["model"])}
     if spec["reranker"] is not None:
         averaged["reranker_flip_average"] = _averages(work, spec["reranker"])
-    result["protocol"] = {**result["protocol"], **asked, **averaged}
+    read_as = {"dataset": {**(dataset.report or {}).get("protocol", {}), "fingerprint": dataset.fingerprint}}
+    result["protocol"] = {**result["protocol"], **asked, **averaged, **read_as}
     if spec["rerank"] != "none":
         before = first.as_json()
         result["first_stage"] = {"cmc": before["cmc"], "mAP": before["mAP"]}

@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from sqlalchemy import select
 
+from reid_core.data.records import SPLITS
 from reid_core.export import export_model
 from reid_core.model import load_model
+from service.datasets.checking import check_files
 from service.db.tables import Dataset, DatasetImage, Model
 from service.jobs.lifecycle import renew
 from service.jobs.recording import progress_as_json
@@ -28,7 +30,9 @@ _COPIES = 3
 
 def run(work: Work) -> Outcome:
     """Writes the files into the job's folder, compares, and moves them into the model's."""
-    spec, settings, pictures = work.job.spec, work.settings, _choose_pictures(work)
+    spec, settings = work.job.spec, work.settings
+    pictures = _choose_pictures(work)
+    _check_files(work)
     for chatty in ("onnx_ir", "onnxscript"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     model = load_model(settings.models_dir / spec["model"], torch.device("cpu"))
@@ -64,6 +68,13 @@ def _choose_pictures(work: Work) -> list[Path]:
         find_stored(folder, bases) / path
         for folder, path in (rows[index * len(rows) // count] for index in range(count))
     ]
+
+
+def _check_files(work: Work) -> None:
+    with work.database.read() as session:
+        left = session.scalars(select(Dataset.id).where(Dataset.id.in_(work.job.spec["datasets"]))).all()
+    for key in left:
+        check_files(work.database, work.settings, key, SPLITS, on_progress=work.progress("check"))
 
 
 def _publish(work: Work, files: Sequence[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reid_core.devices import resolve_device
 from reid_core.model import load_model
+from service.datasets.checking import check_files
 from service.galleries.indexing import index_gallery
 from worker.work import Outcome, Work
 
@@ -11,6 +12,10 @@ from worker.work import Outcome, Work
 def run(work: Work) -> Outcome:
     """Does what the spec says: `{gallery}` rebuilds, `{gallery, add: {dataset, split}}` adds."""
     spec, settings = work.job.spec, work.settings
+    if added := spec.get("add"):
+        check_files(
+            work.database, work.settings, added["dataset"], (added["split"],), on_progress=work.progress("check")
+        )
     device = resolve_device(settings.device)
     result = index_gallery(
         work.database,

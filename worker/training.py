@@ -12,7 +12,7 @@ from typing import Any
 
 from reid_core.backbones import BackboneName
 from reid_core.backbones.weights import Transfer
-from reid_core.data.records import Picture
+from reid_core.data.records import SPLITS, Picture
 from reid_core.devices import resolve_device
 from reid_core.methods import find_method
 from reid_core.model import Manifest, load_model, save_model
@@ -23,12 +23,13 @@ from reid_core.training.initial import Initialise, from_file, from_imagenet, fro
 from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result
 from reid_core.training.progress import Progress
 from reid_core.training.recognition import LearnedNothing
+from service.datasets.checking import check_files, told_of
 from service.datasets.pictures import joined_pictures
 from service.db.lookup import find
 from service.db.tables import Dataset, Model
 from service.jobs.graphs import write_graph
 from service.jobs.recording import progress_as_json
-from service.jobs.specs import stages_of
+from service.jobs.specs import Stage, stages_of
 from service.models import describe_file
 from service.storage import publish_folder
 from worker.work import Outcome, Work
@@ -39,14 +40,16 @@ logger = logging.getLogger(__name__)
 def run(work: Work) -> Outcome:
     """Trains, publishes the last stage's network by a rename of its folder, and gives back its row."""
     datasets, plans = _read_plans(work)
+    names = [row.name for of_stage in datasets for row in of_stage]
     if not any(work.folder.glob(f"*/{CHECKPOINT_NAME}")):
         work.reporter.restart_curves({})  # an attempt that was lost before its first checkpoint has left points
-    result = fit_chain(
-        plans,
-        work.folder,
-        lambda number: _observer(work, number + 1, len(plans)),
-        checkpoint_seconds=work.settings.checkpoint_seconds,
-    )
+    with told_of(names):
+        result = fit_chain(
+            plans,
+            work.folder,
+            lambda number: _observer(work, number + 1, len(plans)),
+            checkpoint_seconds=work.settings.checkpoint_seconds,
+        )
     model_id = f"mdl_{work.job.id.removeprefix('job_')}"
     folder, manifest = _publish(work, model_id, plans[-1], result)
     row = Model(
@@ -76,13 +79,21 @@ def _read_plans(work: Work) -> tuple[list[list[Dataset]], list[Plan]]:
     teacher = load_model(work.settings.models_dir / spec["teacher"], device) if spec["teacher"] else None
     datasets, plans = [], []
     for stage in stages_of(spec):
+        _check_files(work, stage)
         settings = type(method.recipe).model_validate(stage.settings)
         with work.database.read() as session:
             datasets.append([find(session, Dataset, key) for key in stage.datasets])
-            pictures = joined_pictures(session, work.settings, datasets[-1], "train")
+            parts = [part for _, part in stage.parts]
+            pictures = joined_pictures(session, work.settings, list(zip(datasets[-1], parts, strict=True)))
         initialise = _initialise(work, settings.backbone)
         plans.append(Plan(method, settings, pictures, spec["seed"], device, initialise, teacher))
     return datasets, plans
+
+
+def _check_files(work: Work, stage: Stage) -> None:
+    for key, part in stage.parts:
+        splits = SPLITS if part == "all" else (part,)
+        check_files(work.database, work.settings, key, splits, on_progress=work.progress("check"))
 
 
 def _initialise(work: Work, backbone: BackboneName) -> Initialise | None:
@@ -159,12 +170,13 @@ def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Pat
 def _lineage(work: Work, datasets: Sequence[Sequence[Dataset]]) -> dict[str, Any]:
     spec = work.job.spec
     used = {row.id: row for of_stage in datasets for row in of_stage}
+    parts = {key: part for stage in stages_of(spec) for key, part in stage.parts}
     chain = [
         {"datasets": [row.id for row in of_stage], "weights": _read_transfer(work, stage)}
         for stage, of_stage in enumerate(datasets, 1)
     ]
     return {
-        "datasets": [{"id": row.id, "name": row.name, "fingerprint": row.fingerprint} for row in used.values()],
+        "datasets": [_origin(row, parts[row.id]) for row in used.values()],
         "chain": chain,
         "parent": spec["init_from"] if _is_model(spec["init_from"]) else None,
         "init_from": spec["init_from"],
@@ -172,6 +184,12 @@ def _lineage(work: Work, datasets: Sequence[Sequence[Dataset]]) -> dict[str, Any
         "teacher": spec["teacher"],
         "seed": spec["seed"],
     }
+
+
+def _origin(row: Dataset, part: str) -> dict[str, Any]:
+    """What a model's lineage says of a data set: which, what was in it, and what of it was trained on."""
+    protocol = (row.report or {}).get("protocol")
+    return {"id": row.id, "name": row.name, "fingerprint": row.fingerprint, "split": part, "protocol": protocol}
 
 
 def _transfer_file(work: Work, stage: int) -> Path:

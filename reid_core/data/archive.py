@@ -18,7 +18,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from reid_core.data.listing import is_debris, printable
+from reid_core.data.archive_names import Names, write_note
+from reid_core.data.debris import is_debris
+from reid_core.data.listing import printable
 from reid_core.data.zip_directory import count_entries
 from reid_core.errors import DatasetError
 
@@ -26,12 +28,18 @@ _CHUNK = 1 << 20
 _TAR_OVERHEAD = 4096
 """Bytes of headers and padding that one entry of a tar may have beside its content."""
 
+_UTF8_FLAG = 0x800
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The others decompress without a limit on memory in `zipfile`, so one chunk could fill it."""
 
 
-def extract(archive: Path, into: Path, *, max_bytes: int, max_files: int, min_free_bytes: int = 0) -> None:
+def extract(
+    archive: Path, into: Path, *, max_bytes: int, max_files: int, min_free_bytes: int = 0, encoding: str = ""
+) -> None:
     """The files of an archive below `into`, which appears complete or not at all.
+
+    Names that do not say how they are encoded are read by `encoding`, or as `archive_names` finds out, which leaves a
+    note of that.
 
     What operating systems leave in archives (`__MACOSX`, hidden files) is skipped. Bytes are counted as they are
     decompressed, whatever the archive claims; entries of every kind count towards `max_files`. `min_free_bytes` of the
@@ -39,16 +47,20 @@ def extract(archive: Path, into: Path, *, max_bytes: int, max_files: int, min_fr
 
     Raises:
         DatasetError: no archive of a kind we know, damaged, encrypted, too large, empty, with entries that are neither
-            files nor folders, or with names that lead out of the folder.
+            files nor folders, or with names that lead out of the folder or whose encoding must be said.
         OSError: the disk is full (ENOSPC, also where less than `min_free_bytes` would stay free) or cannot be written.
     """
     if into.exists():
         raise DatasetError(f"'{into.name}' is there already.", hint="Unpack into a new folder.")
     into.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
+    names = Names(encoding)
     try:
         with archive.open("rb") as file, _told_plainly():
-            _write_all(_entries(file, max_bytes, max_files), unfinished, max_bytes, max_files, min_free_bytes)
+            entries = _entries(file, names, max_bytes, max_files)
+            _write_all(entries, unfinished, max_bytes, max_files, min_free_bytes)
+        if names.read_as:
+            write_note(unfinished, names.read_as)
         unfinished.rename(into)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -61,20 +73,21 @@ class _Entry:
     open: Callable[[], IO[bytes]]
 
 
-def _entries(file: IO[bytes], max_bytes: int, max_files: int) -> Iterator[_Entry]:
+def _entries(file: IO[bytes], names: Names, max_bytes: int, max_files: int) -> Iterator[_Entry]:
     start = file.read(4)
     file.seek(0)
     if start in (b"PK\3\4", b"PK\5\6"):
-        return _zip_entries(file, max_files)
+        return _zip_entries(file, names, max_files)
     limit = max_bytes + max_files * _TAR_OVERHEAD + _CHUNK
     unzipped = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if start.startswith(b"\x1f\x8b") else file
-    return _tar_entries(_Forward(unzipped, limit))
+    return _tar_entries(_Forward(unzipped, limit), names)
 
 
-def _zip_entries(file: IO[bytes], max_files: int) -> Iterator[_Entry]:
+def _zip_entries(file: IO[bytes], names: Names, max_files: int) -> Iterator[_Entry]:
     if count_entries(file, most=max_files) > max_files:
         raise _too_large(f"{max_files} entries", "REID_MAX_ARCHIVE_FILES")
     with zipfile.ZipFile(file) as archive:
+        names.settle([raw for info in archive.infolist() if (raw := _raw_name(info)) is not None])
         for info in archive.infolist():
             if info.flag_bits & 1:
                 raise DatasetError("The archive is encrypted.", hint="Pack it without a password.")
@@ -86,14 +99,24 @@ def _zip_entries(file: IO[bytes], max_files: int) -> Iterator[_Entry]:
             mode = stat.S_IFMT(info.external_attr >> 16)
             plain = mode in (0, stat.S_IFREG, stat.S_IFDIR)
             kind = ("folder" if info.is_dir() else "file") if plain else "link or device"
-            yield _Entry(info.filename, kind, partial(archive.open, info))
+            raw = _raw_name(info)
+            yield _Entry(info.filename if raw is None else names.read(raw), kind, partial(archive.open, info))
 
 
-def _tar_entries(stream: _Forward) -> Iterator[_Entry]:
+def _raw_name(info: zipfile.ZipInfo) -> bytes | None:
+    """The bytes of a name that does not say how it is encoded, else None."""
+    if info.flag_bits & _UTF8_FLAG or info.filename != info.orig_filename:  # or a second name tells it
+        return None
+    return info.orig_filename.encode("cp437")  # which zipfile has read it as
+
+
+def _tar_entries(stream: _Forward, names: Names) -> Iterator[_Entry]:
     with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:") as archive:
         for member in archive:
             kind = "file" if member.isreg() else "folder" if member.isdir() else "link or device"
-            yield _Entry(member.name, kind, partial(_open_member, archive, member))
+            raw = member.name.encode(errors="surrogateescape")
+            name = member.name if printable(member.name) == member.name else names.read(raw)
+            yield _Entry(name, kind, partial(_open_member, archive, member))
     # tarfile takes a damaged or missing header for the end, and gzip checks its sum only where it ends.
     if stream.last_read != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("a header cannot be read")

@@ -36,6 +36,8 @@ class Contents:
         pictures: every split, those absent too (empty); in the order of their paths.
         skipped: finding code -> names passed over.
         protocol: what has to be told beside every number measured on this data set.
+        read_folders: the folders that were looked into for pictures.
+        distractor: the identity that marks gallery pictures of nobody in query, "" where the data set has none.
     """
 
     format: str
@@ -45,6 +47,8 @@ class Contents:
     pictures: Pictures
     skipped: Mapping[str, Skipped]
     protocol: Mapping[str, str]
+    read_folders: frozenset[Path] = frozenset()
+    distractor: str = ""
 
     def relative(self, path: Path) -> str:
         """The path as seen from `root`, with forward slashes."""
@@ -57,6 +61,8 @@ class Gathered:
 
     pictures: dict[Split, list[Picture]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    told: dict[str, Skipped] = field(default_factory=dict)
+    """What is counted already."""
 
     def skip(self, code: str, names: Iterable[str]) -> None:
         names = list(names)
@@ -64,4 +70,5 @@ class Gathered:
             self.skipped[code] += names
 
     def summary(self) -> dict[str, Skipped]:
-        return {code: Skipped(len(names), tuple(names[:SAMPLES])) for code, names in self.skipped.items()}
+        counted = {code: Skipped(len(names), tuple(names[:SAMPLES])) for code, names in self.skipped.items()}
+        return counted | self.told

@@ -1,7 +1,4 @@
-"""What is wrong or remarkable in a data set: a table of what each finding means, and small functions that look for it.
-
-docs/datasets.md lists every code.
-"""
+"""What is wrong or remarkable in a data set: small functions that look for it."""
 
 from __future__ import annotations
 
@@ -10,27 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from reid_core.data.contents import SAMPLES, Contents
+from reid_core.data.contents import Contents
 from reid_core.data.formats import FORMATS
-from reid_core.data.records import DISTRACTOR, SPLITS, Picture, Split
-
-Severity = Literal["error", "warning", "info"]
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """How bad a finding is, what follows from it and what to do about it."""
-
-    severity: Severity
-    detail: str
-    fix: str
+from reid_core.data.labels import look_alikes, shown_label
+from reid_core.data.meanings import MEANINGS, Severity
+from reid_core.data.records import SPLITS, Picture, Split
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A finding as reported: `count` cases, up to five of them in `samples`."""
+    """A finding as reported: `count` cases, the first of them in `samples`."""
 
     code: str
     severity: Severity
@@ -40,103 +28,19 @@ class Finding:
     fix: str
 
 
-MEANINGS: dict[str, Meaning] = {
-    "unusable": Meaning(
-        "error",
-        "It can neither be trained on (that takes two people in train) nor evaluated (a query with a match).",
-        "See the other findings; add pictures to train, or matches of the query identities to gallery.",
-    ),
-    "queries-without-cross-camera-positive": Meaning(
-        "warning",
-        "These queries have no gallery picture of the same identity from another camera, so no answer can be right. "
-        "Evaluation leaves them out; with no other queries it is refused.",
-        "Put a picture of each named identity from another camera into gallery, or take it out of query. If the camera "
-        "labels are wrong or all the same, leave them empty.",
-    ),
-    "single-camera": Meaning(
-        "warning",
-        "Every picture has the same camera. Pictures by the query's own camera are left out of the scores, so nothing "
-        "can be evaluated, and camera-aware training has nothing to learn from.",
-        "Correct the camera labels. If there is really one camera only, leave them empty: every picture then counts as "
-        "taken by a camera of its own.",
-    ),
-    "no-camera-labels": Meaning(
-        "warning",
-        "These pictures have no camera. Each counts as taken by a camera of its own: near-identical shots of the same "
-        "moment are then matches, and scores look better than they are. Camera-aware training ignores them.",
-        "Name the camera in the file name (_c1, _cam1), in a sub-folder, or in the manifest's column camera.",
-    ),
-    "single-camera-identities": Meaning(
-        "info",
-        "These training identities were seen by one camera only: they teach nothing about a change of camera.",
-        "Add pictures of them from other cameras, if there are any.",
-    ),
-    "identities-below-k": Meaning(
-        "info",
-        "These training identities have fewer than {k} pictures: a batch that wants {k} of each shows some twice.",
-        "Add pictures of them, or lower settings.batch.images_per_identity.",
-    ),
-    "identity-overlap": Meaning(
-        "warning",
-        "These identities are in train and also in query or gallery: scores will be better than on people never seen.",
-        "Keep each person in train or in query and gallery. If these are different people, give them different labels.",
-    ),
-    "duplicate-pictures": Meaning(
-        "warning",
-        "The same file lies several times in one split: it counts several times in training or in the scores.",
-        "Remove the copies; if they bear different identities, find the right one first.",
-    ),
-    "duplicates-across-splits": Meaning(
-        "warning",
-        "The same file lies in several splits: a query that finds itself, or was trained on, lifts the scores.",
-        "Keep each picture in one split.",
-    ),
-    "unreadable-pictures": Meaning(
-        "warning", "These files cannot be decoded and are left out.", "Save or download them again, or remove them."
-    ),
-    "unmatched-names": Meaning(
-        "warning",
-        "These names do not fit the format and are left out.",
-        "Rename or remove them, or name another format when registering.",
-    ),
-    "incomplete-rows": Meaning(
-        "warning", "These rows of the manifest have no path or no identity and are left out.", "Fill them in."
-    ),
-    "escaping-links": Meaning(
-        "warning",
-        "These lead out of the data set's folder, by a link or by `..`, and are left out.",
-        "Copy the files into the folder, or register the folder that holds them.",
-    ),
-    "withdrawn": Meaning(
-        "warning",
-        "The authors have withdrawn this data set: the people in it had not agreed to be filmed.",
-        "Use another one, and publish nothing measured on this.",
-    ),
-    "empty-split": Meaning(
-        "info",
-        "These splits have no pictures. Training needs train; evaluation needs query and gallery.",
-        "None, if that is intended.",
-    ),
-    "unused-columns": Meaning(
-        "info",
-        "These columns of the manifest are not used.",
-        "Check their spelling: path, identity, split, camera, captured_at, frame.",
-    ),
-    "junk-dropped": Meaning("info", "The format marks these pictures as junk; they are left out.", "None needed."),
-    "distractors": Meaning(
-        "info", "Gallery pictures of identity 0000 match no query; they only make the search harder.", "None needed."
-    ),
-}
-
-
 def find_all(
-    contents: Contents, unreadable: Mapping[Path, str], hashes: Mapping[Path, str], images_per_identity: int
+    contents: Contents,
+    unreadable: Mapping[Path, str],
+    remarks: Mapping[str, Sequence[Path]],
+    hashes: Mapping[Path, str],
+    images_per_identity: int,
 ) -> tuple[Finding, ...]:
     """Every finding, errors first.
 
     Args:
         contents: the readable pictures.
         unreadable: file -> why it cannot be decoded.
+        remarks: finding code -> the readable pictures that it is about.
         hashes: file -> hash of its bytes, for every readable picture.
         images_per_identity: pictures that a training batch wants of each identity.
     """
@@ -151,13 +55,28 @@ def find_all(
         "duplicate-pictures": _copies(contents, hashes, across=False),
         "duplicates-across-splits": _copies(contents, hashes, across=True),
         "unreadable-pictures": [f"{contents.relative(path)}: {why}" for path, why in unreadable.items()],
-        "withdrawn": [contents.format] if FORMATS[contents.format].withdrawn else [],
+        **remarks,
+        "look-alike-labels": _look_alikes(contents),
+        "withdrawn": [contents.format] if contents.format in FORMATS and FORMATS[contents.format].withdrawn else [],
         "empty-split": [split for split in SPLITS if not contents.pictures[split]],
-        "distractors": [picture.path for picture in contents.pictures["gallery"] if picture.identity == DISTRACTOR],
+        "distractors": [picture.path for picture in distractors(contents)],
     }
     found = [_finding(code, len(names), names, contents, images_per_identity) for code, names in cases.items() if names]
     found += [_finding(code, skipped.count, skipped.samples, contents) for code, skipped in contents.skipped.items()]
     return tuple(sorted(found, key=lambda finding: _ORDER.index(finding.severity)))
+
+
+def finding_of(code: str, cases: Sequence[str]) -> Finding:
+    """The finding of that code, which counts and names the cases."""
+    meaning = MEANINGS[code]
+    return Finding(code, meaning.severity, len(cases), tuple(cases[: meaning.samples]), meaning.detail, meaning.fix)
+
+
+def replace_finding(report: Mapping[str, Any], finding: Mapping[str, Any]) -> dict[str, Any]:
+    """A report as JSON with this finding, also as JSON, in the place of an earlier one of its code."""
+    others = [other for other in report["findings"] if other["code"] != finding["code"]]
+    findings = sorted([*others, finding], key=lambda each: _ORDER.index(each["severity"]))
+    return {**report, "findings": findings}
 
 
 def unmatched_queries(contents: Contents) -> list[tuple[Picture, str]]:
@@ -171,9 +90,7 @@ def unmatched_queries(contents: Contents) -> list[tuple[Picture, str]]:
     unmatched = []
     for query in contents.pictures["query"]:
         seen = cameras.get(query.identity, set())
-        if query.identity == DISTRACTOR:
-            unmatched.append((query, f"{DISTRACTOR}: the label of distractors, a match for no query"))
-        elif not seen:
+        if not seen:
             unmatched.append((query, f"{query.identity}: not in gallery"))
         elif query.camera and seen == {query.camera}:
             unmatched.append((query, f"{query.identity}: in gallery by the query's camera {query.camera} only"))
@@ -189,7 +106,14 @@ def _finding(
     meaning = MEANINGS[code]
     samples = [contents.relative(case) if isinstance(case, Path) else case for case in dict.fromkeys(cases)]
     detail = meaning.detail.format(k=images_per_identity)
-    return Finding(code, meaning.severity, count, tuple(samples[:SAMPLES]), detail, meaning.fix)
+    return Finding(code, meaning.severity, count, tuple(samples[: meaning.samples]), detail, meaning.fix)
+
+
+def distractors(contents: Contents) -> list[Picture]:
+    """The gallery pictures that the data set marks as showing nobody in query."""
+    if not contents.distractor:
+        return []
+    return [picture for picture in contents.pictures["gallery"] if picture.identity == contents.distractor]
 
 
 def _pictures(contents: Contents) -> Iterator[Picture]:
@@ -228,7 +152,16 @@ def _below(images_per_identity: int, contents: Contents) -> list[str]:
 
 def _in_train_and_test(contents: Contents) -> list[str]:
     people = {split: {picture.identity for picture in contents.pictures[split]} for split in SPLITS}
-    return sorted((people["train"] & (people["query"] | people["gallery"])) - {DISTRACTOR})
+    return sorted(people["train"] & (people["query"] | people["gallery"]))
+
+
+def _look_alikes(contents: Contents) -> list[str]:
+    """Of identities and of cameras, each group in one line."""
+    told = []
+    for kind in ("identity", "camera"):
+        for group in look_alikes({getattr(picture, kind) for picture in _pictures(contents)}):
+            told.append(f"{kind} " + " ~ ".join(f"'{shown_label(label)}'" for label in group))
+    return told
 
 
 def _copies(contents: Contents, hashes: Mapping[Path, str], *, across: bool) -> list[str]:

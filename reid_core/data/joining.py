@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from reid_core.data.records import DISTRACTOR, Picture
+from reid_core.data.records import Picture
 
 
 def join(datasets: Mapping[str, Sequence[Picture]]) -> list[Picture]:
     """The pictures of the data sets, in their order; identities and cameras of different sets stay different.
 
-    Labels are prefixed by the data set's name. An unknown camera stays unknown and a distractor a distractor. A data
-    set alone keeps its labels.
+    Labels are prefixed by the data set's name; an unknown camera stays unknown. A data set alone keeps its labels.
     """
     if len(datasets) == 1:
         return [picture for pictures in datasets.values() for picture in pictures]
@@ -22,6 +21,6 @@ def join(datasets: Mapping[str, Sequence[Picture]]) -> list[Picture]:
 def _mark(picture: Picture, origin: str) -> Picture:
     return replace(
         picture,
-        identity=picture.identity if picture.identity == DISTRACTOR else f"{origin}/{picture.identity}",
+        identity=f"{origin}/{picture.identity}",
         camera=f"{origin}/{picture.camera}" if picture.camera else "",
     )

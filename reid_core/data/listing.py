@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-DEBRIS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+from reid_core.data.debris import is_debris
+from reid_core.data.labels import normal_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +18,6 @@ class Listing:
 
     names: tuple[str, ...]
     skipped: dict[str, list[str]]
-
-
-def is_debris(name: str) -> bool:
-    """Whether an operating system left this file or folder: hidden names, `__MACOSX`, `Thumbs.db`, `desktop.ini`."""
-    return name.startswith(".") or name.lower() in DEBRIS
 
 
 def list_files(folder: Path, boundary: Path, *, deep: bool) -> Listing:
@@ -71,6 +67,44 @@ def fence(boundary: Path) -> Callable[[Path], bool]:
     return stays_inside
 
 
+def locator(root: Path) -> Callable[[str], Path]:
+    """Where a list's relative name lies below `root`, however its letters are composed there; unchanged if nowhere.
+
+    A name typed on a keyboard (NFC) then finds the file that a Mac wrote (NFD), and the other way round.
+    """
+    known: dict[Path, dict[str, str]] = {}
+
+    def locate(name: str) -> Path:
+        path = root / name
+        if name.isascii() or Path(name).is_absolute() or os.path.lexists(path):
+            return path
+        found = root
+        for part in Path(name).parts:
+            if not os.path.lexists(found / part):
+                if found not in known:
+                    known[found] = {normal_label(other): other for other in _names_in(found)}
+                part = known[found].get(normal_label(part), part)
+            found /= part
+        return found
+
+    return locate
+
+
+def count_unread(root: Path, read: Collection[Path]) -> dict[str, int]:
+    """The folders below `root` that hold files and are neither among `read`, nor above nor below one: file counts.
+
+    The highest of each is named, relative to `root`.
+    """
+    on_the_way = {folder for path in read for folder in path.parents if folder.is_relative_to(root)} | {root}
+    counts: dict[str, int] = {}
+    waiting = [folder for folder in on_the_way if folder not in read and folder.is_dir()]
+    for folder in waiting:
+        for below in subfolders(folder):
+            if below not in on_the_way and below not in read and (count := _count_files(below)):
+                counts[below.relative_to(root).as_posix()] = count
+    return dict(sorted(counts.items()))
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly below, no links and no debris, sorted."""
     return sorted(Path(entry.path) for entry in _entries(folder) if entry.is_dir(follow_symlinks=False))
@@ -84,6 +118,21 @@ def real_path(path: Path) -> Path:
 def printable(name: str) -> str:
     """The name with bytes that are no UTF-8 written out, so that it can be shown, sent and stored."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except OSError:  # no folder, or none that may be read
+        return []
+
+
+def _count_files(folder: Path) -> int:
+    below = subfolders(folder)
+    with os.scandir(folder) as entries:
+        own = sum(not is_debris(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
+    return own + sum(map(_count_files, below))
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -1,178 +1,228 @@
 """A data set as a table: one CSV or Parquet row per picture, so that no folder has to be renamed to register it.
 
-Columns `path`, `identity`, `split`; optional `camera`, `captured_at`, `frame`; others are ignored and reported.
+Columns `path`, `identity`, `split`; optional `camera`, `captured_at`, `frame`; others are ignored and reported. A table
+of open-metric-learning has its own (`OML_COLUMNS`), and a declaration may give any other names.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import repeat
 from pathlib import Path
 from typing import cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from reid_core.data.contents import Gathered
-from reid_core.data.listing import fence, real_path
+from reid_core.data.contents import Gathered, Skipped
+from reid_core.data.declaration import TABLE_SUFFIXES, Declaration
+from reid_core.data.labels import JUNK, UNKNOWN_WORDS, label_fault, normal_label
+from reid_core.data.listing import fence, locator, printable, real_path
 from reid_core.data.records import SPLITS, Picture, Split
+from reid_core.data.tables import Table, open_table
 from reid_core.errors import DatasetError
 
 REQUIRED = ("path", "identity", "split")
 OPTIONAL = ("camera", "captured_at", "frame")
+COLUMNS = REQUIRED + OPTIONAL
 
-_EMPTY = frozenset({"", "nan", "NaN"})
-"""What an empty cell becomes on its way through pandas. Taken for a name, it would join all unknown people into one."""
+OML_COLUMNS = ("label", "path", "split", "is_query", "is_gallery")
 
+_OML_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "validation"}
+_TRUE = frozenset({"true", "1", "1.0", "yes"})
 _LARGEST_FRAME = 2**62
 
 
-def find_manifests(folder: Path) -> list[Path]:
-    """`manifest.csv`, `manifest.parquet` and every other Parquet file of the folder that has the required columns."""
+def find_manifests(folder: Path, declaration: Declaration) -> list[Path]:
+    """`manifest.csv`, `manifest.parquet`, and every other Parquet file of the folder that has the required columns.
+
+    Where columns are declared, or text is said to be encoded in some way, CSV files with those columns, too.
+    """
     named = [path for path in (folder / "manifest.csv", folder / "manifest.parquet") if path.is_file()]
-    others = [path for path in sorted(folder.glob("[!.]*.parquet")) if path not in named and path.is_file()]
-    return named + [path for path in others if _is_manifest(path)]
+    suffixes = TABLE_SUFFIXES if declaration.columns else (".parquet",)
+    return named + [path for path in _tables(folder, suffixes) if path not in named and _is_manifest(path, declaration)]
 
 
-def read_manifest(file: Path, boundary: Path, junk: frozenset[str]) -> Gathered:
+def find_oml_tables(folder: Path, declaration: Declaration) -> list[Path]:
+    """The tables of the folder that have the columns of open-metric-learning."""
+    return [path for path in _tables(folder, TABLE_SUFFIXES) if is_oml_table(path, declaration)]
+
+
+def is_oml_table(file: Path, declaration: Declaration) -> bool:
+    """True for a table with the columns of open-metric-learning, unless other columns are declared."""
+    return not declaration.columns and set(OML_COLUMNS) <= set(_columns_of(file, declaration.encoding))
+
+
+def read_manifest(file: Path, boundary: Path, declaration: Declaration) -> Gathered:
     """The pictures that the table lists, in its order; paths are relative to the table.
 
     Rows whose path leaves the boundary, whose identity is missing or whose identity is junk are skipped and counted.
 
     Raises:
-        DatasetError: not UTF-8, no table, a column is missing, or a split, time or frame cannot be understood.
+        DatasetError: not text, no table, a column is missing, or a split, time or frame cannot be understood.
     """
-    header, rows = _open_parquet(file) if file.suffix.lower() == ".parquet" else _open_csv(file)
-    columns = _normal(header)
-    _check_columns(columns, file.name)
-    gathered = Gathered()
-    gathered.skip("unused-columns", [name for name in columns if name not in REQUIRED + OPTIONAL])
-    stays_inside = fence(boundary)
-    for number, values in enumerate(rows, start=1):
-        where = f"{file.name}, row {number}"
-        row = _row(columns, values, where)
-        picture = _picture(row, file.parent, where)
-        if not (row["path"] and row["identity"]):
-            gathered.skip("incomplete-rows", [f"row {number}: {row['path'] or 'no path'}"])
-        elif not stays_inside(picture.path):
-            gathered.skip("escaping-links", [f"row {number}: {row['path']}"])
-        elif picture.identity in junk:
-            gathered.skip("junk-dropped", [row["path"]])
+    table = open_table(file, declaration.encoding, wanted={*COLUMNS, *map(_plain, declaration.columns.values())})
+    columns = _our_columns(table.columns, declaration.columns)
+    _check_columns(columns, table.columns, declaration.columns, file.name)
+    reading = _Reading(file, boundary, columns, table)
+    for number, values in enumerate(table.rows, start=1):
+        row = reading.row(number, values)
+        if picture := reading.picture(row):
+            reading.gathered.pictures[_split(row["split"], reading.where)].append(picture)
+    return reading.finish()
+
+
+def read_oml_table(file: Path, boundary: Path, declaration: Declaration) -> Gathered:
+    """The pictures that a table of open-metric-learning lists: of its validation rows the queries and the gallery.
+
+    Of rows that are both, the first of each identity is a query and the others are gallery.
+    """
+    table = open_table(file, declaration.encoding, wanted=set(OML_COLUMNS))
+    names = {"label": "identity", "path": "path", "split": "split"} | {
+        name: name for name in ("is_query", "is_gallery")
+    }
+    reading = _Reading(file, boundary, [names.get(column, "") for column in table.columns], table)
+    asked: set[str] = set()
+    for number, values in enumerate(table.rows, start=1):
+        row = reading.row(number, values)
+        picture = reading.picture(row)
+        if picture is None:
+            continue
+        split = _oml_split(row, reading.where, first=picture.identity not in asked)
+        if split is None:
+            reading.gathered.skip("left-out", [row["path"]])
+            continue
+        if split == "query":
+            asked.add(picture.identity)
+        reading.gathered.pictures[split].append(picture)
+    return reading.finish()
+
+
+class _Reading:
+    """One pass over a table: rows to pictures, and a count of what was passed over."""
+
+    def __init__(self, file: Path, boundary: Path, columns: Sequence[str], table: Table) -> None:
+        self.gathered = Gathered()
+        self.where = file.name
+        self._file, self._columns = file, columns
+        self._stays_inside, self._locate = fence(boundary), locator(file.parent)
+        self._unknown: Counter[tuple[str, str]] = Counter()
+        unused = [name for name, ours in zip(table.columns, columns, strict=True) if not ours]
+        self.gathered.skip("unused-columns", [printable(name) for name in unused])
+
+    def row(self, number: int, values: Sequence[str]) -> dict[str, str]:
+        """Every column that we know as text, "" where nothing is known."""
+        self.where = f"{self._file.name}, row {number}"
+        if len(values) != len(self._columns):
+            raise DatasetError(
+                f"{self.where} has {len(values)} fields, the first line {len(self._columns)}.",
+                hint='Put values that hold a comma between quotation marks: "a, b".',
+            )
+        known = dict.fromkeys((*COLUMNS, "is_query", "is_gallery"), "")
+        for column, value in zip(self._columns, values, strict=True):
+            if not column:
+                continue
+            text = value.strip()
+            if "\0" in text:
+                raise DatasetError(f"{self.where} holds a NUL character.", hint="Save the table as plain text.")
+            if text not in UNKNOWN_WORDS or column == "path":
+                known[column] = text
+            elif text:
+                self._unknown[column, text] += 1
+        return known
+
+    def picture(self, row: Mapping[str, str]) -> Picture | None:
+        """The row's picture; None where it was counted as passed over."""
+        # Tables written on Windows separate folders by backslashes.
+        path = self._locate(row["path"].replace("\\", "/"))
+        picture = Picture(
+            path=real_path(path) if ".." in path.parts else path,
+            identity=normal_label(row["identity"]),
+            camera=normal_label(row["camera"]),
+            captured_at=_time(row["captured_at"], self.where),
+            frame=_frame(row["frame"], self.where),
+        )
+        number = self.where.rpartition(" ")[2]
+        if not (row["path"] and picture.identity):
+            self.gathered.skip("incomplete-rows", [f"row {number}: {printable(row['path']) or 'no path'}"])
+        elif not self._stays_inside(picture.path):
+            self.gathered.skip("escaping-links", [f"row {number}: {row['path']}"])
+        elif picture.identity == JUNK:
+            self.gathered.skip("junk-dropped", [row["path"]])
+        elif fault := label_fault(picture.identity) or (picture.camera and label_fault(picture.camera)):
+            self.gathered.skip("refused-labels", [f"row {number}: {fault}"])
         else:
-            gathered.pictures[_split(row["split"], where)].append(picture)
-    return gathered
+            return picture
+        return None
+
+    def finish(self) -> Gathered:
+        """What was gathered, with the words that were taken for unknown."""
+        if self._unknown:
+            told = tuple(
+                f"{word} as {column}: {count} times" for (column, word), count in sorted(self._unknown.items())
+            )
+            self.gathered.told["unknown-words"] = Skipped(self._unknown.total(), told)
+        return self.gathered
 
 
-def _open_csv(file: Path) -> tuple[list[str], Iterator[list[str]]]:
+def _tables(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    found = [path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in suffixes]
+    return [path for path in found if path.is_file()]
+
+
+def _is_manifest(file: Path, declaration: Declaration) -> bool:
+    columns = _columns_of(file, declaration.encoding)
+    return set(REQUIRED) <= set(_our_columns(columns, declaration.columns))
+
+
+def _columns_of(file: Path, encoding: str) -> tuple[str, ...]:
+    """The table's columns; none where it cannot be read."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{file.name} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}.",
-            hint="Save it as CSV UTF-8 (comma separated).",
-        ) from error
-    rows = _csv_rows(text, file.name)
-    return next(rows, []), rows
-
-
-def _csv_rows(text: str, name: str) -> Iterator[list[str]]:
-    """The rows that hold anything, header first."""
-    table = csv.reader(io.StringIO(text, newline=""))
-    try:
-        yield from (values for values in table if any(values))
-    except csv.Error as error:
-        raise DatasetError(f"{name}, line {table.line_num}: {error}.", hint="Check its quotation marks.") from error
-
-
-def _open_parquet(file: Path) -> tuple[list[str], Iterator[list[str]]]:
-    names = _parquet_columns(file)
-    return names, _parquet_rows(file, names)
-
-
-def _parquet_rows(file: Path, names: list[str]) -> Iterator[list[str]]:
-    """The rows as text, as a CSV would give them; columns that nobody asked for stay unread and empty."""
-    known = [name for name in names if name.strip().lower() in REQUIRED + OPTIONAL]
-    with _parquet_errors(file):
-        table = pq.ParquetFile(file).read(columns=known)
-        texts = {name: table.column(name).cast(pa.string()).to_pylist() for name in known}
-    columns = [texts.get(name, repeat(None, table.num_rows)) for name in names]
-    yield from ([value or "" for value in row] for row in zip(*columns, strict=True))
-
-
-def _parquet_columns(file: Path) -> list[str]:
-    with _parquet_errors(file):
-        return cast(list[str], pq.read_schema(file).names)
-
-
-@contextmanager
-def _parquet_errors(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{file.name} cannot be read as Parquet: {error}.", hint="Write plain columns of text, numbers or times."
-        ) from error
-
-
-def _is_manifest(file: Path) -> bool:
-    try:
-        return set(REQUIRED) <= set(_normal(_parquet_columns(file)))
+        return open_table(file, encoding, wanted=()).columns
     except DatasetError:
-        return False
+        return ()
 
 
-def _normal(header: list[str]) -> list[str]:
-    return [name.strip().lower() for name in header]
+def _plain(column: str) -> str:
+    return column.strip().lower()
 
 
-def _check_columns(columns: list[str], name: str) -> None:
-    missing = [column for column in REQUIRED if column not in columns]
+def _our_columns(columns: Sequence[str], declared: Mapping[str, str]) -> list[str]:
+    """Our word for each column, "" for those that are not used."""
+    ours = {name: name for name in COLUMNS if name not in declared}
+    ours |= {_plain(theirs): name for name, theirs in declared.items()}
+    return [ours.get(column, "") for column in columns]
+
+
+def _check_columns(ours: Sequence[str], columns: Sequence[str], declared: Mapping[str, str], name: str) -> None:
+    wanted = [*REQUIRED, *(column for column in declared if column not in REQUIRED)]
+    missing = [declared.get(column, column) for column in wanted if column not in ours]
     if missing:
         raise DatasetError(
             f"{name} has no column {', '.join(missing)}; its first line gives {', '.join(columns)[:200] or 'nothing'}.",
-            hint=f"The first line names the columns, separated by commas: {', '.join(REQUIRED + OPTIONAL)}. "
-            "If the file is something else, register the data set under the name of its format.",
+            hint=f"The first line names the columns, separated by commas: {', '.join(COLUMNS)}. If they are called "
+            'otherwise, say so when registering: `columns`, e.g. {"identity": "person_id"}. If the file is something '
+            "else, register the data set under the name of its format.",
         )
     if len(set(columns)) < len(columns):
         raise DatasetError(f"{name} names a column twice: {', '.join(columns)[:200]}.", hint="Name each column once.")
-
-
-def _row(columns: list[str], values: list[str], where: str) -> dict[str, str]:
-    """Every known column as text, "" where nothing is known."""
-    if len(values) != len(columns):
-        raise DatasetError(
-            f"{where} has {len(values)} fields, the first line {len(columns)}.",
-            hint='Put values that hold a comma between quotation marks: "a, b".',
-        )
-    known = dict.fromkeys(REQUIRED + OPTIONAL, "")
-    for column, value in zip(columns, values, strict=True):
-        if column in known and value.strip() not in _EMPTY:
-            known[column] = value.strip()
-    if any("\0" in value for value in known.values()):
-        raise DatasetError(f"{where} holds a NUL character.", hint="Save the table as plain text.")
-    return known
-
-
-def _picture(row: dict[str, str], folder: Path, where: str) -> Picture:
-    # Tables written on Windows separate folders by backslashes.
-    path = folder / row["path"].replace("\\", "/")
-    return Picture(
-        path=real_path(path) if ".." in path.parts else path,
-        identity=row["identity"],
-        camera=row["camera"],
-        captured_at=_time(row["captured_at"], where),
-        frame=_frame(row["frame"], where),
-    )
 
 
 def _split(value: str, where: str) -> Split:
     if value.lower() not in SPLITS:
         raise DatasetError(f"{where} has the split '{value}'.", hint=f"Splits are {', '.join(SPLITS)}.")
     return cast(Split, value.lower())
+
+
+def _oml_split(row: Mapping[str, str], where: str, *, first: bool) -> Split | None:
+    """Where the row belongs; None for validation rows that are neither asked for nor searched in."""
+    split = _OML_SPLITS.get(row["split"].lower())
+    if split is None:
+        raise DatasetError(f"{where} has the split '{row['split']}'.", hint="Splits are train and validation.")
+    if split == "train":
+        return "train"
+    is_query, is_gallery = (row[name].lower() in _TRUE for name in ("is_query", "is_gallery"))
+    if is_query and (first or not is_gallery):
+        return "query"
+    return "gallery" if is_gallery else None
 
 
 def _time(value: str, where: str) -> datetime | None:

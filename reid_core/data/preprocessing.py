@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from reid_core.data.colours import to_rgb
+from reid_core.data.file_types import READ_TYPES, name_unread
 from reid_core.errors import PictureError, PictureTooLarge
 
 if TYPE_CHECKING:
@@ -22,11 +24,16 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 64_000_000
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 """What is decoded. Not all that Pillow knows: an EPS file, say, would start an interpreter."""
 
-_PEAK_BYTES_PER_PIXEL = {"PNG": 8, "BMP": 8, "JPEG": 12, "MPO": 12, "TIFF": 12, "WEBP": 16}
-"""Measured with Pillow 13 over all modes: the decoder's own buffers and one copy, by a conversion or a turn."""
+_PEAK_BYTES_PER_PIXEL = dict.fromkeys(PICTURE_FORMATS, 16) | {"MPO": 16, "WEBP": 20, "AVIF": 20}
+"""The decoder's own buffers and the copies by a conversion and a turn, over all modes."""
+
+_JPEG = b"\xff\xd8\xff"
+_END_OF_JPEG = b"\xff\xd9"
+_MOST_BYTES_PER_PIXEL = 16
+"""Of a file that is read into memory, before anything is known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,49 +73,116 @@ def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded picture and what a person should know of its file.
+
+    Attributes:
+        image: 8-bit RGB, upright.
+        format: Pillow's word for the file's type, e.g. "JPEG".
+        animated: the file holds several pictures; the first is taken.
+        cut_off: the end of a JPEG file is missing; what is missing is grey, as browsers show it.
+    """
+
+    image: Image.Image
+    format: str
+    animated: bool = False
+    cut_off: bool = False
+
+
 def open_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> Image.Image:
-    """The decoded RGB picture, turned upright as its EXIF orientation says.
+    """The picture as every network sees it: see `decode`, whose arguments and errors it has."""
+    return decode(source, max_pixels=max_pixels, name=name).image
+
+
+def decode(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> Decoded:
+    """The 8-bit RGB picture (`to_rgb`), turned upright as its EXIF orientation says; of several in a file the first.
 
     `name` is what messages call it; a file goes by its own.
 
     Raises:
         PictureTooLarge: it has more than `max_pixels`.
-        PictureError: the file cannot be read, is no picture or is truncated.
+        PictureError: the file cannot be read, is no picture, of a type that is not read, or damaged.
     """
-    with _opened(source, max_pixels, name) as image:
-        image.load()
-        # No copy that is not needed: each takes four bytes a pixel.
-        ImageOps.exif_transpose(image, in_place=True)
-        return image if image.mode == "RGB" else image.convert("RGB")
+    content, name = _content(source, max_pixels, name)
+    try:
+        return _decode(content, max_pixels, name)
+    except PictureError as error:
+        if not content.startswith(_JPEG) or isinstance(error, PictureTooLarge):
+            raise
+        try:
+            return replace(_decode(content + _END_OF_JPEG, max_pixels, name), cut_off=True)
+        except PictureError:
+            raise error from None
 
 
-def picture_format(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> str:
-    """Pillow's word for the file's format, by its header; raises as `open_picture` does, where the header shows it."""
-    with _opened(source, max_pixels, name) as image:
-        return image.format or ""
+def read_picture_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The file's bytes.
+
+    Raises:
+        PictureTooLarge: it has more bytes than any picture of `max_pixels`.
+        PictureError: it is not there, or may not be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES_PER_PIXEL * max_pixels:
+            raise PictureTooLarge(f"{path.name} has {size:,} bytes.", hint="Send a crop of one person.")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path.name} cannot be read: {error.strerror}.", hint="Put the file back.") from error
 
 
 def decoding_bytes(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> int:
-    """The memory that `open_picture` takes at its peak, at most, by the file's header; raises as `picture_format`."""
-    with _opened(source, max_pixels, name) as image:
+    """The memory that `decode` takes at its peak, at most, by the file's header; raises as it does where that shows."""
+    content, name = _content(source, max_pixels, name)
+    with _opened(content, max_pixels, name) as image:
         return image.width * image.height * _PEAK_BYTES_PER_PIXEL[image.format or ""]
 
 
+def _content(source: Path | bytes, max_pixels: int, name: str) -> tuple[bytes, str]:
+    """The file's bytes, and what messages call it."""
+    if isinstance(source, Path):
+        return read_picture_file(source, max_pixels=max_pixels), source.name
+    return source, name
+
+
+def _decode(content: bytes, max_pixels: int, name: str) -> Decoded:
+    with _opened(content, max_pixels, name) as image:
+        # A phone's MPO is one picture with another of its depth.
+        animated = image.format != "MPO" and getattr(image, "is_animated", False)
+        image.load()
+        # No copy that is not needed: each takes four bytes a pixel.
+        ImageOps.exif_transpose(image, in_place=True)
+        return Decoded(to_rgb(image), image.format or "", animated)
+
+
 @contextmanager
-def _opened(source: Path | bytes, max_pixels: int, name: str) -> Iterator[Image.Image]:
+def _opened(content: bytes, max_pixels: int, name: str) -> Iterator[Image.Image]:
     """The picture with its header read; what goes wrong with it inside is told in our words."""
-    name = source.name if isinstance(source, Path) else name
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise _too_large(f"{name} has {image.width} x {image.height} pixels", max_pixels)
             yield image
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is not a picture.", hint="JPEG, PNG, WebP, BMP and TIFF are read.") from error
+        raise _unread(content, name) from error
     except Image.DecompressionBombError as error:
         raise _too_large(f"{name} has more pixels than any picture may have", max_pixels) from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except PictureError as error:
+        raise type(error)(
+            error.detail if name in error.detail else f"{name}: {error.detail}", hint=error.hint
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise PictureError(f"{name} cannot be decoded: {error}.", hint="Save it again as JPEG or PNG.") from error
+
+
+def _unread(content: bytes, name: str) -> PictureError:
+    if not content:
+        return PictureError(f"{name} is empty.", hint="Copy or download it again.")
+    known = name_unread(content[:32])
+    if known is None:
+        return PictureError(f"{name} is not a picture.", hint=READ_TYPES)
+    return PictureError(f"{name} is {known[0]}, which is not read.", hint=f"{known[1]} {READ_TYPES}")
 
 
 def _too_large(what: str, max_pixels: int) -> PictureTooLarge:

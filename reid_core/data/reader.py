@@ -5,15 +5,20 @@ Only names, list files and manifests are read here; `report.examine` opens the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from reid_core.data.contents import Contents, Gathered
-from reid_core.data.formats import FORMATS, Format, Layout
-from reid_core.data.listing import Listing, fence, is_debris, is_inside, list_files, printable, real_path, subfolders
-from reid_core.data.manifest import find_manifests, read_manifest
+from reid_core.data.contents import SAMPLES, Contents, Gathered, Pictures, Skipped
+from reid_core.data.debris import is_debris
+from reid_core.data.declaration import DECLARED, Declaration
+from reid_core.data.format import Format, name_pattern
+from reid_core.data.formats import FORMATS, MANIFEST, OML, PEOPLE, check_declaration
+from reid_core.data.gathering import ListFolder, folders_of, gather, splits_present
+from reid_core.data.listing import count_unread, is_inside, list_files, printable, real_path, subfolders
+from reid_core.data.manifest import find_manifests, find_oml_tables, is_oml_table, read_manifest, read_oml_table
+from reid_core.data.people import draw_split
 from reid_core.data.records import Picture, Split
 from reid_core.errors import DatasetError
 
@@ -25,8 +30,13 @@ _UNSURE = 0.8
 
 _MAX_WRAPPING_FOLDERS = 8
 _MISFITS = ("unmatched-names", "escaping-links", "incomplete-rows")
+_NOBODY = name_pattern(
+    r"(?:.*[_-])?(?:train|test|val|valid|validation|query|probe|gallery|images?|rgb|thermal|visible|infrared|detected"
+    r"|labell?ed|sequences|single_shot|multi_shot|exp|info)(?:[_-].*)?|(?:cam|camera|c)[-_ ]?(?:\d+|[ab])"
+)
+"""Names of folders that hold a split or a camera, and so no person."""
 
-ListFolder = Callable[..., Listing]
+_TABLES = (MANIFEST.name, OML.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +57,43 @@ def detect(folder: Path) -> list[Detection]:
     """
     return [
         Detection(contents.format, contents.confidence, contents.variant, contents.root)
-        for contents in _read_all(folder, FORMATS.values(), LEAST_CONFIDENCE)
+        for contents in _read_all(folder, FORMATS.values(), Declaration(), LEAST_CONFIDENCE)
     ]
 
 
-def read(folder: Path, format: str = "auto") -> Contents:
-    """The data set in a folder (or a manifest file), in the format named or in the one that fits best.
+def read(folder: Path, format: str = "auto", declaration: Declaration | None = None) -> Contents:
+    """The data set in a folder (or a table), in the format named, as declared, or in the format that fits best.
 
     Raises:
-        DatasetError: no such format, nothing recognised, the named format does not fit, or several variants are there.
+        DatasetError: no such format, nothing recognised, the named format does not fit, several variants are there, or
+            the declaration means nothing for the format.
     """
-    if format not in FORMATS and format != "auto":
-        raise DatasetError(f"There is no data set format '{format}'.", hint=f"Known: auto, {', '.join(FORMATS)}.")
-    asked = FORMATS.values() if format == "auto" else [FORMATS[format]]
-    found = _read_all(folder, asked, LEAST_CONFIDENCE if format == "auto" else 0.0)
+    declaration = declaration or Declaration()
+    asked = check_declaration(format, declaration)
+    least = LEAST_CONFIDENCE if len(asked) > 1 else 0.0
+    found = _read_all(folder, asked, declaration, least)
     if not found:
-        raise _nothing_found(folder, format)
+        raise _nothing_found(folder, format, asked)
     rivals = [contents.variant for contents in found if contents.format == found[0].format]
     if len(rivals) > 1:
         raise DatasetError(
             f"'{folder.name}' holds several variants of {found[0].format}: {', '.join(rivals)}.",
             hint="Register the folder or file of one variant, each as a data set of its own.",
         )
-    return found[0]
+    return _with_unread_folders(found[0])
 
 
-def _read_all(folder: Path, formats: Collection[Format], least: float) -> list[Contents]:
+def _with_unread_folders(contents: Contents) -> Contents:
+    counts = count_unread(contents.root, contents.read_folders)
+    if not counts:
+        return contents
+    told = tuple(f"{printable(name)}: {count} files" for name, count in counts.items())
+    return replace(contents, skipped={**contents.skipped, "unread-folders": Skipped(len(told), told)})
+
+
+def _read_all(folder: Path, formats: Collection[Format], declaration: Declaration, least: float) -> list[Contents]:
     try:
-        return _read_levels(real_path(folder), formats, least)
+        return _read_levels(real_path(folder), formats, declaration, least)
     except OSError as error:
         raise DatasetError(
             f"'{printable(Path(error.filename or folder).name)}' cannot be read: {error.strerror}.",
@@ -82,15 +101,20 @@ def _read_all(folder: Path, formats: Collection[Format], least: float) -> list[C
         ) from error
 
 
-def _read_levels(boundary: Path, formats: Collection[Format], least: float) -> list[Contents]:
+def _read_levels(boundary: Path, formats: Collection[Format], declaration: Declaration, least: float) -> list[Contents]:
     """What fits at the highest level where anything does, best first."""
     if boundary.is_file():
-        return [_read_manifest(boundary, boundary.parent)] if FORMATS["manifest"] in formats else []
+        item = OML if is_oml_table(boundary, declaration) else MANIFEST
+        return [_read_table(item, boundary, boundary.parent, declaration)] if item in formats else []
     # Formats share folders, and large ones take long to list.
     list_folder: ListFolder = cache(partial(list_files, boundary=boundary))
     for level in _levels(boundary):
-        found = [contents for item in formats for contents in _read_format(item, level, boundary, list_folder)]
-        fitting = [contents for contents in found if _fits(contents, least)]
+        fitting: list[Contents] = []
+        for item in formats:
+            if item.name == PEOPLE.name and fitting:  # which reads all that lies there
+                break
+            found = _read_format(item, level, boundary, declaration, list_folder)
+            fitting += [contents for contents in found if _fits(contents, least)]
         if fitting:
             # Between equals the one that tells its variant says more; then the order of FORMATS decides.
             return sorted(fitting, key=lambda contents: (-contents.confidence, not contents.variant))
@@ -98,8 +122,22 @@ def _read_levels(boundary: Path, formats: Collection[Format], least: float) -> l
 
 
 def _fits(contents: Contents, least: float) -> bool:
-    # A manifest was written for us: if all its rows are wrong, that is what to tell.
-    return contents.format == "manifest" or (contents.confidence >= least and any(contents.pictures.values()))
+    # A table was written for us: if all its rows are wrong, that is what to tell.
+    if contents.format in _TABLES:
+        return True
+    if contents.format == PEOPLE.name and not _are_people(contents, sure=bool(least)):
+        return False
+    return contents.confidence >= least and any(contents.pictures.values())
+
+
+def _are_people(contents: Contents, *, sure: bool) -> bool:
+    """Whether the folders hold a person each: two at least, and to be `sure` several pictures of each, near the top."""
+    paths = [picture.path.relative_to(contents.root).parts for split in contents.pictures.values() for picture in split]
+    people = {parts[0] for parts in paths}
+    if len(people) < 2 or not sure:
+        return len(people) >= 2
+    direct = sum(len(parts) == 2 for parts in paths)
+    return len(paths) >= 2 * len(people) and 2 * direct >= len(paths) and not any(map(_NOBODY.fullmatch, people))
 
 
 def _levels(folder: Path) -> Iterator[Path]:
@@ -112,116 +150,77 @@ def _levels(folder: Path) -> Iterator[Path]:
         folder = below[0]
 
 
-def _read_format(item: Format, level: Path, boundary: Path, list_folder: ListFolder) -> Iterator[Contents]:
-    if item.name == "manifest":
-        yield from (_read_manifest(file, boundary) for file in find_manifests(level) if is_inside(file, boundary))
+def _read_format(
+    item: Format, level: Path, boundary: Path, declaration: Declaration, list_folder: ListFolder
+) -> Iterator[Contents]:
+    if item.name in _TABLES:
+        files = (find_oml_tables if item is OML else find_manifests)(level, declaration)
+        yield from (_read_table(item, file, boundary, declaration) for file in files if is_inside(file, boundary))
         return
     variants = [level / name for name in item.variant_folders if (level / name).is_dir()]
     for root in variants or [level]:
-        layout = max(item.layouts, key=lambda layout: len(_splits_present(layout, root, boundary)))
-        splits = _splits_present(layout, root, boundary)
+        layout = max(item.layouts, key=lambda layout: len(splits_present(layout, root, boundary)))
+        splits = splits_present(layout, root, boundary)
+        if splits and item.name == DECLARED and len(splits) < len(layout.folders):
+            missing = ", ".join(folder for split, folder in layout.folders.items() if split not in splits)
+            raise DatasetError(f"There is no folder {missing} in '{root.name}'.", hint="Correct the declared layout.")
         if splits:
             variant = item.variant_folders.get(root.name, layout.variant)
             sure = len(splits) == len(layout.folders) and bool(variant or not item.variant_folders)
-            gathered = _gather(item, layout, splits, root, boundary, list_folder)
-            yield _contents(item, variant, root, gathered, item.weight if sure else item.weight * _UNSURE)
+            gathered = gather(item, layout, splits, root, boundary, list_folder)
+            if item.name == PEOPLE.name:
+                gathered.pictures = _drawn(gathered, declaration)
+            contents = _contents(item, variant, root, gathered, item.weight if sure else item.weight * _UNSURE)
+            yield replace(contents, read_folders=folders_of(layout, splits, root))
 
 
-def _splits_present(layout: Layout, root: Path, boundary: Path) -> list[Split]:
-    def is_present(split: Split) -> bool:
-        lists = [root / name for name in layout.lists.get(split, ())]
-        needed = [root / layout.folders[split], *lists]
-        return (
-            needed[0].is_dir()
-            and all(path.is_file() for path in lists)
-            and all(is_inside(path, boundary) for path in needed)
-        )
-
-    return [split for split in layout.folders if is_present(split)]
+def _drawn(gathered: Gathered, declaration: Declaration) -> dict[Split, list[Picture]]:
+    found = sorted(gathered.pictures["train"], key=lambda picture: str(picture.path))
+    return {split: list(chosen) for split, chosen in draw_split(found, declaration.trained).items()}
 
 
-def _gather(
-    item: Format, layout: Layout, splits: list[Split], root: Path, boundary: Path, list_folder: ListFolder
-) -> Gathered:
-    gathered = Gathered()
-    gathered.skip("escaping-links", [name for name in layout.folders.values() if not is_inside(root / name, boundary)])
-    for split in splits:
-        folder = root / layout.folders[split]
-        if split in layout.lists:
-            lines = [line for name in layout.lists[split] for line in _lines(root / name)]
-            _take(item, split, folder, lines, gathered, fence(boundary))
-        else:
-            listing = list_folder(folder, deep=item.deep)
-            _take(item, split, folder, listing.names, gathered)
-            for code, names in listing.skipped.items():
-                gathered.skip(code, [f"{layout.folders[split]}/{name}" for name in names])
-    return gathered
-
-
-def _take(
-    item: Format,
-    split: Split,
-    folder: Path,
-    names: Collection[str],
-    gathered: Gathered,
-    stays_inside: Callable[[Path], bool] | None = None,
-) -> None:
-    """Names that match become pictures; the others are counted under what is wrong with them."""
-    skipped = gathered.skipped
-    for name in names:
-        match = item.pattern.fullmatch(name)
-        if not match:
-            skipped["unmatched-names"].append(f"{folder.name}/{name}")
-            continue
-        picture = _picture(folder, name, match.groupdict(), item.cameras.get(split, ""))
-        if picture.identity in item.junk:
-            skipped["junk-dropped"].append(f"{folder.name}/{name}")
-        elif stays_inside and not stays_inside(picture.path):
-            skipped["escaping-links"].append(f"{folder.name}/{name}")
-        else:
-            gathered.pictures[split].append(picture)
-
-
-def _picture(folder: Path, name: str, groups: dict[str, str | None], camera: str) -> Picture:
-    camera = groups.get("camera") or camera
-    scene, frame = groups.get("scene"), groups.get("frame")
-    return Picture(
-        path=folder / (groups.get("path") or name),
-        identity=groups["identity"] or "",
-        camera=f"s{scene}c{camera}" if scene else camera,
-        frame=int(frame) if frame else None,
-    )
-
-
-def _read_manifest(file: Path, boundary: Path) -> Contents:
-    item = FORMATS["manifest"]
-    return _contents(item, file.name, file.parent, read_manifest(file, boundary, item.junk), item.weight)
+def _read_table(item: Format, file: Path, boundary: Path, declaration: Declaration) -> Contents:
+    gathered = (read_oml_table if item is OML else read_manifest)(file, boundary, declaration)
+    contents = _contents(item, file.name, file.parent, gathered, item.weight)
+    parents = {picture.path.parent for split in contents.pictures.values() for picture in split}
+    return replace(contents, read_folders=frozenset(parents))
 
 
 def _contents(item: Format, variant: str, root: Path, gathered: Gathered, weight: float) -> Contents:
     summary = gathered.summary()
-    taken = sum(map(len, gathered.pictures.values())) + len(gathered.skipped.get("junk-dropped", ()))
+    found = [picture for split in gathered.pictures.values() for picture in split]
+    taken = len(found) + len(gathered.skipped.get("junk-dropped", ()))
     misfits = sum(summary[code].count for code in _MISFITS if code in summary)
-    pictures = {
-        split: tuple(sorted(found, key=lambda picture: str(picture.path))) for split, found in gathered.pictures.items()
+    pictures: Pictures = {
+        split: tuple(sorted(of_split, key=lambda picture: str(picture.path)))
+        for split, of_split in gathered.pictures.items()
     }
-    return Contents(
+    contents = Contents(
         format=item.name,
         variant=variant,
         confidence=round(weight * taken / max(1, taken + misfits), 2),
         root=root,
-        pictures=item.arrange(pictures) if item.arrange else pictures,
+        pictures=item.arrange(pictures, root) if item.arrange else pictures,
         skipped=summary,
         protocol={"format": item.name, "variant": variant, "splits": item.protocol},
     )
+    people = {picture.identity for split in ("train", "query") for picture in contents.pictures[split]}
+    left_out = _left_out(contents, found)
+    return replace(
+        contents,
+        skipped={**summary, **left_out},
+        distractor="" if item.distractor in people else item.distractor,
+    )
 
 
-def _lines(file: Path) -> list[str]:
-    text = file.read_text(encoding="utf-8", errors="replace")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+def _left_out(contents: Contents, found: Collection[Picture]) -> dict[str, Skipped]:
+    """What was found and is in no split."""
+    used = {picture.path for split in contents.pictures.values() for picture in split}
+    names = [contents.relative(picture.path) for picture in found if picture.path not in used]
+    return {"left-out": Skipped(len(names), tuple(names[:SAMPLES]))} if names else {}
 
 
-def _nothing_found(folder: Path, format: str) -> DatasetError:
+def _nothing_found(folder: Path, format: str, asked: Collection[Format]) -> DatasetError:
     """What was looked for and what is there, so that the reader can rename a folder or choose another format."""
     if folder.is_file():
         return DatasetError(
@@ -230,13 +229,15 @@ def _nothing_found(folder: Path, format: str) -> DatasetError:
     entries = [path for path in sorted(real_path(folder).iterdir()) if not is_debris(path.name)]
     shown = [printable(path.name) + ("/" if path.is_dir() else "") for path in entries[:8]]
     holds = ", ".join(shown) + (f" and {len(entries) - 8} more" if len(entries) > 8 else "") or "nothing"
-    if format == "auto":
+    if len(asked) > 1:
         return DatasetError(
             f"No known layout in '{folder.name}'; it holds {holds}.",
             hint=f"Known layouts: {', '.join(FORMATS)}. Your own pictures go into train/<person>/, query/<person>/ and "
-            "gallery/<person>/, or are listed in manifest.csv.",
+            "gallery/<person>/, or into <person>/ alone (format people), or are listed in manifest.csv; for any other "
+            "arrangement declare its `layout`.",
         )
+    item = next(iter(asked))
     return DatasetError(
-        f"'{folder.name}' does not hold {format}; it holds {holds}.",
-        hint=f"Expected:\n{FORMATS[format].layout}\nNames: {FORMATS[format].naming}",
+        f"'{folder.name}' does not hold {item.name}; it holds {holds}.",
+        hint=f"Expected:\n{item.layout}\nNames: {item.naming}",
     )

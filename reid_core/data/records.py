@@ -10,15 +10,21 @@ from typing import Literal
 Split = Literal["train", "query", "gallery"]
 SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
 
+Part = Split | Literal["all"]
+"""A split, or all of them as one."""
+
 DISTRACTOR = "0000"
-"""Market-1501's identity of gallery pictures that show nobody in `query`; kept in the gallery, a match for no query."""
+"""Market-1501's identity of gallery pictures that show nobody in `query`; kept in the gallery, a match for no query.
+
+Where it labels pictures of `query` or `train` it is a person like others.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One crop of one person.
 
-    `identity` and `camera` are labels, any text; `camera` is "" where the data set has none.
+    `identity`, `camera` and `clothes` are labels, any text; the latter two are "" where the data set has none.
     """
 
     path: Path
@@ -26,3 +32,4 @@ class Picture:
     camera: str
     captured_at: datetime | None = None
     frame: int | None = None
+    clothes: str = ""

@@ -15,10 +15,11 @@ from typing import Any
 
 from reid_core.data.contents import Contents
 from reid_core.data.findings import Finding, find_all, unmatched_queries
-from reid_core.data.preprocessing import MAX_PIXELS, open_picture
-from reid_core.data.records import DISTRACTOR, SPLITS, Picture, Split
+from reid_core.data.preprocessing import MAX_PIXELS, decode, read_picture_file
+from reid_core.data.records import SPLITS, Picture, Split
 from reid_core.errors import PictureError
 
+_REMARKS = ("cut-off-pictures", "animated-pictures")
 _CHUNK = 64
 """Pictures between two reports of progress and two looks at `should_stop`."""
 
@@ -71,16 +72,22 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
-    """The report with what was learned on the way; `contents` has the readable pictures only.
+class File:
+    """A picture's file: hexadecimal SHA-256, size in bytes, width and height in pixels with the picture upright."""
 
-    `hashes` are hexadecimal SHA-256 of the files, `sizes` (width, height) in pixels with the picture upright.
-    """
+    sha256: str
+    num_bytes: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The report with what was learned on the way; `contents` and `files` have the readable pictures only."""
 
     report: Report
     contents: Contents
-    hashes: dict[Path, str]
-    sizes: dict[Path, tuple[int, int]]
+    files: dict[Path, File]
 
 
 def examine(
@@ -113,23 +120,24 @@ def examine(
 @dataclass(frozen=True, slots=True)
 class _Opened:
     sha256: str
+    num_bytes: int
     size: tuple[int, int]
+    remarks: tuple[str, ...]
 
 
 def _open(path: Path, max_pixels: int) -> _Opened | str:
-    """The file's hash and size in pixels, or why it cannot be used."""
+    """The file's hash and size, or why it cannot be used."""
     try:
         if not path.is_file():  # a pipe would block for ever
             return "no such file"
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return _Opened(digest, open_picture(path, max_pixels=max_pixels).size)
+        content = read_picture_file(path, max_pixels=max_pixels)
+        decoded = decode(content, max_pixels=max_pixels, name=path.name)
     except PictureError as error:
         return error.detail
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
     except Exception as error:  # noqa: BLE001 - a hostile file can make a decoder raise anything
         return f"cannot be decoded: {error}"
+    remarks = ("cut-off-pictures",) * decoded.cut_off + ("animated-pictures",) * decoded.animated
+    return _Opened(hashlib.sha256(content).hexdigest(), len(content), decoded.image.size, remarks)
 
 
 def _examination(contents: Contents, opened: Mapping[Path, _Opened | str], images_per_identity: int) -> Examination:
@@ -141,9 +149,10 @@ def _examination(contents: Contents, opened: Mapping[Path, _Opened | str], image
     }
     contents = replace(contents, pictures=readable)
     hashes = {path: outcome.sha256 for path, outcome in good.items()}
-    findings = find_all(contents, bad, hashes, images_per_identity)
-    sizes = {path: outcome.size for path, outcome in good.items()}
-    return Examination(_report(contents, findings, hashes), contents, hashes, sizes)
+    remarks = {code: [path for path, outcome in good.items() if code in outcome.remarks] for code in _REMARKS}
+    findings = find_all(contents, bad, remarks, hashes, images_per_identity)
+    files = {path: File(outcome.sha256, outcome.num_bytes, *outcome.size) for path, outcome in good.items()}
+    return Examination(_report(contents, findings, hashes), contents, files)
 
 
 def _report(contents: Contents, findings: tuple[Finding, ...], hashes: Mapping[Path, str]) -> Report:
@@ -153,9 +162,9 @@ def _report(contents: Contents, findings: tuple[Finding, ...], hashes: Mapping[P
         confidence=contents.confidence,
         variant=contents.variant,
         protocol=dict(contents.protocol),
-        splits={split: _split_counts(contents.pictures[split]) for split in SPLITS},
+        splits={split: _split_counts(contents.pictures[split], contents.distractor) for split in SPLITS},
         cameras=_camera_counts(contents),
-        identities={split: _identity_counts(contents.pictures[split]) for split in SPLITS},
+        identities={split: _identity_counts(contents.pictures[split], contents.distractor) for split in SPLITS},
         evaluable_queries=len(contents.pictures["query"]) - len(unmatched),
         unevaluable_identities=tuple(sorted({query.identity for query in unmatched})),
         findings=findings,
@@ -163,10 +172,10 @@ def _report(contents: Contents, findings: tuple[Finding, ...], hashes: Mapping[P
     )
 
 
-def _split_counts(pictures: tuple[Picture, ...]) -> SplitCounts:
+def _split_counts(pictures: tuple[Picture, ...], distractor: str) -> SplitCounts:
     return SplitCounts(
         images=len(pictures),
-        identities=len({picture.identity for picture in pictures} - {DISTRACTOR}),
+        identities=len({picture.identity for picture in pictures} - {distractor}),
         cameras=len({picture.camera for picture in pictures} - {""}),
     )
 
@@ -177,8 +186,8 @@ def _camera_counts(contents: Contents) -> dict[str, dict[Split, int]]:
     return {camera: {split: counts[split][camera] for split in SPLITS} for camera in cameras}
 
 
-def _identity_counts(pictures: tuple[Picture, ...]) -> IdentityCounts:
-    counts = Counter(picture.identity for picture in pictures if picture.identity != DISTRACTOR)
+def _identity_counts(pictures: tuple[Picture, ...], distractor: str) -> IdentityCounts:
+    counts = Counter(picture.identity for picture in pictures if picture.identity != distractor)
     numbers = list(counts.values()) or [0]
     return IdentityCounts(min(numbers), float(median(numbers)), max(numbers), dict(sorted(counts.items())))
 

@@ -45,8 +45,11 @@ class Labels:
 
 
 def encode_labels(query: Sequence[Picture], gallery: Sequence[Picture]) -> tuple[Labels, Labels]:
-    """The labels of both splits in codes that mean the same in either."""
-    identities = {DISTRACTOR: NOBODY}
+    """The labels of both splits in codes that mean the same in either.
+
+    The label of distractors is a person's where a query bears it, as in data sets that count people from 0000.
+    """
+    identities = {} if any(picture.identity == DISTRACTOR for picture in query) else {DISTRACTOR: NOBODY}
     cameras = {"": UNKNOWN_CAMERA}
     return _encode(query, identities, cameras), _encode(gallery, identities, cameras)
 

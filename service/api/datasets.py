@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,8 +17,9 @@ from service.api.files import answer_file
 from service.api.links import prefix_of
 from service.api.pagination import list_page, narrowed
 from service.auth import Caller
+from service.bodies import LabelFilter
 from service.datasets import catalog, uploads
-from service.datasets.bodies import FolderBody, UploadBody
+from service.datasets.bodies import FolderBody, MoveBody, UploadBody
 from service.datasets.views import dataset_as_json, image_as_json, report_as_json
 from service.db import audit
 from service.db.ids import new_id
@@ -38,7 +38,6 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 Reader = Annotated[Caller, require("read")]
 Writer = Annotated[Caller, require("write")]
 Split = Literal["train", "query", "gallery"]
-Label = Annotated[str | None, Query(max_length=1000)]
 
 _FORM_SCHEMA = UploadBody.model_json_schema()
 _FORM_SCHEMA["properties"][ARCHIVE] = {"type": "string", "format": "binary", "description": "a zip, tar or tar.gz"}
@@ -96,6 +95,29 @@ def delete_dataset(dataset_id: str, database: DatabaseDep, settings: SettingsDep
     catalog.delete_dataset(database, settings, dataset_id, key_id=caller.key_id)
 
 
+@router.patch("/{dataset_id}")
+def move_dataset(
+    dataset_id: str, body: MoveBody, request: Request, database: DatabaseDep, settings: SettingsDep, caller: Writer
+) -> dict[str, Any]:
+    """Say where the same files lie now. All of them are compared with what was registered first."""
+    moved = catalog.move_dataset(database, settings, dataset_id, body.path, key_id=caller.key_id)
+    with database.read() as session:
+        return dataset_as_json(session, find(session, Dataset, moved), prefix_of(request))
+
+
+@router.post("/{dataset_id}/rescan", status_code=202)
+def rescan_dataset(dataset_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
+    """Read the files again under the same name and id. Pictures that are still there keep their ids."""
+    with database.write() as session:
+        dataset = catalog.rescan_dataset(session, dataset_id)
+        _enqueue_reading(session, dataset)
+        audit.record(session, key_id=caller.key_id, action="dataset.rescan", target=dataset.id)
+        session.flush()
+        shown = dataset_as_json(session, dataset, prefix_of(request))
+    request.app.state.send(shown["job"], "register")
+    return JSONResponse(shown, status_code=202, headers={"Location": shown["links"]["self"], "Retry-After": "1"})
+
+
 @router.get("/{dataset_id}/report")
 def read_report(dataset_id: str, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
     """What the data set is good for: counts, and every finding with what follows from it and what to do."""
@@ -111,8 +133,8 @@ def list_dataset_images(
     page: PageDep,
     _caller: Reader,
     split: Split | None = None,
-    identity: Label = None,
-    camera: Label = None,
+    identity: LabelFilter | None = None,
+    camera: LabelFilter | None = None,
 ) -> dict[str, Any]:
     """The pictures split by split, in the order of their paths; an empty `camera` asks for those without one."""
     with database.read() as session:
@@ -162,15 +184,16 @@ async def _receive_upload(request: Request, database: Database, settings: Settin
     with held_file(archive) as file:
         body = check(UploadBody, await receive_archive(request, file, settings))
         await run_in_threadpool(uploads.check_archive, archive)
-        return await run_in_threadpool(_add, request, database, settings, caller, body, folder, dataset_id)
+        place = catalog.Place(folder)
+        return await run_in_threadpool(_add, request, database, settings, caller, body, place, dataset_id)
 
 
 def _register_folder(
     request: Request, database: Database, settings: Settings, caller: Caller, body: FolderBody
 ) -> dict[str, Any]:
-    folder = catalog.find_folder(settings, body.path)
+    place = catalog.find_place(settings, body.path)
     ensure_free_space(settings.home, needed_bytes=0, min_free_bytes=settings.min_free_bytes)
-    return _add(request, database, settings, caller, body, folder)
+    return _add(request, database, settings, caller, body, place)
 
 
 def _add(
@@ -179,19 +202,24 @@ def _add(
     settings: Settings,
     caller: Caller,
     body: UploadBody,
-    folder: Path,
+    place: catalog.Place,
     dataset_id: str | None = None,
 ) -> dict[str, Any]:
     """The new data set and the job that reads it, in one transaction."""
     with database.write() as session:
-        dataset = catalog.add_dataset(session, settings, body, folder, dataset_id)
-        spec = {"dataset": dataset.id, "name": body.name, "path": dataset.path, "format": body.format}
-        enqueue(session, "register", spec, datasets=[dataset.id])
+        dataset = catalog.add_dataset(session, settings, body, place, dataset_id)
+        _enqueue_reading(session, dataset)
         audit.record(
             session, key_id=caller.key_id, action="dataset.register", target=dataset.id, uploaded=dataset.uploaded
         )
         session.flush()
         return dataset_as_json(session, dataset, prefix_of(request))
+
+
+def _enqueue_reading(session: Session, dataset: Dataset) -> None:
+    """Starts the job that reads the data set, in the transaction of `session`."""
+    spec = {"dataset": dataset.id, "name": dataset.name, "path": dataset.path, "format": dataset.format}
+    enqueue(session, "register", spec | {"declaration": dataset.declaration}, datasets=[dataset.id])
 
 
 def _find_image(session: Session, dataset_key: str, image_id: str) -> DatasetImage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from service.api.forms import Form, open_form, too_many_files
 from service.api.links import prefix_of
 from service.api.pagination import list_page, narrowed
 from service.auth import Caller, demand
+from service.bodies import LabelFilter
 from service.db import audit
 from service.db.lookup import find
 from service.db.session import Database
@@ -40,7 +42,6 @@ router = APIRouter(prefix="/galleries", tags=["galleries"])
 Reader = Annotated[Caller, require("read")]
 Writer = Annotated[Caller, require("write")]
 Eraser = Annotated[Caller, require("erase")]
-Label = Annotated[str | None, Query(max_length=200)]
 
 _METADATA = TypeAdapter(list[PictureDetails])
 
@@ -157,9 +158,9 @@ def list_images(
     database: DatabaseDep,
     page: PageDep,
     _caller: Reader,
-    external_id: Label = None,
-    identity: Label = None,
-    camera: Label = None,
+    external_id: LabelFilter | None = None,
+    identity: LabelFilter | None = None,
+    camera: LabelFilter | None = None,
 ) -> dict[str, Any]:
     """The gallery's pictures in the order in which they came."""
     prefix = prefix_of(request)
@@ -179,9 +180,9 @@ def remove_images(
     database: DatabaseDep,
     settings: SettingsDep,
     caller: Eraser,
-    external_id: Label = None,
-    identity: Label = None,
-    camera: Label = None,
+    external_id: LabelFilter | None = None,
+    identity: LabelFilter | None = None,
+    camera: LabelFilter | None = None,
 ) -> dict[str, Any]:
     """Erase the pictures that have all that is given; at least one filter is needed. The answer is a receipt."""
     given = {"external_id": external_id, "identity": identity, "camera": camera}
@@ -304,6 +305,7 @@ def _added(addition: Addition, prefix: str) -> JSONResponse:
             {"filename": filename, "problem": problem.as_json(instance=images)}
             for filename, problem in addition.rejected
         ],
+        "warnings": [asdict(warning) for warning in addition.warnings],
         "revision": addition.revision,
     }
     location = f"{images}/{addition.added[0][0]}" if len(addition.added) == 1 else images

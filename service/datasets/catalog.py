@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from reid_core.data.declaration import TABLE_SUFFIXES
+from reid_core.data.records import SPLITS
 from reid_core.errors import Fault
 from service.datasets import uploads
 from service.datasets.bodies import UploadBody
+from service.datasets.checking import changed_files, find_changes, registered_files
 from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
@@ -20,42 +24,99 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset
 from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
+from service.readiness import standing
 from service.settings import Settings
 from service.storage import resolve_data_path, stored_path
 
 
-def find_folder(settings: Settings, path: str) -> Path:
-    """The folder to register; raises 422 for one outside the data roots, a missing one and a file."""
-    folder = resolve_data_path(path, settings.data_roots)
-    if not folder.is_dir():
-        message = f"{path!r} is a file, not a folder"
-        raise Problem(
-            "invalid-dataset",
-            message,
-            hint="register the folder that holds it; an archive is sent as multipart/form-data",
-            errors=[Fault("/path", "not-a-folder", message)],
-        )
-    return folder
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a data set lies: a folder, and in it the table that lists it, if that was named ("" otherwise)."""
+
+    folder: Path
+    table: str = ""
+
+
+def find_place(settings: Settings, path: str) -> Place:
+    """What to register; raises 422 for what lies outside the data roots, is missing, or is neither folder nor table."""
+    found = resolve_data_path(path, settings.data_roots)
+    if found.is_dir():
+        return Place(found)
+    if found.suffix.lower() in TABLE_SUFFIXES:
+        return Place(found.parent, found.name)
+    message = f"{path!r} is a file, neither a folder nor a table ({', '.join(TABLE_SUFFIXES)})"
+    raise Problem(
+        "invalid-dataset",
+        message,
+        hint="register the folder that holds it; an archive is sent as multipart/form-data",
+        errors=[Fault("/path", "not-a-folder", message)],
+    )
 
 
 def add_dataset(
-    session: Session, settings: Settings, body: UploadBody, folder: Path, dataset_id: str | None = None
+    session: Session, settings: Settings, body: UploadBody, place: Place, dataset_id: str | None = None
 ) -> Dataset:
-    """The new, pending row; with `dataset_id`, of an upload. Raises 409 `name-taken`."""
+    """The new, pending row; with `dataset_id`, of an upload. Raises 409 `name-taken`.
+
+    A data set whose registration has failed gives up the name and is called by its id besides.
+    """
+    declared = body.declared() | ({"table": place.table} if place.table else {})
     dataset = Dataset(
         id=dataset_id or new_id("ds"),
         name=body.name,
-        path=stored_path(folder, settings.bases),
+        path=stored_path(place.folder, settings.bases),
         format=body.format,
+        declaration=declared or None,
         state="pending",
         uploaded=dataset_id is not None,
     )
+    namesake = session.scalar(select(Dataset).where(Dataset.name == body.name))
+    if namesake is not None and standing(session, namesake)[0] == "invalid":
+        namesake.name = f"{namesake.name} ({namesake.id})"
+        session.flush()
     session.add(dataset)
     try:
         session.flush()
     except IntegrityError as error:
         raise _name_taken(body.name) from error
     return dataset
+
+
+def rescan_dataset(session: Session, key: str) -> Dataset:
+    """The data set, pending again; raises 404, and 409 while it is read or a job needs it."""
+    dataset = _locked(session, key)
+    if standing(session, dataset)[0] == "pending":
+        raise Problem("wrong-state", f"data set {dataset.name!r} is being read just now", hint="wait until it is ready")
+    _refuse_while_needed(session, dataset)
+    dataset.state, dataset.error = "pending", None
+    return dataset
+
+
+def move_dataset(database: Database, settings: Settings, key: str, path: str, *, key_id: str | None) -> str:
+    """The id of the data set, whose files are read from `path` from now on.
+
+    Raises:
+        Problem: 404; 409 `wrong-state` unless it is ready and was not uploaded; 409 `files-differ` where not all of its
+            files lie there as they were registered; 422 for an impossible path.
+    """
+    place = find_place(settings, path)
+    with database.read() as session:
+        dataset = find(session, Dataset, key)
+        is_ready = standing(session, dataset)[0] == "ready"
+        files = registered_files(session, dataset.id, SPLITS)
+    if dataset.uploaded or not is_ready:
+        reason = "was uploaded, and the service keeps its files" if dataset.uploaded else "is not ready"
+        raise Problem("wrong-state", f"data set {dataset.name!r} {reason}", hint="move one that was registered by path")
+    table = (dataset.declaration or {}).get("table", "")
+    if table and place.table not in ("", table):
+        raise Problem("files-differ", f"data set {dataset.name!r} is listed in {table}, not in {place.table}")
+    changes = find_changes(files, place.folder)
+    if changes:
+        raise changed_files("files-differ", dataset, changes)
+    with database.write() as session:
+        _locked(session, dataset.id).path = stored_path(place.folder, settings.bases)
+        audit.record(session, key_id=key_id, action="dataset.move", target=dataset.id)
+    return dataset.id
 
 
 def bring_up_to_date(database: Database, settings: Settings) -> None:
@@ -78,11 +139,7 @@ def delete_dataset(database: Database, settings: Settings, key: str, *, key_id: 
     Raises 404, or 409 `in-use` while an unfinished job or a gallery needs it.
     """
     with database.write() as session:
-        # The lock keeps jobs from being added for it meanwhile; their rows refer to this one.
-        locked = select(Dataset).where(Dataset.id == find(session, Dataset, key).id).with_for_update()
-        dataset = session.scalars(locked).one_or_none()
-        if dataset is None:
-            raise not_found("data set", key)
+        dataset = _locked(session, key)
         _refuse_if_used(session, dataset)
         remove_later(session, settings, uploads.paths_of(settings, dataset.id))
         session.execute(delete(Dataset).where(Dataset.id == dataset.id))
@@ -91,17 +148,30 @@ def delete_dataset(database: Database, settings: Settings, key: str, *, key_id: 
 
 
 def _refuse_if_used(session: Session, dataset: Dataset) -> None:
-    if job := session.scalars(_jobs_in_need_of(dataset).limit(1)).first():
-        raise Problem(
-            "in-use",
-            f"data set {dataset.name!r} is needed by {job.kind} job {job.id}, which is {job.state}",
-            hint=f"wait for its end, or POST /jobs/{job.id}/cancel",
-        )
+    _refuse_while_needed(session, dataset)
     if gallery := session.scalars(_galleries_with(dataset).limit(1)).first():
         raise Problem(
             "in-use",
             f"gallery {gallery.name!r} ({gallery.id}) shows pictures of data set {dataset.name!r}",
             hint=f"DELETE /galleries/{gallery.id} first",
+        )
+
+
+def _locked(session: Session, key: str) -> Dataset:
+    """The row; the lock keeps jobs from being added for it meanwhile, since their rows refer to this one."""
+    locked = select(Dataset).where(Dataset.id == find(session, Dataset, key).id).with_for_update()
+    dataset = session.scalars(locked).one_or_none()
+    if dataset is None:
+        raise not_found("data set", key)
+    return dataset
+
+
+def _refuse_while_needed(session: Session, dataset: Dataset) -> None:
+    if job := session.scalars(_jobs_in_need_of(dataset).limit(1)).first():
+        raise Problem(
+            "in-use",
+            f"data set {dataset.name!r} is needed by {job.kind} job {job.id}, which is {job.state}",
+            hint=f"wait for its end, or POST /jobs/{job.id}/cancel",
         )
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from reid_core.data.joining import join
-from reid_core.data.records import Picture, Split
+from reid_core.data.records import DISTRACTOR, SPLITS, Part, Picture, Split
 from service.db.tables import Dataset, DatasetImage
 from service.pictures import dataset_folder
 from service.settings import Settings
 
 
-def pictures(session: Session, settings: Settings, dataset: Dataset, split: Split) -> list[Picture]:
-    """The split's readable pictures with absolute paths, in the data set's order."""
+def pictures(session: Session, settings: Settings, dataset: Dataset, part: Part) -> list[Picture]:
+    """The part's readable pictures with absolute paths, in the data set's order.
+
+    Of all splits together every file comes once, and gallery pictures of nobody do not.
+    """
+    if part == "all":
+        return _everybody({split: pictures(session, settings, dataset, split) for split in SPLITS})
     folder = dataset_folder(settings, dataset)
     # Columns and not rows as objects, which take five times as long; a data set may have 100,000 pictures.
     query = (
@@ -25,16 +30,24 @@ def pictures(session: Session, settings: Settings, dataset: Dataset, split: Spli
             DatasetImage.camera,
             DatasetImage.captured_at,
             DatasetImage.frame,
+            DatasetImage.clothes,
         )
-        .where(DatasetImage.dataset_id == dataset.id, DatasetImage.split == split)
+        .where(DatasetImage.dataset_id == dataset.id, DatasetImage.split == part)
         .order_by(DatasetImage.position)
     )
     return [
-        Picture(folder / path, identity, camera, captured_at, frame)
-        for path, identity, camera, captured_at, frame in session.execute(query)
+        Picture(folder / path, identity, camera, captured_at, frame, clothes or "")
+        for path, identity, camera, captured_at, frame, clothes in session.execute(query)
     ]
 
 
-def joined_pictures(session: Session, settings: Settings, datasets: Sequence[Dataset], split: Split) -> list[Picture]:
-    """The split of several data sets as one, as `join` does it; labels are prefixed by the data set's id."""
-    return join({dataset.id: pictures(session, settings, dataset, split) for dataset in datasets})
+def joined_pictures(session: Session, settings: Settings, parts: Sequence[tuple[Dataset, Part]]) -> list[Picture]:
+    """Parts of several data sets as one, as `join` does it; labels are prefixed by the data set's id."""
+    return join({dataset.id: pictures(session, settings, dataset, part) for dataset, part in parts})
+
+
+def _everybody(splits: Mapping[Split, Sequence[Picture]]) -> list[Picture]:
+    people = {picture.identity for split in ("train", "query") for picture in splits[split]}
+    nobody = {DISTRACTOR} - people
+    found = {picture.path: picture for split in SPLITS for picture in splits[split] if picture.identity not in nobody}
+    return list(found.values())

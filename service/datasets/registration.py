@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
 
+from reid_core.data.archive_names import with_archive_names
+from reid_core.data.declaration import declaration_from_json
+from reid_core.data.findings import finding_of, replace_finding
+from reid_core.data.formats import PEOPLE
 from reid_core.data.listing import real_path
 from reid_core.data.reader import read
 from reid_core.data.records import SPLITS, Picture
-from reid_core.data.report import Examination, Report, examine
+from reid_core.data.report import Examination, examine
 from reid_core.errors import CoreError, DatasetError, Stopped
 from service.datasets import uploads
 from service.datasets.views import brief_findings
@@ -51,10 +56,10 @@ def register(
         return _result(dataset)
     try:
         if dataset.uploaded:
-            uploads.unpack(settings, dataset_id)
+            uploads.unpack(settings, dataset_id, (dataset.declaration or {}).get("encoding", ""))
         examination = _examine(dataset, settings, on_progress, should_stop)
-        _write_pictures(database, settings, dataset, examination, should_stop)
-        _finish(database, dataset_id, examination.report)
+        changes = _write_pictures(database, settings, dataset, examination, should_stop)
+        _finish(database, dataset, examination, changes)
     except CoreError as error:
         _refuse(database, dataset_id, error)
         raise
@@ -63,14 +68,13 @@ def register(
 
 
 def _begin(database: Database, dataset_id: str) -> Dataset:
-    """The row, pending again and without the pictures that an earlier attempt wrote, unless it is ready."""
+    """The row, pending again unless it is ready; pictures of an earlier reading stay until there are new ones."""
     with database.write() as session:
         dataset = find(session, Dataset, dataset_id)
         if dataset.state != "ready":
             dataset.state = "pending"
             dataset.detected_format = dataset.variant = dataset.fingerprint = None
             dataset.splits = dataset.report = dataset.error = None
-            session.execute(delete(DatasetImage).where(DatasetImage.dataset_id == dataset_id))
         return dataset
 
 
@@ -80,8 +84,12 @@ def _examine(
     on_progress: Callable[[int, int], None] | None,
     should_stop: Callable[[], bool],
 ) -> Examination:
+    declared, folder = dataset.declaration or {}, dataset_folder(settings, dataset)
+    contents = read(folder / declared.get("table", ""), dataset.format, declaration_from_json(declared))
+    if dataset.uploaded:
+        contents = with_archive_names(contents, folder)
     examination = examine(
-        read(dataset_folder(settings, dataset), dataset.format),
+        contents,
         max_pixels=settings.max_image_pixels,
         threads=settings.threads or os.cpu_count() or 1,
         on_progress=on_progress,
@@ -94,35 +102,70 @@ def _examine(
 
 def _write_pictures(
     database: Database, settings: Settings, dataset: Dataset, examination: Examination, should_stop: Callable[[], bool]
-) -> None:
-    """A row per picture, in many transactions, so that others may write in between."""
-    rows = list(_rows(settings, dataset, examination))
-    for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-        if should_stop():
-            raise Stopped
-        with database.write() as session:
-            session.execute(insert(DatasetImage), rows[start : start + _ROWS_PER_STATEMENT])
+) -> list[str]:
+    """A row per picture; what has changed since an earlier reading, whose pictures keep their ids.
+
+    The first reading writes in many transactions, so that others may write in between; a later one in a single one,
+    since galleries refer to these rows.
+    """
+    with database.read() as session:
+        earlier = _earlier_rows(session, dataset.id)
+    rows = list(_rows(settings, dataset, examination, {place: key for place, (key, _) in earlier.items()}))
+    parts = [rows[start : start + _ROWS_PER_STATEMENT] for start in range(0, len(rows), _ROWS_PER_STATEMENT)]
+    if not earlier:
+        for part in parts:
+            if should_stop():
+                raise Stopped
+            with database.write() as session:
+                session.execute(insert(DatasetImage), part)
+        return []
+    with database.write() as session:
+        session.execute(delete(DatasetImage).where(DatasetImage.dataset_id == dataset.id))
+        for part in parts:
+            session.execute(insert(DatasetImage), part)
+    return _changes({path: sha256 for (_, path), (_, sha256) in earlier.items()}, rows)
 
 
-def _rows(settings: Settings, dataset: Dataset, examination: Examination) -> Iterator[dict[str, Any]]:
+def _earlier_rows(session: Session, dataset_id: str) -> dict[tuple[str, str], tuple[str, str | None]]:
+    """(split, path) -> (id, hash) of the pictures that are recorded already."""
+    columns = (DatasetImage.split, DatasetImage.path, DatasetImage.id, DatasetImage.sha256)
+    rows = session.execute(select(*columns).where(DatasetImage.dataset_id == dataset_id))
+    return {(split, path): (key, sha256) for split, path, key, sha256 in rows}
+
+
+def _changes(earlier: Mapping[str, str | None], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The files of an earlier reading that are gone or hold something else now, in words."""
+    now = {row["path"]: row["sha256"] for row in rows}
+    told = {
+        path: "missing" if path not in now else "changed" for path, sha256 in earlier.items() if now.get(path) != sha256
+    }
+    return [f"{path}: {what}" for path, what in sorted(told.items())]
+
+
+def _rows(
+    settings: Settings, dataset: Dataset, examination: Examination, known: Mapping[tuple[str, str], str]
+) -> Iterator[dict[str, Any]]:
+    """The rows to write; `known` are ids by split and path."""
     folder, pictures = real_path(dataset_folder(settings, dataset)), examination.contents.pictures
     ids = iter(new_ids("img", sum(map(len, pictures.values()))))
     for split in SPLITS:
         for position, picture in enumerate(pictures[split]):
-            width, height = examination.sizes[picture.path]
+            file, path = examination.files[picture.path], _below(folder, picture)
             yield {
-                "id": next(ids),
+                "id": known.get((split, path)) or next(ids),
                 "dataset_id": dataset.id,
                 "split": split,
                 "position": position,
-                "path": _below(folder, picture),
+                "path": path,
                 "identity": picture.identity,
                 "camera": picture.camera,
                 "captured_at": picture.captured_at,
                 "frame": picture.frame,
-                "sha256": examination.hashes[picture.path],
-                "width": width,
-                "height": height,
+                "clothes": picture.clothes or None,
+                "sha256": file.sha256,
+                "num_bytes": file.num_bytes,
+                "width": file.width,
+                "height": file.height,
             }
 
 
@@ -132,28 +175,41 @@ def _below(folder: Path, picture: Picture) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _finish(database: Database, dataset_id: str, report: Report) -> None:
+def _finish(database: Database, dataset: Dataset, examination: Examination, changes: Sequence[str]) -> None:
     """Records the outcome: ready, or an error with the report that explains it.
 
     Raises:
         DatasetError: a finding says that the data set is of no use.
     """
+    report, shown = examination.report, examination.report.as_json()
+    if changes:
+        shown = replace_finding(shown, asdict(finding_of("changed-files", changes)))
     error = next((finding for finding in report.findings if finding.severity == "error"), None)
     with database.write() as session:
         session.execute(
             update(Dataset)
-            .where(Dataset.id == dataset_id)
+            .where(Dataset.id == dataset.id)
             .values(
                 state="pending" if error else "ready",
+                declaration=_kept(dataset, examination),
                 detected_format=report.format,
                 variant=report.variant or None,
                 splits={split: asdict(counts) for split, counts in report.splits.items()},
                 fingerprint=report.fingerprint,
-                report=report.as_json(),
+                report=shown,
             )
         )
     if error:
         raise DatasetError(f"{error.detail} Found: {'; '.join(error.samples)}.", hint=error.fix)
+
+
+def _kept(dataset: Dataset, examination: Examination) -> dict[str, Any] | None:
+    """The declaration with the people whom a drawn split trains on, so that they train again at another reading."""
+    if examination.report.format != PEOPLE.name:
+        return dataset.declaration
+    earlier = set((dataset.declaration or {}).get("trained", ()))
+    trained = earlier | {picture.identity for picture in examination.contents.pictures["train"]}
+    return {**(dataset.declaration or {}), "trained": sorted(trained)}
 
 
 def _refuse(database: Database, dataset_id: str, error: CoreError) -> None:

@@ -44,8 +44,10 @@ def check_archive(path: Path) -> None:
         )
 
 
-def unpack(settings: Settings, dataset_id: str) -> None:
+def unpack(settings: Settings, dataset_id: str, encoding: str = "") -> None:
     """The uploaded archive becomes a folder, whole or not at all; the archive is removed. Done once, it does nothing.
+
+    `encoding` is that of names in it, "" to find it out.
 
     Raises:
         DatasetError: what is in the archive cannot be accepted; the archive is removed.
@@ -55,7 +57,7 @@ def unpack(settings: Settings, dataset_id: str) -> None:
     if not folder.exists():
         for unfinished in settings.uploads_dir.glob(f".{dataset_id}-*"):
             delete_tree(unfinished)
-        _extract(settings, archive, folder)
+        _extract(settings, archive, folder, encoding)
     delete_file(archive)
 
 
@@ -89,7 +91,7 @@ def _remove_lost(database: Database, dataset_id: str, path: Path) -> None:
                     delete_file(path)
 
 
-def _extract(settings: Settings, archive: Path, folder: Path) -> None:
+def _extract(settings: Settings, archive: Path, folder: Path, encoding: str) -> None:
     if not archive.exists():
         raise DatasetError("The uploaded archive is gone.", hint="Delete the data set and upload it again.")
     # Pictures are compressed already, so they take as much room as their archive.
@@ -102,6 +104,7 @@ def _extract(settings: Settings, archive: Path, folder: Path) -> None:
             max_bytes=settings.max_archive_bytes,
             max_files=settings.max_archive_files,
             min_free_bytes=settings.min_free_bytes,
+            encoding=encoding,
         )
     except DatasetError:
         delete_file(archive)

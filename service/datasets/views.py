@@ -28,6 +28,7 @@ def dataset_as_json(session: Session, dataset: Dataset, prefix: str = "") -> dic
         "confidence": report.get("confidence"),
         "state": state,
         "uploaded": dataset.uploaded,
+        "declaration": _declaration(dataset),
         "splits": dataset.splits,
         "evaluable_queries": report.get("evaluable_queries"),
         "findings": brief_findings(report),
@@ -42,6 +43,11 @@ def dataset_as_json(session: Session, dataset: Dataset, prefix: str = "") -> dic
 def brief_findings(report: dict[str, Any]) -> list[dict[str, Any]]:
     """What a report found, without samples: what a person should hear of at once."""
     return [{name: finding[name] for name in ("code", "severity", "count")} for finding in report["findings"]]
+
+
+def _declaration(dataset: Dataset) -> dict[str, Any] | None:
+    """What was said when it was registered; of the people that a drawn split trains on the protocol tells."""
+    return {name: told for name, told in (dataset.declaration or {}).items() if name != "trained"} or None
 
 
 def report_as_json(session: Session, dataset: Dataset) -> dict[str, Any]:
@@ -68,6 +74,7 @@ def image_as_json(image: DatasetImage, prefix: str = "") -> dict[str, Any]:
         "camera": image.camera or None,
         "captured_at": rfc3339(image.captured_at) if image.captured_at else None,
         "frame": image.frame,
+        "clothes": image.clothes,
         "width": image.width,
         "height": image.height,
         "sha256": image.sha256,

@@ -7,6 +7,7 @@ from typing import TypeVar
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from reid_core.data.labels import normal_label
 from service.db.tables import Dataset, Gallery, Model
 from service.errors import not_found
 
@@ -20,6 +21,7 @@ _WORDS = {Dataset: "data set", Model: "model", Gallery: "gallery"}
 
 def find(session: Session, table: type[Named], key: str) -> Named:
     """The row whose id or name is `key`; an id goes before an equal name. Raises the 404 problem."""
+    key = normal_label(key)
     rows = session.scalars(select(table).where(or_(table.id == key, table.name == key))).all()
     if not rows:
         names = session.scalars(select(table.name).order_by(table.id.desc()).limit(_COMPARED_NAMES)).all()

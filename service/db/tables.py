@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.clock import utc_now
@@ -27,7 +27,10 @@ class Base(DeclarativeBase):
 
 
 class Dataset(Base):
-    """Pictures of persons in splits. `state`: pending, ready, invalid; `format` was asked, `detected_format` found."""
+    """Pictures of persons in splits. `state`: pending, ready, invalid; `format` was asked, `detected_format` found.
+
+    `declaration` is what was said of it besides, {table, layout, columns, encoding, trained}, None where nothing was.
+    """
 
     __tablename__ = "datasets"
 
@@ -35,6 +38,7 @@ class Dataset(Base):
     name: Mapped[str] = mapped_column(unique=True)
     path: Mapped[str]
     format: Mapped[str]
+    declaration: Mapped[JsonObject | None]
     detected_format: Mapped[str | None]
     variant: Mapped[str | None]
     state: Mapped[str]
@@ -66,7 +70,9 @@ class DatasetImage(Base):
     camera: Mapped[str]
     captured_at: Mapped[datetime | None]
     frame: Mapped[int | None]
+    clothes: Mapped[str | None]
     sha256: Mapped[str | None]
+    num_bytes: Mapped[int | None] = mapped_column(BigInteger)
     width: Mapped[int | None]
     height: Mapped[int | None]
 

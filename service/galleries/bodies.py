@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from reid_core.data.records import Split
-from service.bodies import Body, Instant, Name, Reference
-
-Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-"""An identity, a camera or a key of the caller's own: any text without control characters."""
+from service.bodies import Body, Instant, Key, Label, Name, Reference
 
 
 class DatasetSplit(Body):
@@ -61,4 +58,4 @@ class PictureDetails(Body):
     camera: Label | None = None
     captured_at: Instant | None = None
     identity: Label | None = None
-    external_id: Label | None = None
+    external_id: Key | None = None

@@ -7,7 +7,6 @@ removed at once, because the process is killed or the disk is full, a sweep remo
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
+from reid_core.data.labels import look_of, normal_label
 from service.clock import rfc3339, utc_now
 from service.db import answers, audit
 from service.db.lookup import find
@@ -91,6 +91,7 @@ def erase_identity(
 
     Raises 404 where the gallery holds no picture of it.
     """
+    identity = normal_label(identity)
     return _erase_matching(database, settings, gallery_key, {"identity": identity}, "gallery.erase_identity", key_id)
 
 
@@ -232,15 +233,9 @@ def _look_alikes(session: Session, gallery: Gallery, identity: str) -> list[dict
     counts = select(GalleryImage.identity, func.count()).where(
         GalleryImage.gallery_id == gallery.id, GalleryImage.identity.is_not(None), GalleryImage.identity != identity
     )
-    skeleton = _skeleton(identity)
+    look = look_of(identity)
     return [
         {"identity": label, "images": count}
         for label, count in session.execute(counts.group_by(GalleryImage.identity).order_by(GalleryImage.identity))
-        if label and _skeleton(label) == skeleton
+        if label and look_of(label) == look
     ]
-
-
-def _skeleton(label: str) -> str:
-    """`label` without what labels that look alike differ in: case, blanks, invisible characters, forms of letters."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
-    return "".join(character for character in folded if character.isprintable() and not character.isspace())

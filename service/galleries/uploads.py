@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 from sqlalchemy.orm import Session
 
+from reid_core.data.labels import normal_label
+from reid_core.data.preprocessing import Decoded
 from reid_core.errors import CoreError, Fault
 from service.db import audit
 from service.db.ids import new_ids
@@ -27,11 +29,20 @@ from service.galleries.removal import remove_erased
 from service.galleries.staging import new_staging_folder
 from service.galleries.upkeep import clear_staging
 from service.galleries.withdrawal import withdraw
-from service.pictures import Decoder, picture_suffix, pictures_folder
+from service.pictures import Decoder, pictures_folder, stored_suffix
 from service.settings import Settings
 from service.storage import claim, ensure_free_space, link_files, write_file
 
 _MAX_FILENAME = 200
+
+_LARGEST_CROP_PIXELS = 2_000_000
+"""Crops of persons from 4K video have less."""
+
+_MESSAGES = {
+    "whole-frame": "{width} x {height} pixels looks like a whole frame; pictures are compared as crops of one person",
+    "first-of-several": "the file holds several pictures; the first was taken",
+    "cut-off": "the end of the file is missing; what is missing is grey",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +62,25 @@ class Addition:
         added: picture id, file name, and the ids of the pictures in whose place it came.
         skipped: file name, and the id of the picture that stands under its external id.
         rejected: file name, and why.
+        warnings: what a person should look at among those added.
     """
 
     gallery_id: str
     added: list[tuple[str, str, list[str]]]
     skipped: list[tuple[str, str]]
     rejected: list[tuple[str, Problem]]
+    warnings: list[UploadWarning]
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadWarning:
+    """A picture that was added though it may not be what was meant; `code` is a stable word."""
+
+    image: str
+    filename: str
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +89,7 @@ class _Accepted:
     content: bytes
     suffix: str
     prepared: Prepared
+    warnings: tuple[UploadWarning, ...]
 
 
 def add_uploads(
@@ -96,12 +120,14 @@ def add_uploads(
     folder = new_staging_folder(settings, gallery.id)
     rejected: list[tuple[str, Problem]] = []
     images: list[GalleryImage] = []
+    warnings: list[UploadWarning] = []
     features: list[Features] = []
     try:
         with claim(folder):
             encoder = gallery_encoder(gallery, encoder_for)
             for batch in _accepted_batches(uploads, settings, encoder, decoder, rejected):
                 images += [accepted.image for accepted in batch]
+                warnings += [warning for accepted in batch for warning in accepted.warnings]
                 if gallery.keep_images:
                     _stage_pictures(folder, batch)
                 features.append(encoder.encode([accepted.prepared for accepted in batch]))
@@ -113,7 +139,9 @@ def add_uploads(
         raise
     if any(replaced for _, _, replaced in addition.added):
         remove_erased(database, settings, gallery.id)
-    return replace(addition, skipped=skipped + addition.skipped, rejected=rejected)
+    kept = {image_id for image_id, *_ in addition.added}
+    warnings = [warning for warning in warnings if warning.image in kept]
+    return replace(addition, skipped=skipped + addition.skipped, rejected=rejected, warnings=warnings)
 
 
 def _split_off_known(
@@ -162,6 +190,7 @@ def _add(
             ],
             [(images[number].filename, stands) for number, stands in plan.skipped.items()],
             [],
+            [],
             gallery.revision,
         )
 
@@ -195,16 +224,28 @@ def _accept(
 ) -> _Accepted:
     content = upload.file.read(settings.max_picture_bytes + 1)
     with decoder.opened(content, name) as picture:
-        width, height, prepared = picture.width, picture.height, encoder.prepare(picture)
-    image = GalleryImage(
-        id=image_id,
-        filename=name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        width=width,
-        height=height,
-        **dict(upload.details),
-    )
-    return _Accepted(image, content, picture_suffix(content), prepared)
+        image = GalleryImage(
+            id=image_id,
+            filename=name,
+            sha256=hashlib.sha256(content).hexdigest(),
+            width=picture.image.width,
+            height=picture.image.height,
+            **dict(upload.details),
+        )
+        warnings = tuple(_warnings(image, picture))
+        return _Accepted(image, content, stored_suffix(picture), encoder.prepare(picture.image), warnings)
+
+
+def _warnings(image: GalleryImage, picture: Decoded) -> Iterator[UploadWarning]:
+    width, height = picture.image.size
+    told = {
+        "whole-frame": width > height or width * height > _LARGEST_CROP_PIXELS,
+        "first-of-several": picture.animated,
+        "cut-off": picture.cut_off,
+    }
+    for code in (code for code, holds in told.items() if holds):
+        message = _MESSAGES[code].format(width=width, height=height)
+        yield UploadWarning(image.id, image.filename, code, message)
 
 
 def _stage_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:
@@ -216,7 +257,7 @@ def _stage_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:
 
 def _readable(filename: str) -> str:
     """The file's name without folders and characters that cannot be shown, not too long."""
-    shown = "".join(character for character in filename if character.isprintable())
+    shown = normal_label("".join(character for character in filename if character.isprintable()))
     return shown.replace("\\", "/").rpartition("/")[2][-_MAX_FILENAME:] or "picture"
 
 

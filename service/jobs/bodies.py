@@ -8,7 +8,17 @@ from pydantic import Field, StringConstraints
 
 from service.bodies import Body, Name, Reference
 
-Joined = Reference | Annotated[list[Reference], Field(min_length=1, max_length=50)]
+
+class DatasetPart(Body):
+    """A data set with the part of it that is trained on."""
+
+    id: Reference
+    split: Literal["train", "all"] = Field(
+        default="train", description="all: every picture of every split, each file once, without distractors"
+    )
+
+
+Joined = Reference | DatasetPart | Annotated[list[Reference | DatasetPart], Field(min_length=1, max_length=50)]
 """A data set, or several to be joined."""
 
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]

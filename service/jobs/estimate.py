@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from reid_core.devices import resolve_device
@@ -15,7 +15,7 @@ from reid_core.methods.method import Method
 from reid_core.settings import TrainingSettings
 from reid_core.training.estimate import Cost, count_cost, measure_rate
 from service.db.tables import DatasetImage, Gallery, Model
-from service.jobs.specs import EXPORT_PICTURES, Resolved, stages_of
+from service.jobs.specs import EXPORT_PICTURES, Resolved, in_part, stages_of
 from service.settings import Settings
 
 _EMBEDDING_BATCH = 32
@@ -65,11 +65,9 @@ def _training(session: Session, job: Resolved) -> list[_Part]:
     parts = []
     for stage in stages_of(job.spec):
         settings = type(method.recipe).model_validate(stage.settings)
-        identities, pictures = session.execute(
-            select(func.count(DatasetImage.identity.distinct()), func.count()).where(
-                DatasetImage.dataset_id.in_(stage.datasets), DatasetImage.split == "train"
-            )
-        ).one()
+        wanted = or_(*(and_(DatasetImage.dataset_id == key, in_part(part)) for key, part in stage.parts))
+        counts = select(func.count(DatasetImage.identity.distinct()), func.count()).where(wanted)
+        identities, pictures = session.execute(counts).one()
         passes = float(_PASSES_OF_A_STEP * settings.schedule.epochs)
         parts.append(_Part(method, settings, max(identities, 2), pictures, settings.batch.num_pictures, passes))
     return parts

@@ -75,7 +75,7 @@ def draw_graph(job_folder: Path, epoch: int | None, decoder: Decoder, *, rows: i
 def _tile(decoder: Decoder, file: Path) -> Image.Image:
     try:
         with decoder.opened(file) as picture:
-            return picture.resize(_TILE)
+            return picture.image.resize(_TILE)
     except PictureError:
         return Image.new("RGB", _TILE, _MISSING)
 

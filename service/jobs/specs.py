@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
 from reid_core.data.preprocessing import preprocessing_from_json
+from reid_core.data.records import Part
 from reid_core.errors import CoreError, Fault
 from reid_core.methods import METHODS, find_method
 from reid_core.methods.method import Method
@@ -22,7 +23,7 @@ from reid_core.settings import TrainingSettings, override
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Gallery, Model
 from service.errors import Problem, problem_from_core
-from service.jobs.bodies import EvaluateBody, ExportBody, JobBody, StageBody, TrainBody, WeightsFile
+from service.jobs.bodies import EvaluateBody, ExportBody, JobBody, Joined, StageBody, TrainBody, WeightsFile
 from service.jobs.lifecycle import check_name_is_free
 from service.readiness import find_ready
 from service.settings import Settings
@@ -44,16 +45,30 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One training of a job: the ids of its data sets, and its settings in full."""
+    """One training of a job: the ids of its data sets with the part of each, `train` or `all`, and settings in full."""
 
-    datasets: tuple[str, ...]
+    parts: tuple[tuple[str, Part], ...]
     settings: Mapping[str, Any]
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The ids."""
+        return tuple(key for key, _ in self.parts)
 
 
 def stages_of(spec: Mapping[str, Any]) -> list[Stage]:
     """The stages of a training's spec, in order; a plain training is a chain of one."""
     stages = [(stage["dataset"], stage["settings"]) for stage in spec.get("chain", [spec])]
-    return [Stage((keys,) if isinstance(keys, str) else tuple(keys), settings) for keys, settings in stages]
+    return [
+        Stage(tuple(map(_part, asked if isinstance(asked, list) else [asked])), settings) for asked, settings in stages
+    ]
+
+
+def in_part(part: Part) -> ColumnElement[bool]:
+    """The condition on rows of pictures that are in this part of their data set."""
+    if part == "all":
+        return true()
+    return DatasetImage.split == part
 
 
 def resolve(session: Session, settings: Settings, body: JobBody) -> Resolved:
@@ -140,13 +155,24 @@ def _vary(method: Method, common: TrainingSettings, changes: Mapping[str, Any]) 
     return chosen
 
 
-def _resolve_datasets(session: Session, asked: str | list[str], settings: TrainingSettings) -> str | list[str]:
-    datasets = [find_ready(session, key) for key in ([asked] if isinstance(asked, str) else asked)]
-    ids = [dataset.id for dataset in datasets]
+def _part(named: str | Mapping[str, Any]) -> tuple[str, Part]:
+    """Of a spec: a data set's id alone means its training split."""
+    return (named, "train") if isinstance(named, str) else (named["id"], named["split"])
+
+
+def _resolve_datasets(session: Session, asked: Joined, settings: TrainingSettings) -> Any:
+    """What was asked for with ids, in the same form: an id, an object {id, split} or a list of these."""
+    named = asked if isinstance(asked, list) else [asked]
+    found: list[tuple[Dataset, Part]] = [
+        (find_ready(session, one), "train") if isinstance(one, str) else (find_ready(session, one.id), one.split)
+        for one in named
+    ]
+    ids = [dataset.id for dataset, _ in found]
     if len(set(ids)) < len(ids):
         raise _impossible("/dataset", "repeated-dataset", "a data set is named twice")
-    _check_enough_identities(session, datasets, settings)
-    return ids[0] if isinstance(asked, str) else ids
+    _check_enough_identities(session, found, settings)
+    resolved = [dataset.id if part == "train" else {"id": dataset.id, "split": part} for dataset, part in found]
+    return resolved if isinstance(asked, list) else resolved[0]
 
 
 def _resolve_settings(body: TrainBody, teacher: Model | None) -> tuple[Method, TrainingSettings]:
@@ -269,22 +295,24 @@ def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Mod
     return reranker
 
 
-def _check_enough_identities(session: Session, datasets: Sequence[Dataset], settings: TrainingSettings) -> None:
+def _check_enough_identities(
+    session: Session, parts: Sequence[tuple[Dataset, Part]], settings: TrainingSettings
+) -> None:
     found = sum(
         session.scalar(
             select(func.count(DatasetImage.identity.distinct())).where(
-                DatasetImage.dataset_id == dataset.id, DatasetImage.split == "train"
+                DatasetImage.dataset_id == dataset.id, in_part(part)
             )
         )
         or 0
-        for dataset in datasets
+        for dataset, part in parts
     )
     if found == 0:
-        names = ", ".join(dataset.name for dataset in datasets)
+        names = ", ".join(dataset.name for dataset, _ in parts)
         raise Problem(
             "invalid-dataset",
             f"There are no training pictures in {names}.",
-            hint="Register a data set that has a train split.",
+            hint='Register a data set that has a train split, or train on {"id": ..., "split": "all"}.',
             errors=[Fault("/dataset", "no-train-split", "no training pictures")],
         )
     batch = getattr(settings, "batch", None)

@@ -76,4 +76,4 @@ class Illustrations:
     def _reduced(self, source: bytes | Path, name: str) -> Image.Image:
         """The picture in the size in which it is drawn: two in full would be too much to hold."""
         with self._decoder.opened(source, name) as picture:
-            return fitted(picture)
+            return fitted(picture.image)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from reid_core.errors import Fault
 from reid_core.retrieval.filters import Filters
-from service.bodies import Body, Instant, Reference
+from service.bodies import Body, Instant, LabelFilter, Reference
 from service.db.tables import Gallery
 from service.errors import Problem
 from service.settings import Settings
-
-CameraName = Annotated[str, StringConstraints(max_length=200)]
 
 
 class Options(Body):
@@ -25,10 +23,10 @@ class Options(Body):
     top_k: int = Field(default=10, ge=1, description="most results; REID_MAX_TOP_K at most")
     rerank: Literal["none", "qaconv", "k_reciprocal"] = "none"
     candidates: int = Field(default=100, ge=1, description="how many a re-ranking looks at; top_k where that is more")
-    camera: list[CameraName] = Field(
+    camera: list[LabelFilter] = Field(
         default_factory=list, description="only these cameras; empty text: pictures without a camera"
     )
-    exclude_camera: list[CameraName] = Field(default_factory=list, description="none of these cameras")
+    exclude_camera: list[LabelFilter] = Field(default_factory=list, description="none of these cameras")
     captured_after: Instant | None = Field(default=None, description="taken then or later")
     captured_before: Instant | None = Field(default=None, description="taken before then")
     min_score: float | None = Field(default=None, description="no results with a lower score, by `rerank` where given")

@@ -171,9 +171,9 @@ class Questions:
         prepared: list[list[Tensor]] = [[] for _ in models]
         for number, content in enumerate(contents, 1):
             with self._decoder.opened(content, f"picture {number}") as picture:
-                sizes.append(picture.size)
+                sizes.append(picture.image.size)
                 for model, inputs in zip(models, prepared, strict=True):
-                    inputs.append(model.prepare(picture))
+                    inputs.append(model.prepare(picture.image))
         return tuple(sizes), [torch.stack(inputs) for inputs in prepared]
 
     def _checked(self, query: EmbeddingQuery, gallery: Gallery) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 import errno
 import gzip
 import io
+import json
 import os
 import stat
 import tarfile
@@ -221,3 +222,63 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="'into' is there already"):
         unpack(archive)
     assert files(into) == CONTENT
+
+
+def pack_plain_names(path: Path, names: list[str], encoding: str) -> Path:
+    """A zip as Windows packs it: names in that encoding, and no flag that says so."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, name in enumerate(names):
+            archive.writestr(f"{number:03}{'x' * (len(name.encode(encoding)) - 3)}", b"content")
+    raw = path.read_bytes()
+    for number, name in enumerate(names):
+        encoded = name.encode(encoding)
+        raw = raw.replace(f"{number:03}{'x' * (len(encoded) - 3)}".encode(), encoded)
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoding", "read_as", "names"),
+    [
+        ("cp437", "cp437", ["José/0.jpg", "Müller/1.jpg"]),
+        ("cp850", "cp850", ["José/0.jpg", "Søren/1.jpg"]),
+        ("cp1252", "cp1252", ["José/0.jpg", "Müller/1.jpg", "Zoë/2.jpg"]),
+        ("cp1250", "cp1250", ["Łukasz/0.jpg", "Żaneta/1.jpg"]),
+        ("cp932", "cp932", ["田中/0.jpg", "さくら/1.jpg"]),
+        ("gbk", "gb2312", ["张三/0.jpg", "李四/1.jpg"]),
+        ("big5", "big5", ["王小明/0.jpg", "陳大文/1.jpg"]),
+        ("euc-kr", "euc-kr", ["김철수/0.jpg", "이영희/1.jpg", "박지성/2.jpg"]),
+        ("cp866", "cp866", ["Иван/0.jpg", "Мария/1.jpg"]),
+        ("cp1251", "cp1251", ["Иван/0.jpg", "Мария/1.jpg"]),
+        ("utf-8", "utf-8", ["José/0.jpg", "田中/1.jpg"]),
+    ],
+)
+def test_names_of_archives_that_do_not_say_their_encoding_are_found_out_and_noted(
+    tmp_path: Path, encoding: str, read_as: str, names: list[str]
+) -> None:
+    folder = unpack(pack_plain_names(tmp_path / "a.zip", names, encoding))
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")) == sorted(names)
+    note = json.loads((folder / ".archive-names.json").read_text())
+    assert (note["encoding"], note["count"], note["samples"][0]) == (read_as, len(names), names[0])
+
+
+def test_an_encoding_that_is_said_is_taken_and_one_that_cannot_be_is_asked_for(tmp_path: Path) -> None:
+    archive = pack_plain_names(tmp_path / "a.zip", ["金/0.jpg"], "euc-kr")
+    error = refuse(archive, "not clear how the names in the archive are encoded")
+    assert "`encoding`" in error.hint
+    extract(archive, tmp_path / "said", max_bytes=1 << 20, max_files=9, encoding="euc-kr")
+    assert (tmp_path / "said/金/0.jpg").is_file()
+    with pytest.raises(DatasetError, match="are not ascii"):
+        extract(archive, tmp_path / "wrong", max_bytes=1 << 20, max_files=9, encoding="ascii")
+
+
+def test_names_that_say_their_encoding_leave_no_note(tmp_path: Path) -> None:
+    folder = unpack(pack_zip(tmp_path / "a.zip", {"José/0.jpg": b"one"}))
+    assert sorted(path.name for path in folder.iterdir()) == ["José"]
+
+
+def test_a_tar_with_names_in_another_encoding_is_read_as_it_is_said(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="cp1252") as archive:
+        member = tarfile.TarInfo("José/0.jpg")
+        archive.addfile(member, io.BytesIO())
+    assert [path.name for path in unpack(tmp_path / "a.tar").iterdir() if path.is_dir()] == ["José"]

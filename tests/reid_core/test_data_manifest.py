@@ -108,7 +108,7 @@ def test_manifest_paths_that_leave_the_folder_are_refused(tmp_path: Path) -> Non
     ("content", "message"),
     [
         (b"path,identity,split\na.jpg,Jos\xe9,train\n", "not UTF-8: byte 29 is 0xe9"),
-        (b"path;identity;split\na.jpg;anna;train\n", "no column path, identity, split; its first line gives path;id"),
+        (b"file:who\na.jpg:anna\n", "no column path, identity, split; its first line gives file:who"),
         (b"path,identity,camera\na.jpg,anna,1\n", "no column split"),
         (b"path,identity,split,path\na,b,train,c\n", "names a column twice"),
         (b"path,identity,split\na.jpg,anna\n", "row 1 has 2 fields, the first line 3"),

@@ -290,5 +290,5 @@ def test_names_that_are_no_utf8_and_pipes_are_skipped_in_words(tmp_path: Path) -
 
 def test_every_format_is_described_for_a_person() -> None:
     described = describe_formats()
-    assert [item["name"] for item in described] == list(FORMATS)
+    assert [item["name"] for item in described if item["reader"]] == list(FORMATS)
     assert all(item["title"] and "\n" in item["layout"] and item["naming"] and item["protocol"] for item in described)

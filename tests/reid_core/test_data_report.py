@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from reid_core.data.findings import MEANINGS, Finding
+from reid_core.data.findings import Finding
 from reid_core.data.formats import FORMATS
+from reid_core.data.meanings import MEANINGS
 from reid_core.data.reader import read
 from reid_core.data.report import Examination, Report, examine
 
@@ -64,8 +65,9 @@ def test_a_good_data_set_has_counts_and_no_findings(tmp_path: Path) -> None:
 
 def test_every_readable_picture_has_a_hash_and_a_size(tmp_path: Path) -> None:
     examination = look(paint(tmp_path, *GOOD))
-    assert set(examination.sizes.values()) == {(8, 16)}
-    assert len(set(examination.hashes.values())) == len(GOOD) == len(examination.hashes)
+    assert {(file.width, file.height) for file in examination.files.values()} == {(8, 16)}
+    assert len({file.sha256 for file in examination.files.values()}) == len(GOOD) == len(examination.files)
+    assert all(file.num_bytes == path.stat().st_size for path, file in examination.files.items())
 
 
 def test_the_fingerprint_changes_with_label_split_and_content_but_not_with_the_place(tmp_path: Path) -> None:
@@ -93,13 +95,34 @@ def test_queries_that_cannot_be_answered_are_named_at_once(tmp_path: Path) -> No
     assert report.unevaluable_identities == ("carl", "emil")
 
 
+MARKET = (
+    "bounding_box_train/0002_c1s1_000451_03.jpg",
+    "bounding_box_train/0007_c3s2_000012_01.jpg",
+    "query/0001_c1s1_001051_00.jpg",
+    "bounding_box_test/0001_c2s1_001051_03.jpg",
+    "bounding_box_test/0000_c1s1_000151_01.jpg",
+)
+
+
 def test_distractors_are_no_identity_and_match_no_query(tmp_path: Path) -> None:
-    report = look(paint(tmp_path, *GOOD, "gallery/0000/1_c1.png", "query/0000/1_c2.png")).report
+    report = look(paint(tmp_path, *MARKET)).report
+    assert (report.splits["gallery"].identities, report.splits["gallery"].images) == (1, 2)
+    assert report.evaluable_queries == 1
+    assert findings(report)["distractors"].samples == ("bounding_box_test/0000_c1s1_000151_01.jpg",)
+
+
+@pytest.mark.parametrize("name", ["query/0000_c3s1_000001_00.jpg", "bounding_box_train/0000_c3s1_000001_00.jpg"])
+def test_0000_is_a_person_where_people_are_counted_from_it(tmp_path: Path, name: str) -> None:
+    report = look(paint(tmp_path, *MARKET, name)).report
     assert report.splits["gallery"].identities == 2
-    assert report.splits["gallery"].images == 3
-    assert report.evaluable_queries == 2
-    assert findings(report)["distractors"].samples == ("gallery/0000/1_c1.png",)
-    assert "match for no query" in findings(report)["queries-without-cross-camera-positive"].samples[0]
+    assert report.evaluable_queries == 1 + name.startswith("query")
+    assert "distractors" not in findings(report)
+
+
+def test_in_own_folders_0000_is_a_person(tmp_path: Path) -> None:
+    report = look(paint(tmp_path, *GOOD, "gallery/0000/1_c1.png", "query/0000/1_c2.png")).report
+    assert report.splits["gallery"].identities == 3
+    assert report.evaluable_queries == 3
 
 
 def test_without_cameras_every_picture_counts_as_another_camera_and_the_finding_says_so(tmp_path: Path) -> None:
@@ -165,10 +188,10 @@ def test_files_that_are_no_pictures_are_left_out_and_named(tmp_path: Path) -> No
     examination = look(root)
     found = findings(examination.report)["unreadable-pictures"]
     assert found.count == len(bad)
-    assert [sample.split(":")[0].split("/")[-1] for sample in found.samples] == sorted(bad)[:5]
+    assert [sample.split(":")[0].split("/")[-1] for sample in found.samples] == sorted(bad)
     assert str(tmp_path) not in "".join(found.samples)
     assert len(examination.contents.pictures["train"]) == 5
-    assert not {path.name for path in examination.hashes} & set(bad)
+    assert not {path.name for path in examination.files} & set(bad)
 
 
 def test_files_a_manifest_lists_but_that_are_not_there_are_unreadable(tmp_path: Path) -> None:

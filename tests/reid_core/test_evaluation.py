@@ -47,17 +47,15 @@ def draw_case(seed: int, *, queries: int = 23, gallery: int = 61, levels: int = 
     identities = np.array([DISTRACTOR, "a", "b", "c", "d", "e"])
     cameras = np.array(["", "1", "2", "3"])
 
-    def draw(count: int) -> list[Picture]:
+    def draw(count: int, identities: np.ndarray) -> list[Picture]:
         chosen = zip(generator.choice(identities, count), generator.choice(cameras, count), strict=True)
         return [Picture(Path("x.jpg"), str(identity), str(camera)) for identity, camera in chosen]
 
     scores = torch.from_numpy(generator.integers(0, levels, (queries, gallery)).astype(np.float32))
-    return Case(scores, draw(queries), draw(gallery))
+    return Case(scores, draw(queries, identities[1:]), draw(gallery, identities))
 
 
 def rank_matches(scores: list[float], query: Picture, gallery: list[Picture]) -> list[int]:
-    if query.identity == DISTRACTOR:
-        return []
     ordered = [picture for _, picture in sorted(zip(scores, gallery, strict=True), key=lambda pair: -pair[0])]
     counted = [
         picture
@@ -179,11 +177,19 @@ def test_an_unknown_camera_removes_nothing(cameras: tuple[str, str]) -> None:
 
 
 def test_a_distractor_matches_nobody_and_can_rank_first() -> None:
-    query, gallery = pictures("a/1", f"{DISTRACTOR}/1"), pictures(f"{DISTRACTOR}/2", "a/2")
-    metrics = Case(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), query, gallery).evaluate()
-    assert metrics.first_rank.tolist() == [2, 0]
+    query, gallery = pictures("a/1"), pictures(f"{DISTRACTOR}/2", "a/2")
+    metrics = Case(torch.tensor([[2.0, 1.0]]), query, gallery).evaluate()
+    assert metrics.first_rank.tolist() == [2]
     assert metrics.valid_queries == 1
     assert metrics.protocol["distractor_pictures"] == 1
+
+
+def test_where_people_are_counted_from_0000_it_is_a_person() -> None:
+    query, gallery = pictures("a/1", f"{DISTRACTOR}/1"), pictures(f"{DISTRACTOR}/2", "a/2")
+    metrics = Case(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), query, gallery).evaluate()
+    assert metrics.first_rank.tolist() == [2, 1]
+    assert metrics.valid_queries == 2
+    assert metrics.protocol["distractor_pictures"] == 0
 
 
 def test_queries_without_a_match_do_not_count() -> None:
@@ -255,7 +261,7 @@ def test_no_shared_person_is_explained_before_anything_is_scored(gallery: tuple[
         raise AssertionError
 
     with pytest.raises(DatasetError, match="no person is in both") as caught:
-        evaluate_scores(score_block, *encode_labels(pictures("a/1", f"{DISTRACTOR}/1"), pictures(*gallery)))
+        evaluate_scores(score_block, *encode_labels(pictures("a/1"), pictures(*gallery)))
     assert "same identity" in caught.value.hint
 
 

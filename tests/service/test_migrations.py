@@ -7,16 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.command import upgrade as upgrade_to
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, MetaData, inspect, select, text
 
+from service.clock import utc_now
 from service.db import migrations
+from service.db.lookup import find
 from service.db.schema import current_version, latest_version, upgrade
 from service.db.session import Database, open_database
-from service.db.tables import Base
+from service.db.tables import Base, Dataset, DatasetImage
 from service.settings import Settings
 from tests.waiting import HANG_SECONDS
 
@@ -82,6 +85,58 @@ def test_processes_that_start_together_upgrade_once(fixture: str, request: pytes
     with database.engine.connect() as connection:
         assert current_version(connection) == latest_version()
     database.close()
+
+
+@pytest.mark.parametrize("fixture", ["settings", "postgresql_url"])
+def test_labels_and_names_of_an_earlier_version_become_what_is_compared_now(
+    fixture: str, request: pytest.FixtureRequest
+) -> None:
+    value = request.getfixturevalue(fixture)
+    database = open_database(value.database_url if isinstance(value, Settings) else value)
+    _upgrade_to(database, "0001")
+    now, composed, decomposed = utc_now(), "Jos\u00e9", "Jose\u0301"
+    dataset = {"path": "/x", "format": "auto", "state": "ready", "uploaded": False, "created_at": now}
+    names = {"ds_1": decomposed, "ds_2": f" {composed} ", "ds_3": "lobby "}
+    labels = {"img_1": decomposed, "img_2": f" {composed}", "img_3": "anna", "img_4": "  "}
+    with database.engine.begin() as connection:
+        tables = MetaData()
+        tables.reflect(connection)
+        rows = [{"id": key, "name": name, **dataset} for key, name in names.items()]
+        connection.execute(tables.tables["datasets"].insert(), rows)
+        rows = [
+            {"id": key, "dataset_id": "ds_1", "split": "train", "position": position, "path": key, "identity": label}
+            | {"camera": label if key == "img_1" else ""}
+            for position, (key, label) in enumerate(labels.items())
+        ]
+        connection.execute(tables.tables["dataset_images"].insert(), rows)
+    _upgrade_to(database, "head")
+
+    with database.read() as session:
+        images = {image.id: image for image in session.scalars(select(DatasetImage))}
+        assert {key: image.identity for key, image in images.items()} == {
+            "img_1": composed,
+            "img_2": composed,
+            "img_3": "anna",
+            "img_4": "  ",
+        }
+        assert (images["img_1"].camera, images["img_1"].num_bytes, images["img_1"].clothes) == (composed, None, None)
+        # Two names that are now the same: the earlier thing has it, the other keeps its own.
+        assert dict(session.execute(select(Dataset.id, Dataset.name)).all()) == {
+            "ds_1": composed,
+            "ds_2": f" {composed} ",
+            "ds_3": "lobby",
+        }
+        assert find(session, Dataset, decomposed).id == "ds_1"
+        assert find(session, Dataset, "ds_2").id == "ds_2"
+    database.close()
+
+
+def _upgrade_to(database: Database, version: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
 
 
 def _tables(connection: Connection) -> set[str]:

@@ -112,9 +112,7 @@ def test_pictures_come_with_absolute_paths_and_in_the_order_of_their_paths(
     assert (query[1].identity, query[1].camera, query[1].frame) == ("0001", "2", 0)
 
 
-def test_joined_data_sets_keep_people_and_cameras_apart_but_not_distractors(
-    database: Database, settings: Settings
-) -> None:
+def test_joined_data_sets_keep_people_and_cameras_apart(database: Database, settings: Settings) -> None:
     datasets = []
     for name in ("one", "two"):
         folder = settings.data_roots[0] / name
@@ -125,14 +123,14 @@ def test_joined_data_sets_keep_people_and_cameras_apart_but_not_distractors(
         register(database, settings, datasets[-1].id)
 
     with database.read() as session:
-        alone = joined_pictures(session, settings, datasets[:1], "gallery")
-        joined = joined_pictures(session, settings, datasets, "gallery")
+        alone = joined_pictures(session, settings, [(datasets[0], "gallery")])
+        joined = joined_pictures(session, settings, [(dataset, "gallery") for dataset in datasets])
 
     one, two = (dataset.id for dataset in datasets)
     assert [(picture.identity, picture.camera) for picture in alone] == [("0001", "1"), ("0000", "")]
     assert [(picture.identity, picture.camera) for picture in joined] == [
         (f"{one}/0001", f"{one}/1"),
-        ("0000", ""),
+        (f"{one}/0000", ""),
         (f"{two}/0001", f"{two}/1"),
-        ("0000", ""),
+        (f"{two}/0000", ""),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 
@@ -66,6 +67,28 @@ def test_a_wrong_path_is_answered_at_once_and_leaves_nothing(
     assert client.get("/jobs").json()["items"] == []
 
 
+def test_paths_are_taken_as_people_write_them(client: httpx.Client, settings: Settings, market: Path) -> None:
+    below = market.parent / "floor 1"
+    below.mkdir()
+    market.rename(below / "market")
+    for number, path in enumerate(("floor 1\\market", "./floor 1/market/", "floor 1/./market")):
+        post(client, name=f"lobby {number}", path=path)
+    home = client.post("/datasets", json={"name": "lobby", "path": "~/market"})
+    assert "~ stands for no folder" in home.json()["hint"]
+
+
+def test_a_link_out_of_the_data_roots_is_refused_and_where_it_leads_is_told(
+    client: httpx.Client, settings: Settings, tmp_path: Path
+) -> None:
+    outside = make_market(tmp_path / "disk" / "market")
+    settings.data_roots[0].mkdir(parents=True)
+    (settings.data_roots[0] / "linked").symlink_to(outside)
+    answer = client.post("/datasets", json={"name": "lobby", "path": "linked"})
+    assert (answer.status_code, slug(answer)) == (422, "path-outside-data-roots")
+    assert f"'linked' leads to {outside}" in answer.json()["detail"]
+    assert "REID_DATA_ROOTS" in answer.json()["hint"]
+
+
 def test_an_unknown_format_is_answered_with_the_known_ones(client: httpx.Client, market: Path) -> None:
     answer = client.post("/datasets", json={"name": "lobby", "path": "market", "format": "market"})
 
@@ -78,10 +101,19 @@ def test_an_unknown_format_is_answered_with_the_known_ones(client: httpx.Client,
 
 
 def test_names_that_mislead_or_fit_no_address_are_refused(client: httpx.Client, market: Path) -> None:
-    for name in ("", "a/b", "a\nb", "a" * 101, "..", " lobby", "ds_" + "0" * 26, "job_" + "z" * 26):
+    for name in ("", "a/b", "a\nb", "a" * 101, "..", "a\\b", " ", "ds_" + "0" * 26, "job_" + "z" * 26):
         answer = client.post("/datasets", json={"name": name, "path": "market"})
         assert answer.status_code == 422, name
         assert answer.json()["errors"][0]["pointer"] == "/name"
+
+
+def test_a_name_is_the_same_however_it_is_typed(client: httpx.Client, market: Path) -> None:
+    shown = post(client, name=" Jose\u0301 ", path="market")
+
+    assert shown["name"] == "Jos\u00e9"
+    for typed in ("Jos\u00e9", "Jose\u0301", " Jos\u00e9"):
+        assert client.get(f"/datasets/{quote(typed)}").json()["id"] == shown["id"]
+        assert slug(client.post("/datasets", json={"name": typed, "path": "market"})) == "name-taken"
 
 
 def test_a_name_is_given_once(client: httpx.Client, settings: Settings, market: Path, tmp_path: Path) -> None:

@@ -148,17 +148,17 @@ def test_erasing_without_a_filter_is_refused(hall: httpx.Client) -> None:
 
 
 def test_a_person_is_erased_by_a_body_too_with_the_same_receipt(hall: httpx.Client, database: Database) -> None:
-    labels = ["Jos\u00e9 1", "Jose\u0301 1", "JOS\u00c9  1", "jos\u00e9\u200b1", "Jose 1", "erase"]
+    labels = ["Jos\u00e9 1", "JOS\u00c9  1", "jos\u00e9\u200b 1", "Jose 1", "erase"]
     for seed, label in enumerate(labels):
         added(upload(hall, "hall", [picture(seed), picture(seed + 50)], [{"identity": label}] * 2))
-    receipt = hall.post("/galleries/hall/identities/erase", json={"identity": labels[0]})
+    receipt = hall.post("/galleries/hall/identities/erase", json={"identity": " Jose\u0301 1"})
     assert receipt.status_code == 200, receipt.text
     look_alikes = sorted((item["identity"], item["images"]) for item in receipt.json()["look_alikes"])
-    assert look_alikes == sorted((label, 2) for label in labels[1:4])
+    assert look_alikes == sorted((label, 2) for label in labels[1:3])
     other = hall.delete("/galleries/hall/identities/erase").json()  # a person called `erase`
     assert (other["removed"], other["look_alikes"]) == (receipt.json()["removed"], [])
     assert set(other) == set(receipt.json())
-    missing = hall.post("/galleries/hall/identities/erase", json={"identity": labels[0]})
+    missing = hall.post("/galleries/hall/identities/erase", json={"identity": " Jose\u0301 1"})
     assert (missing.status_code, repr(labels[1]) in missing.json()["hint"]) == (404, True)
     with database.read() as session:
         assert session.query(AuditEntry).filter_by(action="gallery.erase_identity").count() == 2

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
@@ -52,11 +54,12 @@ def test_what_was_told_of_a_picture_is_kept_with_it(client: httpx.Client) -> Non
 
 def test_the_picture_comes_back_as_it_was_sent(client: httpx.Client) -> None:
     make_gallery(client)
-    for format, kind in (("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp"), ("BMP", "image/bmp")):
+    kinds = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "AVIF": "avif"}
+    for format, kind in kinds.items():
         content = picture(1, format)
         (image,) = added_ids(upload(client, "hall", [content]))
         answer = client.get(f"/galleries/hall/images/{image}/content")
-        assert (answer.content, answer.headers["content-type"]) == (content, kind)
+        assert (answer.content, answer.headers["content-type"]) == (content, f"image/{kind}")
         again = client.get(f"/galleries/hall/images/{image}/content", headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
 
@@ -81,6 +84,47 @@ def test_bad_files_are_named_and_the_good_ones_added(client: httpx.Client) -> No
     assert {item["problem"]["type"] for item in body["rejected"]} == {"/problems/invalid-picture"}
     identities = [client.get(item["links"]["image"]).json()["identity"] for item in body["added"]]
     assert identities == ["a", "c"]
+
+
+def test_pictures_that_may_not_be_meant_are_added_with_a_warning(client: httpx.Client) -> None:
+    make_gallery(client)
+    first = Image.open(io.BytesIO(picture(3)))
+    animation = io.BytesIO()
+    first.save(animation, "GIF", save_all=True, append_images=[Image.new("RGB", first.size)])
+    contents = [picture(1, size=(40, 20)), picture(2, size=(1400, 1500)), animation.getvalue(), picture(4, "JPEG")[:-2]]
+    body = upload(client, "hall", [*contents, picture(5)]).json()
+    assert len(body["added"]) == 5
+    assert [(warning["filename"], warning["code"]) for warning in body["warnings"]] == [
+        ("0.png", "whole-frame"),
+        ("1.png", "whole-frame"),
+        ("2.png", "first-of-several"),
+        ("3.png", "cut-off"),
+    ]
+    assert "40 x 20 pixels looks like a whole frame" in body["warnings"][0]["message"]
+    assert body["warnings"][0]["image"] == body["added"][0]["image"]
+
+
+def test_what_is_transparent_does_not_show(client: httpx.Client) -> None:
+    make_gallery(client)
+    cutouts = []
+    for hidden in (0, 255):
+        pixels = np.full((32, 16, 4), hidden, np.uint8)
+        pixels[..., 3] = 0
+        pixels[8:24, 4:12] = (200, 30, 60, 255)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        cutouts.append(file.getvalue())
+    (image,) = added_ids(upload(client, "hall", cutouts[:1]))
+    (result,) = client.post("/search", data={"gallery": "hall"}, files={"image": cutouts[1]}).json()["results"]
+    assert (result["image_id"], result["score"]) == (image, pytest.approx(1, abs=1e-5))
+
+
+def test_types_that_are_not_read_are_named_and_the_rest_added(client: httpx.Client) -> None:
+    make_gallery(client)
+    body = upload(client, "hall", [picture(1), b"\0\0\0\x18ftypheic" + bytes(50)]).json()
+    (rejected,) = body["rejected"]
+    assert "1.png is HEIC" in rejected["problem"]["detail"]
+    assert "Convert it to JPEG" in rejected["problem"]["hint"]
 
 
 def test_nothing_is_added_when_no_file_is_a_picture(client: httpx.Client, settings: Settings) -> None:
