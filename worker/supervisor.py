@@ -16,10 +16,12 @@ import time
 from collections.abc import Mapping
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.clock import rfc3339, utc_now
 from service.db.session import Database
+from service.db.tables import Job
 from service.jobs.lifecycle import (
     LeaseLost,
     claim,
@@ -77,7 +79,10 @@ class Supervisor:
         someone else has it or it is over nothing happens.
         """
         with self._database.read() as session:
-            queue = queue_for(find_job(session, job_id).kind)
+            kind = session.scalar(select(Job.kind).where(Job.id == job_id))
+        if kind is None:  # a message that outlived its database
+            return
+        queue = queue_for(kind)
         slots = self._slots[queue]
         next_job: str | None = job_id
         while next_job is not None and slots.acquire(blocking=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import re
 import tarfile
@@ -19,7 +18,7 @@ from service.db.session import Database
 from service.db.tables import Dataset
 from service.errors import Problem
 from service.settings import Settings
-from service.storage import delete_file, delete_tree, ensure_free_space, try_lock
+from service.storage import delete_file, delete_tree, ensure_free_space, is_full, try_lock
 
 _OURS = re.compile(r"\.?(ds_[0-9a-z]{26})(\.part|-.*)?")
 
@@ -110,7 +109,7 @@ def _extract(settings: Settings, archive: Path, folder: Path, encoding: str) -> 
         delete_file(archive)
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         reason = f"the archive could not be unpacked: {error.strerror}"
         raise Problem("disk-full", reason, hint="free some space, or lower REID_MIN_FREE_BYTES") from error

@@ -184,14 +184,14 @@ def _add(
             append_to(session, settings, gallery, added, chosen)
         return Addition(
             gallery_id,
-            [
+            added=[
                 (images[number].id, images[number].filename, [old.id for old in plan.replaced.get(number, ())])
                 for number in plan.added
             ],
-            [(images[number].filename, stands) for number, stands in plan.skipped.items()],
-            [],
-            [],
-            gallery.revision,
+            skipped=[(images[number].filename, stands) for number, stands in plan.skipped.items()],
+            rejected=[],
+            warnings=[],
+            revision=gallery.revision,
         )
 
 

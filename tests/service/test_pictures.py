@@ -49,5 +49,5 @@ def test_what_cannot_be_decoded_gives_its_memory_back(settings: Settings) -> Non
         assert good.image.mode == "RGB"
 
 
-def test_a_picture_of_the_largest_size_allowed_fits_by_default(settings: Settings) -> None:
+def test_a_png_or_jpeg_of_the_largest_size_allowed_fits_by_default(settings: Settings) -> None:
     assert settings.max_image_pixels * 16 <= settings.decode_memory_bytes

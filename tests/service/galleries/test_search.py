@@ -128,6 +128,7 @@ FILTERS: list[tuple[dict[str, Any], list[int]]] = [
     ({"camera": "nowhere"}, []),
     ({"captured_after": "2024-05-01T05:00:00Z"}, [5, 6]),
     ({"captured_before": "2024-05-01T04:00:00+02:00"}, [0, 1]),
+    ({"captured_before": "2024-05-01T02:00:00"}, [0, 1]),  # UTC, as in tables
     ({"captured_after": "2024-05-01T01:00:00Z", "captured_before": "2024-05-01T03:00:00Z"}, [1, 2]),
     ({"min_score": 0.9999}, [0]),
 ]
@@ -177,7 +178,6 @@ IMPOSSIBLE: list[tuple[dict[str, Any], int, str | None]] = [
     ({"explain": "true"}, 422, "/query/explain"),
     ({"min_score": "nan"}, 422, "/query/min_score"),
     ({"captured_after": "yesterday"}, 422, "/query/captured_after"),
-    ({"captured_after": "2024-05-01T05:00:00"}, 422, "/query/captured_after"),
     ({"captured_after": "1714500000"}, 422, "/query/captured_after"),
     ({"captured_after": "0001-01-01T00:00:00+14:00"}, 422, "/query/captured_after"),
     ({"captured_after": "2024-05-02T00:00:00Z", "captured_before": "2024-05-01T00:00:00Z"}, 422, "/query"),
