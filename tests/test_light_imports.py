@@ -10,6 +10,15 @@ import pytest
 LIGHT = ("service.cli.up", "service.main", "worker.__main__", "worker.run", "worker.registration")
 
 
+USES_TORCHVISION = ("reid_core.data.augmentation", "reid_core.backbones.resnet", "reid_core.backbones.instance_norm")
+
+
+@pytest.mark.parametrize("module", USES_TORCHVISION)
+def test_what_uses_torchvision_may_be_imported_first(module: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.parametrize("module", LIGHT)
 def test_it_is_imported_without_pytorch(module: str) -> None:
     program = f"import sys; sys.modules['torch'] = sys.modules['torchvision'] = None; import {module}"

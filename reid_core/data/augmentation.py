@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 
-# isort: split  (the guard comes before torchvision)
+from reid_core import _torchvision_guard as _torchvision_guard  # before torchvision
+
+# isort: split
 import numpy as np
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as vision
 
-from reid_core import _torchvision_guard as _torchvision_guard
 from reid_core.settings import Augmentation, ColourJitter, Erasing
 
 _ERASING_ATTEMPTS = 100
