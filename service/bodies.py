@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from reid_core.data.labels import MAX_LABEL, label_fault, name_fault, normal_label, text_fault
@@ -72,13 +72,22 @@ def _refuse_numbers(value: Any) -> Any:
 
 def _to_utc(moment: datetime) -> datetime:
     try:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        return moment.astimezone(UTC)
     except OverflowError as error:
         raise PydanticCustomError("out-of-range", "the time lies before year 1 or after year 9999") from error
 
 
-Instant = Annotated[datetime, BeforeValidator(_refuse_numbers), AfterValidator(_to_utc)]
-"""A time as RFC 3339 writes it; becomes UTC, and is UTC already where it names no offset, as in tables."""
+def _assume_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_refuse_numbers), AfterValidator(_to_utc)]
+"""A time with its offset, as RFC 3339 writes it; becomes UTC."""
+
+CaptureTime = Annotated[
+    datetime, BeforeValidator(_refuse_numbers), AfterValidator(_assume_utc), AfterValidator(_to_utc)
+]
+"""When a picture was taken; as an `Instant`, but UTC where it names no offset, as in the tables of data sets."""
 
 
 class Body(BaseModel):

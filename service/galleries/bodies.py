@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from reid_core.data.records import Split
-from service.bodies import Body, Instant, Key, Label, Name, Reference
+from service.bodies import Body, CaptureTime, Key, Label, Name, Reference
 
 
 class DatasetSplit(Body):
@@ -56,6 +56,6 @@ class PictureDetails(Body):
     """What is known of an uploaded picture."""
 
     camera: Label | None = None
-    captured_at: Instant | None = None
+    captured_at: CaptureTime | None = None
     identity: Label | None = None
     external_id: Key | None = None

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_core.errors import Fault
 from reid_core.retrieval.filters import Filters
-from service.bodies import Body, Instant, LabelFilter, Reference
+from service.bodies import Body, CaptureTime, LabelFilter, Reference
 from service.db.tables import Gallery
 from service.errors import Problem
 from service.settings import Settings
@@ -27,8 +27,8 @@ class Options(Body):
         default_factory=list, description="only these cameras; empty text: pictures without a camera"
     )
     exclude_camera: list[LabelFilter] = Field(default_factory=list, description="none of these cameras")
-    captured_after: Instant | None = Field(default=None, description="taken then or later")
-    captured_before: Instant | None = Field(default=None, description="taken before then")
+    captured_after: CaptureTime | None = Field(default=None, description="taken then or later")
+    captured_before: CaptureTime | None = Field(default=None, description="taken before then")
     min_score: float | None = Field(default=None, description="no results with a lower score, by `rerank` where given")
     explain: bool = Field(
         default=False, description="say which places of the two pictures match; can be drawn for a while"
