@@ -20,7 +20,7 @@ from service.db.session import Database
 from service.db.tables import ErasedImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.explanations import Record, Shown, erase_records, keep_record
-from service.pictures import Decoder
+from service.pictures import Decoder, find_picture
 from service.search.answer import Answer, Hit
 from service.search.batching import Batcher
 from service.search.encoders import Encoders, SharedEncoder
@@ -110,6 +110,8 @@ class Engine:
         """The gallery, if it can be searched as asked."""
         with self._database.read() as session:
             gallery = find(session, Gallery, query.gallery)
+            if gallery.images == 0 and isinstance(query, StoredQuery):
+                find_picture(session, query.image_id)  # that it was erased is the nearer reason
         refuse_impossible(query, gallery, self._settings)
         if gallery.images == 0:
             raise Problem(
