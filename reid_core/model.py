@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reid_core.data.preprocessing import Preprocessing, preprocessing_from_json
+from reid_core.devices import resolve_dtype
 from reid_core.errors import WeightsError
 from reid_core.matching import FoldedHead
 from reid_core.methods import find_method
 from reid_core.retrieval.encoder import Encoder
 from reid_core.settings import Precision, TrainingSettings
-from reid_core.training.precision import resolve_dtype
 
 WEIGHTS_NAME = "weights.safetensors"
 MANIFEST_NAME = "manifest.json"

@@ -15,6 +15,7 @@ from reid_core.backbones.weights import Transfer
 from reid_core.data.loading import BatchLoader, TrainingPictures, encode
 from reid_core.data.preprocessing import Preprocessing, preprocessing_of
 from reid_core.data.records import Picture
+from reid_core.devices import resolve_dtype
 from reid_core.errors import DatasetError, OutOfMemory, Stopped, TrainingDiverged
 from reid_core.methods.method import Losses, Method, Moment
 from reid_core.methods.teacher import Teacher, check_teacher
@@ -24,7 +25,6 @@ from reid_core.retrieval.encoder import Encoder
 from reid_core.sampling import Epoch, Graph
 from reid_core.settings import TrainingSettings
 from reid_core.training.checkpoint import History, Position, Run, load_checkpoint, save_checkpoint
-from reid_core.training.precision import resolve_dtype
 from reid_core.training.progress import WHOLE, Progress, Span, Stopwatch
 from reid_core.training.recognition import AFTER, BEFORE, LearnedNothing, check_learning, draw_sample, recognise
 from reid_core.training.schedule import adapt, rate_factor, set_rates

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from reid_core.data.sample import write_sample_data
 from reid_core.errors import CoreError
+from reid_core.sample_data import write_sample_data
 from service.cli.client import Client, Refused
 from service.cli.sheet import Cell, write_contact_sheet
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reid_core.data.sample import write_sample_data
+from reid_core.sample_data import write_sample_data
 from tests.waiting import HANG_SECONDS, wait_until
 from tests.worker.service import Service
 

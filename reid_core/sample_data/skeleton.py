@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from reid_core.data.sample.people import Build
+from reid_core.sample_data.people import Build
 
 Point = NDArray[np.float64]
 """(3,): x, y, z."""

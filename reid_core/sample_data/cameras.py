@@ -9,11 +9,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from reid_core.data.sample.figure import dress
-from reid_core.data.sample.people import Person
-from reid_core.data.sample.render import Box, View, bound, project, render
-from reid_core.data.sample.scenes import paint_occluder, paint_scene
-from reid_core.data.sample.skeleton import strike_pose
+from reid_core.sample_data.figure import dress
+from reid_core.sample_data.people import Person
+from reid_core.sample_data.render import Box, View, bound, project, render
+from reid_core.sample_data.scenes import paint_occluder, paint_scene
+from reid_core.sample_data.skeleton import strike_pose
 
 Floats = NDArray[np.float32]
 GOLDEN_ANGLE = 2.4

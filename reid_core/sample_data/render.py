@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reid_core.data.sample.figure import Part
-from reid_core.data.sample.patterns import Cloth, paint
+from reid_core.sample_data.figure import Part
+from reid_core.sample_data.patterns import Cloth, paint
 
 Floats = NDArray[np.float32]
 SUPERSAMPLING = 2
