@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
+from reid_core.network import ReidNetwork
 from reid_core.sampling import Batches
 
 History = dict[str, list[tuple[int, float]]]
@@ -63,7 +64,7 @@ class Position:
 class Run:
     """What changes while a network is trained."""
 
-    network: nn.Module
+    network: ReidNetwork
     criterion: nn.Module
     optimizers: Sequence[optim.Optimizer]
     scaler: torch.amp.GradScaler

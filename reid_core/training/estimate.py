@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from reid_core.backbones import DEPTHWISE, BackboneName
-from reid_core.network import Output
+from reid_core.network import Output, ReidNetwork
 
 _PROCESS_BYTES = 500 * 1024**2
 _MATRIX_SIZE = 1024
@@ -31,7 +31,7 @@ class Cost:
     forward_operations: float
 
 
-def count_cost(network: nn.Module, *, batch: int, height: int, width: int) -> Cost:
+def count_cost(network: ReidNetwork, *, batch: int, height: int, width: int) -> Cost:
     """The cost of a network built on the meta device (`with torch.device("meta")`)."""
     outputs = 0
 
