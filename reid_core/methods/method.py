@@ -12,6 +12,7 @@ from torch import Tensor, nn, optim
 from reid_core.matching import FoldedHead
 from reid_core.network import ReidNetwork
 from reid_core.sampling import Draw, Epoch
+from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import TrainingSettings
 
 
@@ -61,6 +62,11 @@ class BuildCriterion(Protocol):
     def __call__(self, settings: Any, num_classes: int, network: Any, teacher: Teacher | None = None) -> nn.Module: ...
 
 
+def draw_pk_batches(settings: Any, epoch: Epoch) -> Draw:
+    """Draws P identities with K images each, as `settings.batch` says."""
+    return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One entry of `METHODS`.
@@ -71,7 +77,7 @@ class Method:
         build_criterion: see `BuildCriterion`.
         build_optimizers: (settings, network, criterion) -> optimisers; a parameter group with `"scheduled": False`
             keeps its learning rate, the others follow the schedule.
-        draw_batches: (settings, epoch) -> one epoch's batches of picture indices.
+        draw_batches: (settings, epoch) -> one epoch's batches of indices of images; P x K where left out.
         choose_stream: (criterion) -> which of the drawn streams gives the next batch.
         matching_head: (network) -> scorer of pairs of local features, for a method that matches by them; its network
             then has a `map_shape`.
@@ -87,7 +93,7 @@ class Method:
     build_network: Callable[[Any, int], ReidNetwork]
     build_criterion: BuildCriterion
     build_optimizers: Callable[[Any, Any, Any], list[optim.Optimizer]]
-    draw_batches: Callable[[Any, Epoch], Draw]
+    draw_batches: Callable[[Any, Epoch], Draw] = draw_pk_batches
     choose_stream: Callable[[Any], int] = lambda criterion: 0
     matching_head: Callable[[Any], FoldedHead] | None = None
     settle: Callable[[Mapping[str, Any], str, Any], TrainingSettings] | None = None

@@ -22,8 +22,6 @@ from reid_core.losses.triplet import batch_hard, triplet_accuracy, triplet_loss
 from reid_core.methods.method import Losses, Method, Moment, Teacher
 from reid_core.network import Batch, Output, ReidNetwork
 from reid_core.networks.mgn import MgnNetwork, ProgressiveMgnNetwork
-from reid_core.sampling import Draw, Epoch
-from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import (
     Augmentation,
     Erasing,
@@ -96,11 +94,6 @@ def build_optimizers(settings: MgnSettings, network: ReidNetwork, criterion: nn.
     return [optim.Adam(network.parameters(), lr=rate, weight_decay=settings.weight_decay, amsgrad=True)]
 
 
-def draw_batches(settings: MgnSettings, epoch: Epoch) -> Draw:
-    """P x K batches."""
-    return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
-
-
 MGN = Method(
     name="mgn",
     title="Multiple Granularity Network",
@@ -110,7 +103,6 @@ MGN = Method(
     build_network=build_plain,
     build_criterion=MgnCriterion,
     build_optimizers=build_optimizers,
-    draw_batches=draw_batches,
 )
 
 PTL_MGN = replace(

@@ -27,7 +27,7 @@ from reid_core.heads.retrieval import RetrievalHead, RetrievalVector
 from reid_core.losses.pairwise import memory_loss, pair_accuracy, pairwise_loss
 from reid_core.losses.triplet import batch_hard, triplet_loss
 from reid_core.matching import FoldedHead, MatchingHead, best_correlations, symmetric_scores, to_locations
-from reid_core.methods.method import Losses, Method, Moment, Teacher
+from reid_core.methods.method import Losses, Method, Moment, Teacher, draw_pk_batches
 from reid_core.network import Batch, Output, ReidNetwork
 from reid_core.reranking import Reciprocal, rerank_distances
 from reid_core.sampling import Draw, Epoch
@@ -233,11 +233,6 @@ def draw_memory_batches(settings: MemorySettings, epoch: Epoch) -> Draw:
         return Draw((draw_random_batches(len(epoch.identities), batch.size, epoch.generator),))
     of_identities = IdentityBatch(identities=batch.identities, images_per_identity=batch.images_per_identity)
     return Draw((draw_identity_batches(epoch.identities, of_identities, epoch.generator),))
-
-
-def draw_pk_batches(settings: PairwiseSettings, epoch: Epoch) -> Draw:
-    """P x K batches."""
-    return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
 
 
 def draw_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
