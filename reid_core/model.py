@@ -30,7 +30,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a model is: which method and settings built it, what it takes and what it gives.
+    """The description of a model: the method and settings that built it, its input and its output.
 
     `map_shape` is the (h, w, c) of the local features by which it matches pairs; None for a method that does not.
     """
@@ -54,7 +54,7 @@ class Model:
     device: torch.device
 
     def matching_head(self) -> FoldedHead | None:
-        """What scores pairs of this model's maps; None for a method that does not match locally."""
+        """Returns the scorer of pairs of local features; None for a method that does not match by them."""
         fold = find_method(self.manifest.method).matching_head
         return fold(self.network) if fold else None
 

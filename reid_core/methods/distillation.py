@@ -95,7 +95,7 @@ def build_student(settings: StudentSettings, num_classes: int) -> ReidNetwork:
 
 
 def settle(asked: Mapping[str, Any], method: str, teacher: TrainingSettings) -> StudentSettings:
-    """What was asked for, completed: pictures as the teacher sees them, and its own network where it is the student.
+    """Completes the settings: images as the teacher sees them, and its own network where that is the student.
 
     A student that is named after another network has that one's own backbone.
     """

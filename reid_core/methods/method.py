@@ -18,7 +18,7 @@ from reid_core.settings import TrainingSettings
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How far a run is: optimiser steps and whole epochs since its start."""
+    """A moment of a run: optimiser steps and whole epochs since its start."""
 
     step: int
     epoch: int

@@ -254,7 +254,7 @@ def draw_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
 
 
 def matching_head(network: QaconvNetwork) -> FoldedHead:
-    """What scores a pair of maps, as trained so far."""
+    """Folds the matching head, as trained so far, into what scores a pair of local features."""
     return network.head.fold()
 
 

@@ -22,7 +22,7 @@ _DECODERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What a network says of N pictures, on the CPU.
+    """Embeddings of N images, with local features where asked for, on the CPU.
 
     Attributes:
         embeddings: (N, D) float32, unit length.
@@ -129,7 +129,7 @@ class Encoder:
 
 
 def average(seen: Encoding, mirrored: Encoding) -> Encoding:
-    """Of pictures and their mirror images, as `Encoder` says."""
+    """Averages the encodings of images and of their mirror images, as `Encoder` describes."""
     embeddings = functional.normalize(seen.embeddings + mirrored.embeddings, dim=1)
     if seen.maps is None or mirrored.maps is None:
         return Encoding(embeddings)

@@ -22,7 +22,7 @@ GOLDEN_ANGLE = 2.4
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a camera does to colours. `gains` per channel; `blur` in pixels; `noise` in grey levels."""
+    """The colours of a camera. `gains` per channel; `blur` in pixels; `noise` in grey levels."""
 
     gains: tuple[float, float, float]
     gamma: float
@@ -139,7 +139,7 @@ def _look_behind(camera: Camera, moment: Generator) -> Floats:
 
 
 def _shadow(size: tuple[int, int], box: Box, body: Box) -> Floats:
-    """How much light the floor around the feet keeps, (H, W, 1) in 0..1."""
+    """Computes the light that the floor around the feet keeps, (H, W, 1) in 0..1."""
     x = np.linspace(box.left, box.right, size[1]) - (body.left + body.right) / 2
     y = np.linspace(box.top, box.bottom, size[0]) - body.bottom
     distance = (x[None, :] / 0.3) ** 2 + ((y[:, None] - 0.05) / 0.08) ** 2

@@ -1,4 +1,4 @@
-"""Where the joints of a walking person are, in metres.
+"""The joints of a walking person, in metres.
 
 Axes of a person: x to the right of someone who looks at their front, y up from the ground, z forward.
 """

@@ -1,4 +1,4 @@
-"""What a network will cost, told without running it: memory of a training step and operations per picture."""
+"""Estimates the cost of a network without running it: memory of a training step and operations per image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARE, _SHARE_DEPTHWISE = 0.35, 0.08
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one training step or one forward pass.
+    """The cost of one training step or one forward pass.
 
     Attributes:
         memory_bytes: parameters, gradients and optimiser state (Adam's) and every layer's output, in float32.

@@ -35,7 +35,7 @@ CHECKPOINT_NAME = "checkpoint.pt"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be trained.
+    """The plan of a training.
 
     `initialise` fills the fresh network with given weights; None leaves it random. `teacher`, on the same device, is
     for a method that learns from a model; it stays as it is.
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """How a run talks to whoever started it; every part may be left out.
+    """The callbacks of a run; every one may be left out.
 
     Attributes:
         on_transfer: what the network took from given weights, once, before the first step of a new run.
