@@ -16,7 +16,6 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
-from service import keys
 from service.api import (
     audit,
     datasets,
@@ -41,7 +40,8 @@ from service.api.dependencies import refuse_unknown_query
 from service.api.error_handlers import install_error_handlers
 from service.api.idempotency import Idempotency
 from service.api.metrics import Metrics
-from service.api.openapi import PROBLEM_RESPONSES, complete_openapi, operation_id
+from service.api.openapi import COMMON_PROBLEMS, complete_openapi, operation_id
+from service.api.operations import operations_of
 from service.api.permission import Permission
 from service.api.rates import Rates
 from service.api.request_context import RequestContext
@@ -51,6 +51,7 @@ from service.db.session import Database, open_database
 from service.deletion import remove_pending
 from service.galleries.removal import finish_erasures
 from service.jobs.dispatch import dispatch
+from service.keys import lifecycle as keys
 from service.logs import configure_logging
 from service.memory import give_back_large_blocks
 from service.pictures import Decoder
@@ -113,11 +114,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 prefix=prefix,
                 include_in_schema=not prefix,
                 dependencies=[Depends(refuse_unknown_query)],
-                responses=PROBLEM_RESPONSES,
+                responses=COMMON_PROBLEMS,
             )
     app.include_router(entrance.page)
     if settings.cors_origins:
         _open_to_pages(app, settings)
+    app.state.operations = operations_of(app)
     install_error_handlers(app)
     complete_openapi(app)
     return app

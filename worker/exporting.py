@@ -20,7 +20,7 @@ from service.db.tables import Dataset, DatasetImage, Model
 from service.jobs.lifecycle import renew
 from service.jobs.recording import progress_as_json
 from service.jobs.specs import EXPORT_PICTURES, nothing_to_compare
-from service.models import describe_file
+from service.models.lifecycle import describe_file
 from service.storage import ensure_free_space, find_stored, flush_file, replace_file
 from worker.work import Outcome, Work
 

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.auth import EVERYONE, Caller, sent_key, unauthenticated
-from service.keys import recognise
+from service.keys.lifecycle import recognise
 from service.settings import is_loopback
 
 

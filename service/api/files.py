@@ -9,7 +9,23 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from service.api.openapi import Responses, problems
 from service.errors import Problem
+
+FILE_RESPONSES: Responses = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+    206: {"description": "The part that `Range` asks for."},
+    304: {"description": "The client has it, as `If-None-Match` says."},
+    **problems(416),
+}
+"""How routes answer with a file."""
+
+IMAGE_RESPONSES: Responses = FILE_RESPONSES | {
+    200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+PNG_RESPONSES: Responses = {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
+"""How routes answer with a drawing."""
 
 # `no-cache`: asked for again each time, so that an erased picture is not shown from a cache.
 _HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}

@@ -70,7 +70,7 @@ def run_migrate() -> None:
     """The database of REID_DATABASE_URL at this version, with an admin key in it."""
     from service.datasets.catalog import bring_up_to_date
     from service.db.session import open_database
-    from service.keys import ensure_admin_key
+    from service.keys.lifecycle import ensure_admin_key
 
     settings = read_settings()
     keep_private()

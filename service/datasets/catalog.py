@@ -14,8 +14,8 @@ from reid_core.data.declaration import TABLE_SUFFIXES
 from reid_core.data.records import SPLITS
 from reid_core.errors import Fault
 from service.datasets import uploads
-from service.datasets.bodies import UploadBody
 from service.datasets.checking import changed_files, find_changes, registered_files
+from service.datasets.schemas import ReportAnswer, UploadBody
 from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
@@ -80,6 +80,18 @@ def add_dataset(
     except IntegrityError as error:
         raise _name_taken(body.name) from error
     return dataset
+
+
+def read_report(session: Session, dataset: Dataset) -> ReportAnswer:
+    """The report on the data set; raises 409 where there is none, yet or at all."""
+    state, error = standing(session, dataset)
+    if dataset.report is None or state == "pending":
+        raise Problem(
+            "wrong-state",
+            f"data set {dataset.name!r} is {state} and has no report" + (f": {error['detail']}" if error else ""),
+            hint="try again when its state is ready" if state == "pending" else (error or {}).get("hint", ""),
+        )
+    return ReportAnswer(dataset=dataset.id, name=dataset.name, **dataset.report)
 
 
 def rescan_dataset(session: Session, key: str) -> Dataset:

@@ -21,7 +21,7 @@ from reid_core.data.records import SPLITS, Picture
 from reid_core.data.report import Examination, examine
 from reid_core.errors import CoreError, DatasetError, Stopped
 from service.datasets import uploads
-from service.datasets.views import brief_findings
+from service.datasets.schemas import BriefFinding
 from service.db.ids import new_ids
 from service.db.lookup import find
 from service.db.session import Database
@@ -225,5 +225,5 @@ def _result(dataset: Dataset) -> dict[str, Any]:
         "format": dataset.detected_format,
         "splits": dataset.splits,
         "evaluable_queries": report["evaluable_queries"],
-        "findings": brief_findings(report),
+        "findings": [finding.model_dump() for finding in BriefFinding.all_of(report)],
     }

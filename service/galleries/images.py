@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.clock import rfc3339
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
@@ -60,25 +58,3 @@ def count_rebuilt(session: Session, gallery_id: str) -> int:
     """How many positions are taken in the generation that is being built; 0 while none is."""
     last = session.scalar(select(func.max(GalleryImage.rebuilt_position)).where(GalleryImage.gallery_id == gallery_id))
     return 0 if last is None else last + 1
-
-
-def image_as_json(image: GalleryImage, prefix: str = "") -> dict[str, Any]:
-    """The picture as clients see it; `content` is null in `links` where no file is kept."""
-    here = f"{prefix}/galleries/{image.gallery_id}/images/{image.id}"
-    has_file = image.file is not None or image.dataset_image_id is not None
-    return {
-        "id": image.id,
-        "gallery": image.gallery_id,
-        "identity": image.identity,
-        "camera": image.camera,
-        "captured_at": rfc3339(image.captured_at) if image.captured_at else None,
-        "external_id": image.external_id,
-        "filename": image.filename,
-        "sha256": image.sha256,
-        "width": image.width,
-        "height": image.height,
-        "dataset_image": image.dataset_image_id,
-        "added_revision": image.added_revision,
-        "created_at": rfc3339(image.created_at),
-        "links": {"self": here, "content": f"{here}/content" if has_file else None},
-    }

@@ -11,7 +11,7 @@ from reid_core.model import read_manifest
 from service.db.lookup import find
 from service.db.tables import JsonObject, Model
 from service.errors import Problem
-from service.galleries.bodies import GalleryBody
+from service.galleries.schemas import GalleryBody
 from service.settings import Settings
 
 _NAMED_MODELS = 5

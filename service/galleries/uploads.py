@@ -19,10 +19,10 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem, problem_from_core
-from service.galleries.bodies import PictureDetails
 from service.galleries.conflicts import OnConflict, find_known, resolve
 from service.galleries.encoding import BATCH_SIZE, EncoderFor, GalleryEncoder, Prepared, gallery_encoder
 from service.galleries.features import Features, feature_bytes, join_features
+from service.galleries.image_schemas import PictureDetails, UploadWarning
 from service.galleries.images import append_to
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import remove_erased
@@ -71,16 +71,6 @@ class Addition:
     rejected: list[tuple[str, Problem]]
     warnings: list[UploadWarning]
     revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class UploadWarning:
-    """A picture that was added though it may not be what was meant; `code` is a stable word."""
-
-    image: str
-    filename: str
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +235,7 @@ def _warnings(image: GalleryImage, picture: Decoded) -> Iterator[UploadWarning]:
     }
     for code in (code for code, holds in told.items() if holds):
         message = _MESSAGES[code].format(width=width, height=height)
-        yield UploadWarning(image.id, image.filename, code, message)
+        yield UploadWarning(image=image.id, filename=image.filename, code=code, message=message)
 
 
 def _stage_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from service.bodies import Body, Name, Reference
+from service.schemas import Body, Name, Reference
 
 
 class DatasetPart(Body):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from sqlalchemy import and_, func, or_, select
@@ -15,6 +14,7 @@ from reid_core.methods.method import Method
 from reid_core.settings import TrainingSettings
 from reid_core.training.estimate import Cost, count_cost, measure_rate
 from service.db.tables import DatasetImage, Gallery, Model
+from service.jobs.schemas import EstimateAnswer
 from service.jobs.specs import EXPORT_PICTURES, Resolved, in_part, stages_of
 from service.settings import Settings
 
@@ -35,8 +35,8 @@ class _Part:
     passes: float
 
 
-def estimate(session: Session, settings: Settings, job: Resolved) -> dict[str, Any]:
-    """`{memory_bytes, seconds, operations, pictures, basis}`: rough, for choosing a batch and for planning a day.
+def estimate(session: Session, settings: Settings, job: Resolved) -> EstimateAnswer:
+    """A rough cost of the job.
 
     Stages of a chain are added up, and so are the passes of a second model; the memory is that of the one that needs
     most.
@@ -51,13 +51,13 @@ def estimate(session: Session, settings: Settings, job: Resolved) -> dict[str, A
         part.passes * part.pictures * cost.forward_operations for part, cost in zip(parts, costs, strict=True)
     ]
     seconds = sum(each / rates[part.settings.backbone] for each, part in zip(operations, parts, strict=True))
-    return {
-        "memory_bytes": max(cost.memory_bytes for cost in costs),
-        "seconds": round(seconds, 1),
-        "operations": sum(operations),
-        "pictures": sum(part.pictures for part in own),
-        "basis": _BASIS,
-    }
+    return EstimateAnswer(
+        memory_bytes=max(cost.memory_bytes for cost in costs),
+        seconds=round(seconds, 1),
+        operations=sum(operations),
+        pictures=sum(part.pictures for part in own),
+        basis=_BASIS,
+    )
 
 
 def _training(session: Session, job: Resolved) -> list[_Part]:

@@ -62,6 +62,12 @@ def add_event(session: Session, job_id: str, kind: str, data: dict[str, Any]) ->
     session.add(JobEvent(job_id=job_id, kind=kind, data=data))
 
 
+def read_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1000) -> list[JobEvent]:
+    """The job's events with an id above `after`, in order."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after).order_by(JobEvent.id).limit(limit)
+    return list(session.scalars(query))
+
+
 def claim(database: Database, job_id: str, worker: str, lease_seconds: float) -> int | None:
     """Takes a waiting job for this worker: its new attempt number, or None when it is not to be had."""
     with database.write() as session:

@@ -25,6 +25,7 @@ from service.db.tables import Dataset, DatasetImage, Gallery, Model
 from service.errors import Problem, problem_from_core
 from service.jobs.bodies import EvaluateBody, ExportBody, JobBody, Joined, StageBody, TrainBody, WeightsFile
 from service.jobs.lifecycle import check_name_is_free
+from service.jobs.schemas import Kind
 from service.readiness import find_ready
 from service.settings import Settings
 
@@ -38,7 +39,7 @@ _ANY_CLASSES = 2
 class Resolved:
     """A spec that a worker can carry out, and the ids of the data sets that it reads."""
 
-    kind: str
+    kind: Kind
     spec: dict[str, Any]
     datasets: tuple[str, ...]
 

@@ -21,14 +21,15 @@ from service.db.tables import ErasedImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.explanations import Record, Shown, erase_records, keep_record
 from service.pictures import Decoder
-from service.search.answer import Answer, Hit
+from service.search.answer import Match, SearchOutcome
 from service.search.batching import Batcher
 from service.search.encoders import Encoders, SharedEncoder
 from service.search.explain import explain
 from service.search.illustrations import Illustrations
-from service.search.queries import Query, StoredQuery, refuse_impossible
+from service.search.queries import validate_query
 from service.search.questions import ATTEMPTS, Question, Questions, changing_too_fast, read_maps
 from service.search.rerank import Found, rerank, retrieve
+from service.search.schemas import Query, StoredQuery
 from service.search.snapshots import Loaded, Snapshots
 from service.search.timing import Stopwatch
 from service.settings import Settings
@@ -61,8 +62,8 @@ class Engine:
         """What embeds pictures by that model, together with those of other requests."""
         return self._encoders.get(model_id)
 
-    def search(self, query: Query, pictures: Sequence[bytes] = (), *, key_id: str | None) -> Answer:
-        """The answer to `query`; `pictures` are the files of a PictureQuery.
+    def search(self, query: Query, pictures: Sequence[bytes] = (), *, key_id: str | None) -> SearchOutcome:
+        """The outcome of `query`; `pictures` are the files of a PictureQuery.
 
         Raises:
             Problem: 404 for an unknown gallery or picture, 410 for an erased one, 409 for a gallery without pictures,
@@ -72,11 +73,11 @@ class Engine:
         watch = Stopwatch()
         gallery = self._open(query)
         question = self._questions.read(query, pictures, gallery, watch)
-        loaded, hits = self._find(query, gallery, question, watch)
+        loaded, matches = self._find(query, gallery, question, watch)
         if query.explain:
             with watch.stage("explain"):
-                hits = _explained(hits, question, loaded)
-        answer = Answer(
+                matches = _explained(matches, question, loaded)
+        outcome = SearchOutcome(
             search_id=new_id("search"),
             gallery=gallery.id,
             revision=loaded.revision,
@@ -84,14 +85,14 @@ class Engine:
             reranker=gallery.reranker_id,
             rerank=query.rerank,
             timings_ms=watch.timings_ms(),
-            hits=hits,
+            matches=matches,
             drawable=query.explain and self._settings.explanation_minutes > 0,
         )
         with self._database.write() as session:
-            audit.record(session, key_id=key_id, action="search", target=gallery.id, search_id=answer.search_id)
-        if answer.drawable:
-            self._keep_record(answer.search_id, _record(query, answer, key_id), pictures)
-        return answer
+            audit.record(session, key_id=key_id, action="search", target=gallery.id, search_id=outcome.search_id)
+        if outcome.drawable:
+            self._keep_record(outcome.search_id, _record(query, outcome, key_id), pictures)
+        return outcome
 
     def explanation(self, search_id: str, rank: int, caller: Caller) -> bytes:
         """A PNG of the query and the result at `rank` side by side, with what corresponds; see `Illustrations.draw`."""
@@ -110,7 +111,7 @@ class Engine:
         """The gallery, if it can be searched as asked."""
         with self._database.read() as session:
             gallery = find(session, Gallery, query.gallery)
-        refuse_impossible(query, gallery, self._settings)
+        validate_query(query, gallery, self._settings)
         if gallery.images == 0:
             raise Problem(
                 "no-index",
@@ -121,8 +122,8 @@ class Engine:
 
     def _find(
         self, query: Query, gallery: Gallery, question: Question, watch: Stopwatch
-    ) -> tuple[Loaded, tuple[Hit, ...]]:
-        """The hits, and the revision of the gallery that they were found in."""
+    ) -> tuple[Loaded, tuple[Match, ...]]:
+        """The matches, and the revision of the gallery that they were found in."""
         for _ in range(ATTEMPTS):
             loaded = self._snapshots.current(gallery.id)
             with watch.stage("retrieve"):
@@ -135,8 +136,10 @@ class Engine:
             with watch.stage("retrieve"):
                 images = self._images(gallery.id, loaded, [one.position for one in found])
             if images is not None:
-                hits = [Hit(images[one.position], one.score, one.retrieval_score, one.retrieval_rank) for one in found]
-                return loaded, tuple(hits)
+                matches = [
+                    Match(images[one.position], one.score, one.retrieval_score, one.retrieval_rank) for one in found
+                ]
+                return loaded, tuple(matches)
         raise changing_too_fast()
 
     def _own_position(self, query: Query, gallery_id: str) -> int | None:
@@ -164,22 +167,23 @@ class Engine:
         return images if generation == loaded.generation and len(images) == len(positions) else None
 
 
-def _explained(hits: Sequence[Hit], question: Question, loaded: Loaded) -> tuple[Hit, ...]:
-    if not hits:
+def _explained(matches: Sequence[Match], question: Question, loaded: Loaded) -> tuple[Match, ...]:
+    if not matches:
         return ()
-    matching, maps = question.need_matching(), read_maps(loaded, [hit.image.position for hit in hits])
+    matching, maps = question.need_matching(), read_maps(loaded, [match.image.position for match in matches])
     return tuple(
-        replace(hit, explanation=explain(matching, match, (hit.image.width, hit.image.height)))
-        for hit, match in zip(hits, maps, strict=True)
+        replace(match, explanation=explain(matching, local, (match.image.width, match.image.height)))
+        for match, local in zip(matches, maps, strict=True)
     )
 
 
-def _record(query: Query, answer: Answer, key_id: str | None) -> Record:
+def _record(query: Query, outcome: SearchOutcome, key_id: str | None) -> Record:
     return Record(
-        gallery=answer.gallery,
+        gallery=outcome.gallery,
         key_id=key_id,
         image_id=query.image_id if isinstance(query, StoredQuery) else None,
         results=tuple(
-            Shown(hit.image.id, hit.score, hit.explanation.picture if hit.explanation else 0) for hit in answer.hits
+            Shown(match.image.id, match.score, match.explanation.picture if match.explanation else 0)
+            for match in outcome.matches
         ),
     )

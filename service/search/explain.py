@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +26,6 @@ class PlacePair:
     query: Pixel
     match: Pixel
     similarity: float
-
-    def as_json(self) -> dict[str, Any]:
-        return {"query": list(self.query), "match": list(self.match), "similarity": self.similarity}
 
 
 @dataclass(frozen=True, slots=True)

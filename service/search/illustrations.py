@@ -16,8 +16,8 @@ from service.explanations import Record, Shown, read_picture, read_record
 from service.pictures import Decoder, find_picture, picture_path
 from service.search.drawing import Side, draw, fitted
 from service.search.explain import contributions, explain
-from service.search.queries import PictureQuery, StoredQuery
 from service.search.questions import Matching, Questions
+from service.search.schemas import PictureQuery, StoredQuery
 from service.search.timing import Stopwatch
 from service.settings import Settings
 

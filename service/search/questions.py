@@ -20,7 +20,8 @@ from service.errors import Problem
 from service.pictures import Decoder, find_picture, missing_picture, picture_path
 from service.search.encoders import Encoders, SharedEncoder
 from service.search.fusion import mean_direction, unit
-from service.search.queries import EmbeddingQuery, Query, StoredQuery, impossible
+from service.search.queries import impossible
+from service.search.schemas import EmbeddingQuery, Query, StoredQuery
 from service.search.snapshots import Loaded, Snapshots
 from service.search.timing import Stopwatch
 from service.settings import Settings

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from service.api.forms import SPOOLED_BYTES
 from service.api.permission import Permission
 from service.auth import SCOPES
-from service.keys import create_key
+from service.keys.lifecycle import create_key
 from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from service.jobs.views import read_curves, read_events
 
 from service.db.ids import new_ids
 from service.db.schema import upgrade
@@ -19,7 +20,6 @@ from service.jobs.bodies import TrainBody
 from service.jobs.lifecycle import claim, enqueue
 from service.jobs.recording import add_points
 from service.jobs.specs import resolve
-from service.jobs.views import read_curves, read_events
 from service.settings import Settings
 from tests.reid_core.pictures import make_pictures
 from tests.waiting import wait_until

@@ -19,11 +19,11 @@ from service.db.session import Database
 from service.db.tables import Dataset, GalleryImage, Model
 from service.errors import Problem
 from service.galleries import building, rebuilding, splits
-from service.galleries.bodies import GalleryBody
 from service.galleries.building import wanted_kind
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery
+from service.galleries.schemas import GalleryBody
 from service.galleries.staging import indexing_folder
 from service.settings import Settings
 from service.storage import claim

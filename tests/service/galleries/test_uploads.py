@@ -15,9 +15,9 @@ from PIL import Image
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.bodies import GalleryBody
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery
+from service.galleries.schemas import GalleryBody
 from service.galleries.upkeep import remove_leftovers
 from service.main import create_app
 from service.settings import Settings

@@ -16,7 +16,7 @@ from PIL import Image
 
 from service.db.session import Database
 from service.explanations import keep_record, sweep_records
-from service.keys import create_key
+from service.keys.lifecycle import create_key
 from service.search.drawing import Side, draw, fitted
 from service.search.explain import PlacePair
 from service.settings import Settings

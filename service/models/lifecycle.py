@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.clock import rfc3339
 from service.db import audit
 from service.db.lookup import find
 from service.db.session import Database
@@ -20,30 +18,6 @@ from service.db.tables import Gallery, Job, Model
 from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
 from service.settings import Settings
-
-
-def model_as_json(model: Model, *, prefix: str = "", evaluations: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """The model as clients see it, with what it reached; `prefix` is put before links."""
-    here = f"{prefix}/models/{model.id}"
-    links = {"self": here}
-    if model.job_id:
-        links["job"] = f"{prefix}/jobs/{model.job_id}"
-    return {
-        "id": model.id,
-        "name": model.name,
-        "method": model.method,
-        "settings": model.settings,
-        "lineage": model.lineage,
-        "embedding_size": model.embedding_size,
-        "preprocessing": model.preprocessing,
-        "evaluations": list(evaluations),
-        "files": [
-            {"name": name, **facts, "links": {"content": f"{here}/files/{name}"}} for name, facts in model.files.items()
-        ],
-        "created_at": rfc3339(model.created_at),
-        "job": model.job_id,
-        "links": links,
-    }
 
 
 def describe_file(path: Path) -> dict[str, Any]:
