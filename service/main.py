@@ -48,13 +48,13 @@ from service.api.request_context import RequestContext
 from service.budget import Budget
 from service.datasets.catalog import bring_up_to_date
 from service.db.session import Database, open_database
+from service.decoding import Decoder
 from service.deletion import remove_pending
 from service.galleries.removal import finish_erasures
 from service.jobs.dispatch import dispatch
 from service.keys import lifecycle as keys
 from service.logs import configure_logging
 from service.memory import give_back_large_blocks
-from service.pictures import Decoder
 from service.queue.tasks import make_celery, ping
 from service.settings import Settings, get_settings
 
@@ -119,7 +119,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(entrance.page)
     if settings.cors_origins:
         _open_to_pages(app, settings)
-    app.state.operations = operations_of(app)
     install_error_handlers(app)
     complete_openapi(app)
     return app
@@ -148,6 +147,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     app.state.database = database = open_database(settings.database_url)
+    app.state.operations = operations_of(app)
     app.state.metrics = Metrics(database)
     app.state.key_uses = keys.KeyUses()
     app.state.decoder = Decoder(settings)
@@ -202,7 +202,7 @@ def _load_engine(database: Database, settings: Settings, decoder: Decoder) -> En
 
 def _load_networks() -> None:
     """What builds networks, so that neither the first search nor the first POST /jobs has to wait for torchvision."""
-    from service.jobs import estimate, specs  # noqa: F401
+    from service.jobs import estimate  # noqa: F401
 
 
 def _admit_crowds(app: FastAPI, settings: Settings) -> None:

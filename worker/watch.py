@@ -16,10 +16,10 @@ from service.db.answers import forget_old
 from service.db.session import Database
 from service.db.tables import Worker
 from service.deletion import remove_pending
-from service.explanations import sweep_records
 from service.galleries.removal import finish_erasures
-from service.galleries.upkeep import clear_up_after_the_dead, expire, remove_leftovers
+from service.galleries.retention import clear_up_after_the_dead, expire, remove_leftovers
 from service.jobs.sweep import Send, sweep
+from service.kept_searches import sweep_records
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)

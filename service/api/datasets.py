@@ -13,12 +13,14 @@ from starlette.concurrency import run_in_threadpool
 from service.api.archive_form import ARCHIVE, receive_archive
 from service.api.contents import check, is_json, read_json
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, require
-from service.api.files import IMAGE_RESPONSES, answer_file
+from service.api.files import IMAGE_RESPONSES, answer_file, media_type
 from service.api.links import prefix_of
 from service.api.openapi import problems
 from service.api.pagination import list_page, narrowed
 from service.auth import Caller
 from service.datasets import catalog, uploads
+from service.datasets.files import dataset_image_path
+from service.datasets.readiness import State, in_state, standing
 from service.datasets.schemas import (
     DatasetAnswer,
     DatasetImageAnswer,
@@ -34,8 +36,6 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
 from service.errors import Problem, not_found
 from service.jobs import enqueue
-from service.pictures import media_type, picture_path
-from service.readiness import State, in_state, standing
 from service.schemas import LabelFilter, Listing
 from service.settings import Settings
 from service.storage import ensure_free_space, held_file
@@ -185,7 +185,7 @@ def read_dataset_image_content(
 ) -> Response:
     """The picture's file as it lies there."""
     with database.read() as session:
-        path = picture_path(session, settings, _find_image(session, dataset_id, image_id))
+        path = dataset_image_path(session, settings, _find_image(session, dataset_id, image_id))
     return answer_file(request, path, media_type(path))
 
 

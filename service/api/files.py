@@ -12,6 +12,19 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.openapi import Responses, problems
 from service.errors import Problem
 
+_MEDIA_TYPES = {f".{suffix}": "image/jpeg" for suffix in ("jpg", "jpeg", "jpe", "jfif")} | {
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".ppm": "image/x-portable-pixmap",
+    ".pgm": "image/x-portable-graymap",
+    ".pnm": "image/x-portable-anymap",
+}
+
 FILE_RESPONSES: Responses = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
     206: {"description": "The part that `Range` asks for."},
@@ -44,6 +57,11 @@ def answer_file(
     if file.headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers | {"ETag": file.headers["etag"]})
     return file
+
+
+def media_type(path: Path) -> str:
+    """`image/jpeg` and the like, by the file's name."""
+    return _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
 class _File(FileResponse):

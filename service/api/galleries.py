@@ -24,7 +24,7 @@ from service.api.dependencies import (
     loaded_engine,
     require,
 )
-from service.api.files import IMAGE_RESPONSES, answer_file
+from service.api.files import IMAGE_RESPONSES, answer_file, media_type
 from service.api.forms import Form, open_form, too_many_files
 from service.api.links import prefix_of
 from service.api.openapi import problems
@@ -37,6 +37,7 @@ from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.conflicts import OnConflict
 from service.galleries.erasure import erase_identity, erase_image, erase_images
+from service.galleries.image_files import image_path
 from service.galleries.image_schemas import (
     AddedImage,
     GalleryImageAnswer,
@@ -53,7 +54,6 @@ from service.galleries.lifecycle import create_gallery, delete_gallery, find_spl
 from service.galleries.schemas import GalleryAnswer, GalleryBody, SplitBody
 from service.galleries.uploads import Addition, Upload, add_uploads
 from service.jobs import enqueue
-from service.pictures import media_type, picture_path
 from service.schemas import LabelFilter, Listing
 from service.settings import Settings
 
@@ -253,7 +253,7 @@ def read_image_content(
     """The picture as it was uploaded, or as it lies in its data set."""
     with database.read() as session:
         image = find_image(session, gallery_id, image_id)
-        path = picture_path(session, settings, image)
+        path = image_path(session, settings, image)
     return answer_file(request, path, media_type(path), sha256=image.sha256)
 
 

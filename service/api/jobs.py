@@ -24,9 +24,8 @@ from service.db.session import Database
 from service.db.tables import Job
 from service.errors import Problem
 from service.jobs import enqueue, lifecycle
-from service.jobs.bodies import JobBody
 from service.jobs.recording import read_curves
-from service.jobs.schemas import Curves, DryRunAnswer, EventAnswer, JobAnswer, Kind, State
+from service.jobs.schemas import Curves, DryRunAnswer, EventAnswer, JobAnswer, JobBody, Kind, State
 from service.schemas import Listing
 from service.storage import ensure_free_space
 
@@ -60,7 +59,7 @@ def create_job(
 ) -> JobAnswer | Response:
     """Start a job, or with `dry_run` see what it would be: every setting, memory and time."""
     from service.jobs.estimate import estimate  # all of them build networks, for which PyTorch is needed
-    from service.jobs.specs import resolve
+    from service.jobs.planning import resolve
     from service.jobs.starts import check_start
 
     with database.read() as session:

@@ -19,8 +19,7 @@ from service.db import audit
 from service.db.lookup import find
 from service.db.tables import Model
 from service.evaluations.catalog import evaluations_of
-from service.jobs.lifecycle import check_name_is_free
-from service.models.lifecycle import delete_model, model_file, rename_model
+from service.models.lifecycle import check_name_is_free, delete_model, model_file, rename_model
 from service.models.schemas import ModelAnswer, ModelChange
 from service.schemas import Listing
 

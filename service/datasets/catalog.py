@@ -15,6 +15,7 @@ from reid_core.data.records import SPLITS
 from reid_core.errors import Fault
 from service.datasets import uploads
 from service.datasets.checking import changed_files, find_changes, registered_files
+from service.datasets.readiness import standing
 from service.datasets.schemas import ReportAnswer, UploadBody
 from service.db import audit
 from service.db.ids import new_id
@@ -24,7 +25,6 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset
 from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
-from service.readiness import standing
 from service.settings import Settings
 from service.storage import resolve_data_path, stored_path
 

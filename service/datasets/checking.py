@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from reid_core.data.findings import finding_of, replace_finding
 from reid_core.errors import Fault, PictureError
+from service.datasets.files import dataset_folder
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
 from service.errors import Problem
-from service.pictures import dataset_folder
 from service.settings import Settings
 
 _THREADS = 4

@@ -18,8 +18,8 @@ from reid_core.data.meanings import Severity
 from reid_core.data.records import Split
 from reid_core.data.report import IdentityCounts, SplitCounts
 from reid_core.errors import DatasetError
+from service.datasets.readiness import State, standing
 from service.db.tables import Dataset, DatasetImage
-from service.readiness import State, standing
 from service.schemas import Answer, Body, ContentLinks, Name, Omittable, ProblemAnswer, SelfLink, Time, example
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from reid_core.data.preprocessing import open_picture
 from reid_core.errors import PictureError
 from service.db.tables import Gallery
-from service.galleries.features import Features, join_features
+from service.galleries.files import Features, join_features
 from service.settings import Settings
 
 if TYPE_CHECKING:  # the API answers before PyTorch is loaded

@@ -21,13 +21,13 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
-from service.explanations import last_end
+from service.galleries.image_files import image_folder
 from service.galleries.image_schemas import LeftInPlace, LookAlike, ReceiptAnswer, Remaining, RemovedCounts
 from service.galleries.images import find_image
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import count_pending, remove_erased
 from service.galleries.withdrawal import withdraw
-from service.pictures import pictures_folder
+from service.kept_searches import last_end
 from service.settings import Settings
 
 _FILTERS = {name: getattr(GalleryImage, name) for name in ("external_id", "identity", "camera")}
@@ -186,7 +186,7 @@ def _nothing_to_erase(gallery: Gallery, filters: Mapping[str, str], look_alikes:
 
 def _count(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> Receipt:
     """The receipt of erasing `images`, before that is done."""
-    folder = pictures_folder(settings, gallery.id)
+    folder = image_folder(settings, gallery.id)
     vectors = len(images) + sum(image.rebuilt_position is not None for image in images)
     covered = gallery.index["images"] if gallery.index else 0
     return Receipt(

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
-from service.galleries.features import Features, generation_of
+from service.galleries.files import Features, generation_of
+from service.galleries.image_files import missing_image
 from service.galleries.lifecycle import lock_gallery
-from service.pictures import missing_picture
 from service.settings import Settings
 
 
@@ -21,7 +21,7 @@ def find_image(session: Session, gallery_key: str, image_id: str) -> GalleryImag
     gallery = find(session, Gallery, gallery_key)
     image = session.get(GalleryImage, image_id)
     if image is None or image.gallery_id != gallery.id:
-        raise missing_picture(session, image_id)
+        raise missing_image(session, image_id)
     return image
 
 

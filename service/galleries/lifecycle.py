@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service.datasets.readiness import find_ready
 from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
@@ -13,11 +14,10 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, Model
 from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
-from service.explanations import records_of
+from service.galleries.files import gallery_folder
 from service.galleries.schemas import GalleryBody
-from service.readiness import find_ready
+from service.kept_searches import records_of
 from service.settings import Settings
-from service.vectors import gallery_folder
 
 
 def create_gallery(session: Session, settings: Settings, body: GalleryBody) -> Gallery:
@@ -69,11 +69,6 @@ def lock_gallery(session: Session, gallery_id: str) -> Gallery:
     if gallery is None:
         raise not_found("gallery", gallery_id)
     return gallery
-
-
-def embedding_size(session: Session, gallery: Gallery) -> int:
-    """How many numbers each of the gallery's vectors has."""
-    return session.get_one(Model, gallery.model_id).embedding_size
 
 
 def delete_gallery(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:

@@ -22,21 +22,21 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage, JsonObject, PendingErasure
 from service.errors import Problem
-from service.explanations import erase_records
-from service.galleries.features import generation_of
-from service.galleries.images import count_rebuilt
-from service.galleries.lifecycle import lock_gallery
-from service.galleries.staging import forget_staged
-from service.pictures import pictures_folder
-from service.settings import Settings
-from service.storage import delete_file, delete_tree
-from service.vectors import (
+from service.galleries.files import (
     delete_index_files,
     gallery_folder,
     generation_folder,
+    generation_of,
     index_path,
     save_erased_index,
 )
+from service.galleries.image_files import image_folder
+from service.galleries.images import count_rebuilt
+from service.galleries.lifecycle import lock_gallery
+from service.galleries.staging import forget_staged
+from service.kept_searches import erase_records
+from service.settings import Settings
+from service.storage import delete_file, delete_tree
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _remove(database: Database, settings: Settings, gallery_id: str, wait: bool)
 
 
 def _delete_pictures(settings: Settings, gallery_id: str, names: Sequence[str]) -> None:
-    folder = pictures_folder(settings, gallery_id)
+    folder = image_folder(settings, gallery_id)
     for name in names:
         delete_file(folder / name)
     forget_staged(settings, gallery_id, names)

@@ -18,18 +18,19 @@ from service.db.ids import new_ids
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
+from service.decoding import Decoder
 from service.errors import Problem, problem_from_core
 from service.galleries.conflicts import OnConflict, find_known, resolve
 from service.galleries.encoding import BATCH_SIZE, EncoderFor, GalleryEncoder, Prepared, gallery_encoder
-from service.galleries.features import Features, feature_bytes, join_features
+from service.galleries.files import Features, feature_bytes, join_features
+from service.galleries.image_files import image_folder, stored_suffix
 from service.galleries.image_schemas import PictureDetails, UploadWarning
 from service.galleries.images import append_to
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import remove_erased
+from service.galleries.retention import clear_staging
 from service.galleries.staging import new_staging_folder
-from service.galleries.upkeep import clear_staging
 from service.galleries.withdrawal import withdraw
-from service.pictures import Decoder, pictures_folder, stored_suffix
 from service.settings import Settings
 from service.storage import claim, ensure_free_space, link_files, write_file
 
@@ -169,7 +170,7 @@ def _add(
         added = [images[number] for number in plan.added]
         if added:
             if files := [image.file for image in added if image.file is not None]:
-                link_files(folder, files, pictures_folder(settings, gallery_id))
+                link_files(folder, files, image_folder(settings, gallery_id))
             chosen = tuple(column[plan.added] for column in join_features(features))
             append_to(session, settings, gallery, added, chosen)
         return Addition(

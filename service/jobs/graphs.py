@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from reid_core.data.records import Picture
 from reid_core.errors import PictureError
+from service.decoding import Decoder
 from service.errors import Problem
 from service.jobs.schemas import GraphAnswer, GraphClass
-from service.pictures import Decoder
 from service.storage import write_file
 
 if TYPE_CHECKING:

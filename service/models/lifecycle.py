@@ -26,6 +26,21 @@ def describe_file(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
+def check_name_is_free(session: Session, name: str | None) -> None:
+    """Raises the 409 problem when a model has the name or an unfinished job will give it to one. None is free."""
+    if name is None:
+        return
+    taken_by_model = session.scalar(select(Model.id).where(Model.name == name))
+    unfinished = session.scalars(select(Job).where(Job.finished_at.is_(None)))
+    taken_by_job = next((job.id for job in unfinished if job.spec.get("model_name") == name), None)
+    if taken := taken_by_model or taken_by_job:
+        raise Problem(
+            "name-taken",
+            f"The model name {name!r} belongs to {taken}.",
+            hint="Choose another name, or rename or delete that one.",
+        )
+
+
 def rename_model(session: Session, key: str, name: str) -> Model:
     """The model under its new name; raises 404, or 409 where the name is taken."""
     model = find(session, Model, key)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.db.tables import GalleryImage
 from service.galleries.image_schemas import content_link, image_link
-from service.search.explain import Explanation
+from service.search.explanations.pairs import Explanation
 from service.search.schemas import Correspondence, MatchAnswer, MatchLinks, SearchAnswer
 
 

@@ -18,16 +18,16 @@ from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import ErasedImage, Gallery, GalleryImage
+from service.decoding import Decoder
 from service.errors import Problem
-from service.explanations import Record, Shown, erase_records, keep_record
-from service.pictures import Decoder
+from service.kept_searches import Record, Shown, erase_records, keep_record
 from service.search.answer import Match, SearchOutcome
 from service.search.batching import Batcher
-from service.search.encoders import Encoders, SharedEncoder
-from service.search.explain import explain
-from service.search.illustrations import Illustrations
+from service.search.encoding import ATTEMPTS, Question, Questions, changing_too_fast, read_maps
+from service.search.explanations.illustrations import Illustrations
+from service.search.explanations.pairs import explain
+from service.search.models import Encoders, SharedEncoder
 from service.search.queries import validate_query
-from service.search.questions import ATTEMPTS, Question, Questions, changing_too_fast, read_maps
 from service.search.rerank import Found, rerank, retrieve
 from service.search.schemas import Query, StoredQuery
 from service.search.snapshots import Loaded, Snapshots

@@ -13,8 +13,8 @@ from torch import Tensor
 from reid_core.matching import folded_scores
 from reid_core.reranking import Reciprocal, rerank_candidates
 from reid_core.retrieval.filters import Filters
+from service.search.encoding import Matching, Question, read_maps
 from service.search.fusion import best_scores
-from service.search.questions import Matching, Question, read_maps
 from service.search.snapshots import Loaded
 
 

@@ -18,8 +18,8 @@ from reid_core.retrieval.snapshot import Snapshot
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage, Model
 from service.errors import not_found
+from service.galleries.files import generation_folder, load_index_file, open_maps, open_store
 from service.settings import Settings
-from service.vectors import generation_folder, load_index_file, open_maps, open_store
 
 KEPT_GALLERIES = 64
 

@@ -17,12 +17,12 @@ from service.db.session import Database
 from service.db.tables import AuditEntry, Dataset, Gallery, GalleryImage, Model
 from service.errors import Problem
 from service.galleries.erasure import erase_identity, erase_image
+from service.galleries.files import generation_folder, open_store
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery
+from service.galleries.retention import expire
 from service.galleries.schemas import GalleryBody
-from service.galleries.upkeep import expire
 from service.settings import Settings
-from service.vectors import generation_folder, open_store
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.jobs import Worker
 from tests.service.galleries.stock import (

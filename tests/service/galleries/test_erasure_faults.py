@@ -20,13 +20,13 @@ from service.api.error_handlers import problem_from
 from service.datasets.catalog import delete_dataset
 from service.db.session import Database
 from service.db.tables import Dataset, Gallery, GalleryImage, Model, PendingErasure, PendingRemoval
-from service.galleries.building import index_in_place
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.images import append
+from service.galleries.index import index_in_place
 from service.galleries.lifecycle import create_gallery, delete_gallery
 from service.galleries.removal import finish_erasures
+from service.galleries.retention import clear_up_after_the_dead
 from service.galleries.schemas import GalleryBody
-from service.galleries.upkeep import clear_up_after_the_dead
 from service.main import create_app
 from service.models.lifecycle import delete_model
 from service.settings import Settings
@@ -55,7 +55,7 @@ from functools import partial
 from service.db.session import open_database
 from service.galleries import uploads
 from service.galleries.image_schemas import PictureDetails
-from service.pictures import Decoder
+from service.decoding import Decoder
 from service.settings import Settings
 from tests.service.galleries.stock import encoder_for, picture
 
@@ -165,7 +165,7 @@ def test_a_receipt_says_what_could_not_be_removed_and_the_sweep_removes_it(
     database: Database, settings: Settings, hall: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("service.galleries.features.Generation.erase", _fail)
+        patch.setattr("service.galleries.files.Generation.erase", _fail)
         receipt = erase_identity(database, settings, hall, SECRET, key_id=None)
     (remaining,) = receipt.remaining
     assert (remaining.what[:8], remaining.until) == ("bytes of", None)

@@ -29,7 +29,7 @@ from service.db.lookup import find
 from service.db.tables import Dataset, Model
 from service.jobs.graphs import write_graph
 from service.jobs.recording import progress_as_json
-from service.jobs.specs import Stage, stages_of
+from service.jobs.stages import Stage, stages_of
 from service.models.lifecycle import describe_file
 from service.storage import publish_folder
 from worker.work import Outcome, Work

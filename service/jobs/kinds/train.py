@@ -1,94 +1,41 @@
-"""From a request to a resolved spec: every name an id, every setting written out, everything checked that can be."""
+"""Trainings: on a data set, on several joined, or stage by stage on a chain of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import torch
-from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from reid_core.data.preprocessing import preprocessing_from_json
 from reid_core.data.records import Part
 from reid_core.errors import CoreError, Fault
-from reid_core.methods import METHODS, find_method
+from reid_core.methods import find_method
 from reid_core.methods.method import Method
 from reid_core.methods.teacher import check_teacher
 from reid_core.sampling.identities import too_few_identities
 from reid_core.settings import TrainingSettings, override
+from service.datasets.readiness import find_ready
 from service.db.lookup import find
-from service.db.tables import Dataset, DatasetImage, Gallery, Model
+from service.db.tables import Dataset, DatasetImage, Model
 from service.errors import Problem, problem_from_core
-from service.jobs.bodies import EvaluateBody, ExportBody, JobBody, Joined, StageBody, TrainBody, WeightsFile
-from service.jobs.lifecycle import check_name_is_free
-from service.jobs.schemas import Kind
-from service.readiness import find_ready
+from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding, impossible
+from service.jobs.schemas import Joined, StageBody, TrainBody, WeightsFile
+from service.jobs.stages import stages_of
+from service.models.lifecycle import check_name_is_free
 from service.settings import Settings
 
-EXPORT_PICTURES = 60
-"""At most so many are compared."""
-
 _ANY_CLASSES = 2
+_PASSES_OF_A_STEP = 3  # forward, and twice as much backward
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A spec that a worker can carry out, and the ids of the data sets that it reads."""
-
-    kind: Kind
-    spec: dict[str, Any]
-    datasets: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One training of a job: the ids of its data sets with the part of each, `train` or `all`, and settings in full."""
-
-    parts: tuple[tuple[str, Part], ...]
-    settings: Mapping[str, Any]
-
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """The ids."""
-        return tuple(key for key, _ in self.parts)
-
-
-def stages_of(spec: Mapping[str, Any]) -> list[Stage]:
-    """The stages of a training's spec, in order; a plain training is a chain of one."""
-    stages = [(stage["dataset"], stage["settings"]) for stage in spec.get("chain", [spec])]
-    return [
-        Stage(tuple(map(_part, asked if isinstance(asked, list) else [asked])), settings) for asked, settings in stages
-    ]
-
-
-def in_part(part: Part) -> ColumnElement[bool]:
-    """The condition on rows of pictures that are in this part of their data set."""
-    if part == "all":
-        return true()
-    return DatasetImage.split == part
-
-
-def resolve(session: Session, settings: Settings, body: JobBody) -> Resolved:
-    """The spec of the job asked for.
-
-    Raises:
-        Problem: 404 for unknown things, 409 for things in the wrong state, 422 for what cannot work, with pointers.
-    """
-    if isinstance(body, TrainBody):
-        return _resolve_training(session, settings, body)
-    if isinstance(body, EvaluateBody):
-        return _resolve_evaluation(session, body)
-    if isinstance(body, ExportBody):
-        return _resolve_export(session, body)
-    gallery = find(session, Gallery, body.gallery)
-    return Resolved("index", {"gallery": gallery.id}, ())
-
-
-def _resolve_training(session: Session, settings: Settings, body: TrainBody) -> Resolved:
+def resolve(session: Session, settings: Settings, body: TrainBody) -> Resolved:
+    """The spec of the training asked for."""
     teacher = None if body.teacher is None else find(session, Model, body.teacher)
     stages = _resolve_stages(session, body, teacher)
     check_name_is_free(session, body.model_name)
@@ -152,13 +99,8 @@ def _vary(method: Method, common: TrainingSettings, changes: Mapping[str, Any]) 
         raise problem_from_core(error, below="/settings") from error
     if not same:
         message = "settings that shape the network are the job's own, for all stages"
-        raise _impossible("/settings", "another-network", message)
+        raise impossible("/settings", "another-network", message)
     return chosen
-
-
-def _part(named: str | Mapping[str, Any]) -> tuple[str, Part]:
-    """Of a spec: a data set's id alone means its training split."""
-    return (named, "train") if isinstance(named, str) else (named["id"], named["split"])
 
 
 def _resolve_datasets(session: Session, asked: Joined, settings: TrainingSettings) -> Any:
@@ -170,7 +112,7 @@ def _resolve_datasets(session: Session, asked: Joined, settings: TrainingSetting
     ]
     ids = [dataset.id for dataset, _ in found]
     if len(set(ids)) < len(ids):
-        raise _impossible("/dataset", "repeated-dataset", "a data set is named twice")
+        raise impossible("/dataset", "repeated-dataset", "a data set is named twice")
     _check_enough_identities(session, found, settings)
     resolved = [dataset.id if part == "train" else {"id": dataset.id, "split": part} for dataset, part in found]
     return resolved if isinstance(asked, list) else resolved[0]
@@ -227,82 +169,13 @@ def _resolve_initial(session: Session, settings: Settings, init_from: WeightsFil
     return find(session, Model, init_from).id
 
 
-def _resolve_evaluation(session: Session, body: EvaluateBody) -> Resolved:
-    model, dataset = find(session, Model, body.model), find_ready(session, body.dataset)
-    reranker = _resolve_reranker(session, body, model)
-    if not (dataset.report or {}).get("evaluable_queries"):
-        raise Problem(
-            "invalid-dataset",
-            f"Data set {dataset.name!r} has no query with a picture of the same identity on another camera.",
-            hint=f"GET /datasets/{dataset.id}/report says why under findings.",
-            errors=[Fault("/dataset", "nothing-to-evaluate", "no evaluable query")],
-        )
-    spec = {
-        "model": model.id,
-        "dataset": dataset.id,
-        "rerank": body.rerank,
-        "reranker": reranker.id if reranker else None,
-        "candidates": body.candidates,
-        "flip_average": body.flip_average,
-    }
-    return Resolved("evaluate", spec, (dataset.id,))
-
-
-def _resolve_export(session: Session, body: ExportBody) -> Resolved:
-    model = find(session, Model, body.model)
-    if body.dataset is None:
-        trained_on = [row["id"] for row in model.lineage.get("datasets", [])]
-        ready = select(Dataset.id).where(Dataset.id.in_(trained_on), Dataset.state == "ready")
-        datasets = list(session.scalars(ready.order_by(Dataset.id)))
-    else:
-        datasets = [find_ready(session, body.dataset).id]
-    if session.scalar(select(DatasetImage.id).where(DatasetImage.dataset_id.in_(datasets)).limit(1)) is None:
-        message = (
-            f"none of the data sets that {model.name!r} was trained on is left"
-            if body.dataset is None
-            else f"data set {body.dataset!r} has no pictures"
-        )
-        raise nothing_to_compare(message)
-    return Resolved("export", {"model": model.id, "format": body.format, "datasets": datasets}, tuple(datasets))
-
-
-def nothing_to_compare(reason: str) -> Problem:
-    """An export has no pictures to be compared on."""
-    return Problem(
-        "invalid-request",
-        f"There is nothing to compare the file on: {reason}.",
-        hint="Name as dataset any that is ready; a few pictures of people are enough.",
-        errors=[Fault("/dataset", "nothing-to-compare", reason)],
-    )
-
-
-def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Model | None:
-    """The model whose matcher re-ranks; None unless asked for. Raises 404 or 422."""
-    if body.rerank != "qaconv":
-        for name in ("reranker", "candidates"):
-            if getattr(body, name) is not None:
-                raise _impossible(f"/{name}", "not-used", f"{name} is only used with rerank qaconv")
-        return None
-    reranker = model if body.reranker is None else find(session, Model, body.reranker)
-    if METHODS[reranker.method].matching_head is None:
-        able = " or ".join(name for name, method in METHODS.items() if method.matching_head is not None)
-        message = f"model {reranker.name!r} is of method {reranker.method!r}, which matches no local features"
-        raise Problem(
-            "invalid-request",
-            f"{message[0].upper()}{message[1:]}.",
-            hint=f"Name as reranker a model that was trained by {able}, or use rerank k_reciprocal.",
-            errors=[Fault("/rerank" if body.reranker is None else "/reranker", "cannot-rerank", message)],
-        )
-    return reranker
-
-
 def _check_enough_identities(
     session: Session, parts: Sequence[tuple[Dataset, Part]], settings: TrainingSettings
 ) -> None:
     found = sum(
         session.scalar(
             select(func.count(DatasetImage.identity.distinct())).where(
-                DatasetImage.dataset_id == dataset.id, in_part(part)
+                DatasetImage.dataset_id == dataset.id, _in_part(part)
             )
         )
         or 0
@@ -322,5 +195,37 @@ def _check_enough_identities(
         raise problem_from_core(too_few_identities(needed, found), below="/settings")
 
 
-def _impossible(pointer: str, code: str, message: str) -> Problem:
-    return Problem("invalid-request", f"{message[0].upper()}{message[1:]}.", errors=[Fault(pointer, code, message)])
+def workloads(session: Session, job: Resolved) -> list[Workload]:
+    """The steps of every stage, and a teacher's forward passes over the same images."""
+    stages = _stage_workloads(session, job)
+    teacher_id = job.spec["teacher"]
+    if teacher_id is None:
+        return stages
+    teacher = embedding(session, teacher_id, 0, is_first=False)
+    return stages + [
+        replace(teacher, images=stage.images, batch=stage.batch, passes=stage.passes / _PASSES_OF_A_STEP)
+        for stage in stages
+    ]
+
+
+def _stage_workloads(session: Session, job: Resolved) -> list[Workload]:
+    method = find_method(job.spec["method"])
+    work = []
+    for stage in stages_of(job.spec):
+        settings = type(method.recipe).model_validate(stage.settings)
+        wanted = or_(*(and_(DatasetImage.dataset_id == key, _in_part(part)) for key, part in stage.parts))
+        counts = select(func.count(DatasetImage.identity.distinct()), func.count()).where(wanted)
+        identities, images = session.execute(counts).one()
+        passes = float(_PASSES_OF_A_STEP * settings.schedule.epochs)
+        work.append(Workload(method, settings, max(identities, 2), images, settings.batch.num_pictures, passes))
+    return work
+
+
+def _in_part(part: Part) -> ColumnElement[bool]:
+    """The condition on rows of pictures that are in this part of their data set."""
+    if part == "all":
+        return true()
+    return DatasetImage.split == part
+
+
+PLAN = Plan(resolve, workloads)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_core.matching import best_correlations, correspondences
-from service.search.questions import Matching, Size
+from service.search.encoding import Matching, Size
 from service.search.rerank import score_pairs
 
 CORRESPONDENCES = 16

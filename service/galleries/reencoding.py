@@ -19,16 +19,15 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.building import build_and_switch
 from service.galleries.encoding import GalleryEncoder, read_pictures
-from service.galleries.features import Features, feature_bytes, generation_of
+from service.galleries.files import Features, feature_bytes, generation_folder, generation_of
+from service.galleries.image_files import image_path
 from service.galleries.images import count_rebuilt
+from service.galleries.index import build_and_switch
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import sweep_files
-from service.pictures import picture_path
 from service.settings import Settings
 from service.storage import ensure_free_space
-from service.vectors import generation_folder
 
 PAGE_SIZE = 128
 
@@ -88,7 +87,7 @@ def _encode(
 
     def path(image: GalleryImage) -> Path | None:
         try:
-            return picture_path(session, settings, image)
+            return image_path(session, settings, image)
         except Problem:
             return None
 

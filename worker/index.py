@@ -5,7 +5,7 @@ from __future__ import annotations
 from reid_core.devices import resolve_device
 from reid_core.model import load_model
 from service.datasets.checking import check_files
-from service.galleries.indexing import index_gallery
+from service.galleries.job import index_gallery
 from worker.work import Outcome, Work
 
 

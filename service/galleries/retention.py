@@ -12,13 +12,13 @@ from service.db import audit
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.galleries.erasure import Receipt, erase
+from service.galleries.files import gallery_folder
+from service.galleries.image_files import image_folder
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import sweep_files, zero_features
 from service.galleries.staging import indexing_folder, indexing_folders, staging_folders
-from service.pictures import pictures_folder
 from service.settings import Settings
 from service.storage import claim, delete_file, delete_tree
-from service.vectors import gallery_folder
 
 
 def expire(database: Database, settings: Settings, now: datetime) -> int:
@@ -95,12 +95,12 @@ def _undo(database: Database, settings: Settings, gallery_id: str, names: set[st
         gallery = lock_gallery(session, gallery_id)
         known = select(GalleryImage.file).where(GalleryImage.gallery_id == gallery_id, GalleryImage.file.in_(names))
         for name in names - set(session.scalars(known)):
-            delete_file(pictures_folder(settings, gallery_id) / name)
+            delete_file(image_folder(settings, gallery_id) / name)
         zero_features(session, settings, gallery)
 
 
 def _remove_unknown_pictures(database: Database, settings: Settings, gallery_id: str) -> None:
-    folder = pictures_folder(settings, gallery_id)
+    folder = image_folder(settings, gallery_id)
     names = {path.name for path in folder.glob("*")}
     of_gallery = select(GalleryImage.file).where(GalleryImage.gallery_id == gallery_id)
     with database.read() as session:

@@ -11,12 +11,13 @@ from service.auth import Caller
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery
+from service.decoding import Decoder
 from service.errors import Problem
-from service.explanations import Record, Shown, read_picture, read_record
-from service.pictures import Decoder, find_picture, picture_path
-from service.search.drawing import Side, draw, fitted
-from service.search.explain import contributions, explain
-from service.search.questions import Matching, Questions
+from service.galleries.image_files import find_any_image, image_path
+from service.kept_searches import Record, Shown, read_picture, read_record
+from service.search.encoding import Matching, Questions
+from service.search.explanations.drawing import Side, draw, fitted
+from service.search.explanations.pairs import contributions, explain
 from service.search.schemas import PictureQuery, StoredQuery
 from service.search.timing import Stopwatch
 from service.settings import Settings
@@ -68,7 +69,7 @@ class Illustrations:
 
     def _stored(self, image_id: str, gallery: Gallery) -> tuple[Image.Image, Matching]:
         with self._database.read() as session:
-            path = picture_path(session, self._settings, find_picture(session, image_id))
+            path = image_path(session, self._settings, find_any_image(session, image_id))
         query = StoredQuery(gallery=gallery.id, image_id=image_id, explain=True)
         question = self._questions.read(query, (), gallery, Stopwatch())
         return self._reduced(path, "the picture"), question.need_matching()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from service.search.explain import Pixel, PlacePair
+from service.search.explanations.pairs import Pixel, PlacePair
 
 _HEIGHT, _WIDTH = 1120, 840
 

@@ -14,10 +14,10 @@ from reid_core.retrieval.index import IVFPQ_LEAST, build_index, choose_kind, era
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
-from service.galleries.lifecycle import embedding_size, lock_gallery
+from service.galleries.files import embedding_size, generation_folder, open_store, save_index_file
+from service.galleries.lifecycle import lock_gallery
 from service.settings import Settings
 from service.storage import delete_file
-from service.vectors import generation_folder, open_store, save_index_file
 
 Position = InstrumentedAttribute[int] | InstrumentedAttribute[int | None]
 

@@ -14,9 +14,9 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.encoding import GalleryEncoder, ReadPicture, read_pictures
-from service.galleries.features import feature_bytes
+from service.galleries.files import feature_bytes
+from service.galleries.image_files import image_path
 from service.galleries.images import append
-from service.pictures import picture_path
 from service.settings import Settings
 from service.storage import ensure_free_space
 
@@ -84,7 +84,7 @@ def _add_page(
 def _paths(database: Database, settings: Settings, page: Sequence[DatasetImage]) -> list[Path | None]:
     def path(origin: DatasetImage) -> Path | None:
         try:
-            return picture_path(session, settings, origin)
+            return image_path(session, settings, origin)
         except Problem:
             return None
 

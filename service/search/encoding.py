@@ -16,10 +16,11 @@ from reid_core.matching import FoldedHead
 from reid_core.retrieval.store import REBUILD
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage, Model
+from service.decoding import Decoder
 from service.errors import Problem
-from service.pictures import Decoder, find_picture, missing_picture, picture_path
-from service.search.encoders import Encoders, SharedEncoder
+from service.galleries.image_files import find_any_image, image_path, missing_image
 from service.search.fusion import mean_direction, unit
+from service.search.models import Encoders, SharedEncoder
 from service.search.queries import impossible
 from service.search.schemas import EmbeddingQuery, Query, StoredQuery
 from service.search.snapshots import Loaded, Snapshots
@@ -99,9 +100,9 @@ class Questions:
     def _stored(self, query: StoredQuery, gallery: Gallery, watch: Stopwatch) -> Question:
         """By what is stored of the picture if it is this gallery's, or else by its file."""
         with self._database.read() as session:
-            picture = find_picture(session, query.image_id)
+            picture = find_any_image(session, query.image_id)
             own = isinstance(picture, GalleryImage) and picture.gallery_id == gallery.id
-            path = None if own else picture_path(session, self._settings, picture)
+            path = None if own else image_path(session, self._settings, picture)
         if path is not None:
             return self._encoded([path.read_bytes()], query, gallery, watch)
         with watch.stage("retrieve"):
@@ -113,7 +114,7 @@ class Questions:
             with self._database.read() as session:
                 image = session.get(GalleryImage, query.image_id)
                 if image is None:
-                    raise missing_picture(session, query.image_id)
+                    raise missing_image(session, query.image_id)
                 generation = session.get_one(Gallery, gallery.id).generation
             # A rebuild may have renumbered the pictures, or an erasure zeroed this one, since the snapshot was taken.
             if generation == loaded.generation and image.position < len(loaded.snapshot):

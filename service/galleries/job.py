@@ -13,13 +13,13 @@ from reid_core.model import Model
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery
-from service.galleries.building import index_in_place
 from service.galleries.encoding import gallery_encoder
-from service.galleries.rebuilding import rebuild
-from service.galleries.splits import add_split
+from service.galleries.index import index_in_place
+from service.galleries.reencoding import rebuild
+from service.galleries.retention import clear_indexing, remove_leftovers_of
+from service.galleries.split_import import add_split
 from service.galleries.staging import indexing_folder
 from service.galleries.statistics import refresh_statistics
-from service.galleries.upkeep import clear_indexing, remove_leftovers_of
 from service.settings import Settings
 from service.storage import claim
 

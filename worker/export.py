@@ -17,9 +17,9 @@ from reid_core.export import export_model
 from reid_core.model import load_model
 from service.datasets.checking import check_files
 from service.db.tables import Dataset, DatasetImage, Model
+from service.jobs.kinds.export import COMPARED_IMAGES, nothing_to_compare
 from service.jobs.lifecycle import renew
 from service.jobs.recording import progress_as_json
-from service.jobs.specs import EXPORT_PICTURES, nothing_to_compare
 from service.models.lifecycle import describe_file
 from service.storage import ensure_free_space, find_stored, flush_file, replace_file
 from worker.work import Outcome, Work
@@ -62,7 +62,7 @@ def _choose_pictures(work: Work) -> list[Path]:
         ).all()
     if not rows:
         raise nothing_to_compare("its data sets have been deleted")
-    count = min(EXPORT_PICTURES, len(rows))
+    count = min(COMPARED_IMAGES, len(rows))
     bases = work.settings.bases
     return [
         find_stored(folder, bases) / path
