@@ -90,7 +90,7 @@ KINDS: dict[str, ProblemKind] = {
 
 
 class Problem(Exception):
-    """What went wrong, for the person who asked: `detail` says what happened, `hint` the way out.
+    """A fault that a client is told of: `detail` says what happened, `hint` the way out.
 
     `slug` is a key of KINDS, which gives status and title. Each of `errors` points at one wrong value: a JSON pointer
     into the body (`/settings/image/height`), or `/query/<name>`, `/path/<name>`, `/header/<name>`. `near` are names
@@ -137,7 +137,7 @@ class Problem(Exception):
         )
 
     def as_json(self, *, instance: str = "", request_id: str | None = None, may_read: bool = False) -> dict[str, Any]:
-        """The same as a row keeps it."""
+        """The problem object as a row keeps it."""
         return self.answer(instance=instance, request_id=request_id, may_read=may_read).model_dump()
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a search so that its explanations can be drawn later: `searches/<search id>/`, for a while.
+"""Records of searches, kept for a while so that their explanations can be drawn: `searches/<search id>/`.
 
 A record holds ids, scores and the pictures that the searcher sent; vectors, maps and pictures of galleries stay where
 erasing finds them. Only searches with `explain` leave one, for REID_EXPLANATION_MINUTES.
@@ -26,7 +26,7 @@ _SEARCH_ID = re.compile(r"search_[0-9a-z]{26}")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class KeptMatch:
     """A result as it was answered; `picture` is which of the query's pictures explains it, from 0."""
 
     image_id: str
@@ -35,19 +35,19 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class KeptSearch:
     """A search that was answered. `image_id` is the stored picture that it asked by; without it files were sent."""
 
     gallery: str
     key_id: str | None
     image_id: str | None
-    results: tuple[Shown, ...]
+    results: tuple[KeptMatch, ...]
 
 
-def keep_record(settings: Settings, search_id: str, record: Record, pictures: Sequence[bytes]) -> None:
+def keep_record(settings: Settings, search_id: str, record: KeptSearch, pictures: Sequence[bytes]) -> None:
     """Writes the record, and of the files that were sent those that explain a result; raises 507 for want of room."""
     folder = _folder(settings, search_id)
-    needed = {shown.picture: pictures[shown.picture] for shown in record.results if pictures}
+    needed = {match.picture: pictures[match.picture] for match in record.results if pictures}
     size = sum(map(len, needed.values()))
     ensure_free_space(settings.home, needed_bytes=size, min_free_bytes=settings.min_free_bytes)
     # First, so that no picture lies there of which nobody knows what gallery it was shown.
@@ -56,7 +56,7 @@ def keep_record(settings: Settings, search_id: str, record: Record, pictures: Se
         write_file(folder / f"picture-{number}", content, mode=0o600)
 
 
-def read_record(settings: Settings, search_id: str, caller: Caller) -> Record:
+def read_record(settings: Settings, search_id: str, caller: Caller) -> KeptSearch:
     """The record of that search, for who searched and for admins; raises 404, also once its time is over."""
     folder = _folder(settings, search_id) if _SEARCH_ID.fullmatch(search_id) else None
     if folder is not None and _age_seconds(folder) >= _seconds(settings):
@@ -78,7 +78,7 @@ def read_picture(settings: Settings, search_id: str, number: int) -> bytes:
 def erase_records(settings: Settings, image_ids: Set[str]) -> None:
     """Deletes the records of searches that asked by one of these pictures or found one."""
     for folder, record in _records(settings):
-        if not image_ids.isdisjoint({record.image_id, *(shown.image_id for shown in record.results)}):
+        if not image_ids.isdisjoint({record.image_id, *(match.image_id for match in record.results)}):
             _delete(folder)
 
 
@@ -88,7 +88,7 @@ def records_of(settings: Settings, gallery_id: str) -> list[Path]:
 
 
 def last_end(settings: Settings, gallery_id: str) -> datetime | None:
-    """When the last record that holds a picture sent to that gallery will be deleted; None without any."""
+    """The time at which the last record with an image sent to that gallery will be deleted; None without any."""
     ages = [_age_seconds(folder) for folder in records_of(settings, gallery_id) if any(folder.glob("picture-*"))]
     return utc_now() + timedelta(seconds=_seconds(settings) - min(ages)) if ages else None
 
@@ -100,18 +100,18 @@ def sweep_records(settings: Settings) -> None:
             _delete(folder)
 
 
-def _records(settings: Settings) -> Iterator[tuple[Path, Record]]:
+def _records(settings: Settings) -> Iterator[tuple[Path, KeptSearch]]:
     for folder in settings.searches_dir.glob("*"):
         if record := _read(folder):
             yield folder, record
 
 
-def _read(folder: Path) -> Record | None:
+def _read(folder: Path) -> KeptSearch | None:
     try:
         values = json.loads((folder / _RECORD).read_text())
     except FileNotFoundError:
         return None
-    return Record(**{**values, "results": tuple(Shown(**result) for result in values["results"])})
+    return KeptSearch(**{**values, "results": tuple(KeptMatch(**result) for result in values["results"])})
 
 
 def _folder(settings: Settings, search_id: str) -> Path:

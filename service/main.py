@@ -201,12 +201,12 @@ def _load_engine(database: Database, settings: Settings, decoder: Decoder) -> En
 
 
 def _load_networks() -> None:
-    """What builds networks, so that neither the first search nor the first POST /jobs has to wait for torchvision."""
+    """Imports what builds networks, so that neither the first search nor the first POST /jobs waits for torchvision."""
     from service.jobs import estimate  # noqa: F401
 
 
 def _admit_crowds(app: FastAPI, settings: Settings) -> None:
-    """What all requests of the process share, so that a crowd of them is refused and not served badly."""
+    """Sets up the limits that all requests share, so that a crowd of them is refused and not served badly."""
     waiting, seconds = settings.max_waiting, settings.max_wait_seconds
     app.state.rates = Rates(settings)
     app.state.body_memory = Budget(settings.body_memory_bytes)

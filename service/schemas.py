@@ -167,13 +167,13 @@ class Listing(Answer, Generic[Item]):
 
 
 class SelfLink(Answer):
-    """Where a resource is found."""
+    """The link of a resource."""
 
     self: str
 
 
 class ContentLinks(SelfLink):
-    """Where an image and its file are found; `content` is null where no file is kept."""
+    """Links of an image and its file; `content` is null where no file is kept."""
 
     content: str | None
 

@@ -19,7 +19,7 @@ from reid_core.matching import FoldedHead
 from reid_core.model import Model, load_model, read_manifest
 from reid_core.reranking import Reciprocal, rerank_embeddings
 from reid_core.retrieval.maps import MapStore, map_bytes
-from service.datasets.checking import check_files, told_of
+from service.datasets.checking import as_dataset_problem, check_files
 from service.datasets.pictures import pictures
 from service.db.ids import new_id
 from service.db.lookup import find
@@ -55,7 +55,7 @@ def run(work: Work) -> Outcome:
     with work.database.read() as session:
         dataset = find(session, Dataset, spec["dataset"])
         splits = _Splits(*(pictures(session, work.settings, dataset, split) for split in ("query", "gallery")))
-    with told_of([dataset.name]):
+    with as_dataset_problem([dataset.name]):
         first, metrics = _measure(work, splits)
     return _outcome(work, dataset, first, metrics)
 
@@ -155,7 +155,7 @@ def _flip_average(work: Work) -> bool | None:
 
 
 def _averages(work: Work, model_id: str) -> bool:
-    """Whether that model's pictures were averaged with their mirror images."""
+    """True if that model's images were averaged with their mirror images."""
     asked = _flip_average(work)
     return read_manifest(work.settings.models_dir / model_id).preprocessing.flip_average if asked is None else asked
 

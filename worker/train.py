@@ -23,7 +23,7 @@ from reid_core.training.initial import Initialise, from_file, from_imagenet, fro
 from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result
 from reid_core.training.progress import Progress
 from reid_core.training.recognition import LearnedNothing
-from service.datasets.checking import check_files, told_of
+from service.datasets.checking import as_dataset_problem, check_files
 from service.datasets.pictures import joined_pictures
 from service.db.lookup import find
 from service.db.tables import Dataset, Model
@@ -43,7 +43,7 @@ def run(work: Work) -> Outcome:
     names = [row.name for of_stage in datasets for row in of_stage]
     if not any(work.folder.glob(f"*/{CHECKPOINT_NAME}")):
         work.reporter.restart_curves({})  # an attempt that was lost before its first checkpoint has left points
-    with told_of(names):
+    with as_dataset_problem(names):
         result = fit_chain(
             plans,
             work.folder,
@@ -187,7 +187,7 @@ def _lineage(work: Work, datasets: Sequence[Sequence[Dataset]]) -> dict[str, Any
 
 
 def _origin(row: Dataset, part: str) -> dict[str, Any]:
-    """What a model's lineage says of a data set: which, what was in it, and what of it was trained on."""
+    """A data set in a model's lineage: its name and fingerprint, and the part of it that was trained on."""
     protocol = (row.report or {}).get("protocol")
     return {"id": row.id, "name": row.name, "fingerprint": row.fingerprint, "split": part, "protocol": protocol}
 
@@ -197,7 +197,7 @@ def _transfer_file(work: Work, stage: int) -> Path:
 
 
 def _read_transfer(work: Work, stage: int) -> Any:
-    """What the stage took from given weights; None where it started from random ones."""
+    """The transfer of given weights into the stage; None where it started from random ones."""
     file = _transfer_file(work, stage)
     return json.loads(file.read_text()) if file.exists() else None
 

@@ -1,4 +1,4 @@
-"""Who did what, and when: newest first."""
+"""The audit log, newest entry first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy import select
 
 from service.api.dependencies import DatabaseDep, PageDep, require
-from service.api.pagination import list_page, narrowed
+from service.api.pagination import filter_equal, list_page
 from service.db.tables import AuditEntry
 from service.keys.schemas import AuditAnswer
 from service.schemas import Listing
@@ -23,7 +23,7 @@ def list_audit(
     database: DatabaseDep, page: PageDep, action: Filter = None, key: Filter = None, target: Filter = None
 ) -> Listing[AuditAnswer]:
     """The audit log; `action`, `key` (an id) and `target` (an id) narrow it down."""
-    statement = narrowed(
+    statement = filter_equal(
         select(AuditEntry), (AuditEntry.action, action), (AuditEntry.key_id, key), (AuditEntry.target, target)
     )
     with database.read() as session:

@@ -1,4 +1,4 @@
-"""Who is asking: finds the caller of a request before its body is read."""
+"""Authentication: finds the caller of a request by its API key, before its body is read."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted
 from service.api.files import IMAGE_RESPONSES, answer_file, media_type
 from service.api.links import prefix_of
 from service.api.openapi import problems
-from service.api.pagination import list_page, narrowed
+from service.api.pagination import filter_equal, list_page
 from service.auth import Caller
 from service.datasets import catalog, uploads
 from service.datasets.files import dataset_image_path
-from service.datasets.readiness import State, in_state, standing
+from service.datasets.readiness import State, dataset_state, in_state
 from service.datasets.schemas import (
     DatasetAnswer,
     DatasetImageAnswer,
@@ -131,7 +131,7 @@ def rescan_dataset(
 
 @router.get("/{dataset_id}/report", responses=problems(409))
 def read_report(dataset_id: str, database: DatabaseDep, _caller: Reader) -> ReportAnswer:
-    """What the data set is good for: counts, and every finding with what follows from it and what to do."""
+    """Show the report on a data set: counts, and every finding with what follows from it and what to do."""
     with database.read() as session:
         return catalog.read_report(session, find(session, Dataset, dataset_id))
 
@@ -150,11 +150,11 @@ def list_dataset_images(
     """The pictures split by split, in the order of their paths; an empty `camera` asks for those without one."""
     with database.read() as session:
         dataset = find(session, Dataset, dataset_id)
-        if standing(session, dataset)[0] == "pending":
+        if dataset_state(session, dataset)[0] == "pending":
             raise Problem(
                 "wrong-state", f"data set {dataset.name!r} is still being read", hint="wait until it is ready"
             )
-        query = narrowed(
+        query = filter_equal(
             select(DatasetImage).where(DatasetImage.dataset_id == dataset.id),
             (DatasetImage.split, split),
             (DatasetImage.identity, identity),

@@ -1,4 +1,4 @@
-"""What routes ask for by type: the database, the settings, a caller with a scope, a page."""
+"""The dependencies of routes, named by type: the database, the settings, a caller with a scope, a page."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _POLICY = (
 
 @router.get("/", response_model=EntranceAnswer, responses={307: {"description": "For browsers: the API's page."}})
 def read_entrance(request: Request) -> EntranceAnswer | RedirectResponse:
-    """Where to go on: links for programs; browsers are sent to the API's page."""
+    """List the links to go on from, for programs; browsers are sent to the API's page."""
     prefix, root = prefix_of(request), request.scope.get("root_path", "")
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse(f"{root}/docs")
@@ -56,7 +56,7 @@ def show_page(request: Request) -> HTMLResponse:
 
 @page.get("/{name}")
 def read_page_file(name: str) -> FileResponse:
-    """What the page is made of."""
+    """Serves a file of the page."""
     if name not in (_SCRIPT, _STYLE, _ICON):
         raise not_found("file of this page", name)
     return FileResponse(_FILES / name, headers={"Cache-Control": "public, max-age=86400"})

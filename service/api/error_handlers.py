@@ -113,7 +113,7 @@ def _busy() -> Problem:
 
 
 def _is_full(error: OperationalError) -> bool:
-    """Whether the database says that its disk is full."""
+    """True if the database says that its disk is full."""
     code = getattr(error.orig, "sqlite_errorcode", None) or getattr(error.orig, "sqlstate", None)
     return code in (sqlite3.SQLITE_FULL, _POSTGRESQL_FULL)
 

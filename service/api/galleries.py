@@ -28,7 +28,7 @@ from service.api.files import IMAGE_RESPONSES, answer_file, media_type
 from service.api.forms import Form, open_form, too_many_files
 from service.api.links import prefix_of
 from service.api.openapi import problems
-from service.api.pagination import list_page, narrowed
+from service.api.pagination import filter_equal, list_page
 from service.auth import Caller, demand
 from service.db import audit
 from service.db.lookup import find
@@ -206,7 +206,7 @@ def list_images(
     """The gallery's pictures in the order in which they came."""
     prefix = prefix_of(request)
     with database.read() as session:
-        wanted = narrowed(
+        wanted = filter_equal(
             select(GalleryImage).where(GalleryImage.gallery_id == find(session, Gallery, gallery_id).id),
             (GalleryImage.external_id, external_id),
             (GalleryImage.identity, identity),

@@ -40,7 +40,7 @@ async def read_graph_picture(
     epoch: EpochQuery = None,
     rows: Annotated[int, Query(ge=1, le=50, description="How many classes are shown.")] = 8,
 ) -> Response:
-    """The same as a picture: in each row a class and beside it its nearest ones with their distances."""
+    """Draw the graph: in each row a class and beside it its nearest ones with their distances."""
     folder = await run_in_threadpool(_folder, database, settings, job_id)
     async with request.app.state.searches.turn():
         drawn = await run_in_threadpool(graphs.draw_graph, folder, epoch, request.app.state.decoder, rows=rows)

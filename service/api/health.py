@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can take work: each part it needs by name."""
+"""Health checks: a sign of life, and whether the service can take work, each part that it needs by name."""
 
 from __future__ import annotations
 

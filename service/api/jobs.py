@@ -17,7 +17,7 @@ from reid_core.errors import Fault
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, as_response, require
 from service.api.links import prefix_of
 from service.api.openapi import problems
-from service.api.pagination import list_page, narrowed
+from service.api.pagination import filter_equal, list_page
 from service.auth import Caller
 from service.db import audit
 from service.db.session import Database
@@ -87,7 +87,7 @@ def list_jobs(
     kind: Kind | None = None,
 ) -> Listing[JobAnswer]:
     """Jobs, newest first."""
-    query, prefix = narrowed(select(Job), (Job.state, state), (Job.kind, kind)), prefix_of(request)
+    query, prefix = filter_equal(select(Job), (Job.state, state), (Job.kind, kind)), prefix_of(request)
     with database.read() as session:
         return list_page(
             session, query, Job.id, page, answer_of=lambda job: JobAnswer.of(job, prefix), newest_first=True
@@ -129,7 +129,7 @@ def read_metrics(job_id: str, database: DatabaseDep, _caller: Reader) -> Curves:
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
 def read_logs(job_id: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader) -> Response:
-    """What the job's processes wrote, all attempts."""
+    """Read the log of the job's processes, all attempts."""
     with database.read() as session:
         lifecycle.find_job(session, job_id)
     log = settings.jobs_dir / job_id / "log.txt"
@@ -153,7 +153,7 @@ async def follow_events(
     last_event_id: Annotated[str | None, Header()] = None,
     accept: Annotated[str, Header()] = "*/*",
 ) -> Response:
-    """What happened, as server-sent events until the job's end; a JSON list for `Accept: application/json`."""
+    """Follow the job's events until its end, as server-sent events; a JSON list for `Accept: application/json`."""
     after = _event_id(last_event_id)
     await run_in_threadpool(_events_after, database, job_id, after)
     if "application/json" in accept:

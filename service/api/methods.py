@@ -1,4 +1,4 @@
-"""What can be trained, and what data can look like."""
+"""The training methods, and the layouts of data sets that registration reads."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
 from service.api.files import FILE_RESPONSES, answer_file
 from service.api.links import prefix_of
 from service.api.openapi import problems
-from service.api.pagination import list_page, narrowed
+from service.api.pagination import filter_equal, list_page
 from service.auth import Caller
 from service.db import audit
 from service.db.lookup import find
@@ -34,7 +34,7 @@ def list_models(
     request: Request, database: DatabaseDep, page: PageDep, _caller: Reader, method: str | None = None
 ) -> Listing[ModelAnswer]:
     """Models, newest first."""
-    wanted, prefix = narrowed(select(Model), (Model.method, method)), prefix_of(request)
+    wanted, prefix = filter_equal(select(Model), (Model.method, method)), prefix_of(request)
     with database.read() as session:
         return list_page(
             session,

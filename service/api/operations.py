@@ -17,7 +17,7 @@ from service.auth import Scope as KeyScope
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a request asks for: the scope that it needs, None where it is open to all; whether it takes files."""
+    """The operation that a request asks for: its scope, None where it is open to all, and whether it takes files."""
 
     scope: KeyScope | None
     takes_files: bool

@@ -23,7 +23,7 @@ MAX_LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list is asked for; a FastAPI dependency: `page: PageDep`."""
+    """The part of a list that is asked for; a FastAPI dependency: `page: PageDep`."""
 
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items in the answer.")] = 50
     cursor: Annotated[str | None, Query(description="`next_cursor` of the answer before.")] = None
@@ -53,7 +53,7 @@ def list_page(
     return Listing(items=[answer_of(row) for row in shown], next_cursor=next_cursor)
 
 
-def narrowed(statement: Select[Row], *wanted: tuple[InstrumentedAttribute[Any], Any]) -> Select[Row]:
+def filter_equal(statement: Select[Row], *wanted: tuple[InstrumentedAttribute[Any], Any]) -> Select[Row]:
     """`statement` where each column has its value; one whose value is None is not asked for."""
     return statement.where(*(column == value for column, value in wanted if value is not None))
 

@@ -19,7 +19,7 @@ def list_problem_kinds() -> Listing[ProblemKindAnswer]:
 
 @router.get("/problems/{slug}")
 def read_problem_kind(slug: str) -> ProblemKindAnswer:
-    """What this kind of problem means."""
+    """Explain one kind of problem."""
     if slug not in KINDS:
         raise not_found("kind of problem", slug, known=list(KINDS))
     return ProblemKindAnswer.of(slug, KINDS[slug])

@@ -71,7 +71,7 @@ class VersionAnswer(Answer):
 
 
 class EntranceAnswer(VersionAnswer):
-    """Where to go on."""
+    """The ways into the API."""
 
     title: str
     links: dict[str, str]

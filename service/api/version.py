@@ -1,4 +1,4 @@
-"""Which software answers."""
+"""The version of the software that answers."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def _address(settings: Settings) -> str:
 
 
 def _answers(settings: Settings, path: str) -> bool:
-    """Whether the API answers with 200, asked past any proxy."""
+    """True if the API answers with 200, asked past any proxy."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  where to ask, not to listen
     connection = http.client.HTTPConnection(host, settings.port, timeout=5)
     try:

@@ -1,4 +1,4 @@
-"""What state a data set is in, seen from outside, for all who are about to use one."""
+"""The state of a data set as clients see it, for all who are about to use one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.errors import Problem
 State = Literal["pending", "ready", "invalid"]
 
 
-def standing(session: Session, dataset: Dataset) -> tuple[State, dict[str, Any] | None]:
+def dataset_state(session: Session, dataset: Dataset) -> tuple[State, dict[str, Any] | None]:
     """State and error as clients see them: pending only while a job is there that will change it."""
     if dataset.state == "ready":
         return "ready", None
@@ -42,7 +42,7 @@ def in_state(state: State) -> ColumnElement[bool]:
 def find_ready(session: Session, key: str) -> Dataset:
     """The data set with that id or name; raises 404, 409 while it is being read, 422 with why it is invalid."""
     dataset = find(session, Dataset, key)
-    state, error = standing(session, dataset)
+    state, error = dataset_state(session, dataset)
     if state == "pending":
         raise Problem(
             "wrong-state", f"data set {dataset.name!r} is still being read", hint="try again when its state is ready"

@@ -18,7 +18,7 @@ from reid_core.data.meanings import Severity
 from reid_core.data.records import Split
 from reid_core.data.report import IdentityCounts, SplitCounts
 from reid_core.errors import DatasetError
-from service.datasets.readiness import State, standing
+from service.datasets.readiness import State, dataset_state
 from service.db.tables import Dataset, DatasetImage
 from service.schemas import Answer, Body, ContentLinks, Name, Omittable, ProblemAnswer, SelfLink, Time, example
 
@@ -76,7 +76,7 @@ Column = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 
 
 class LayoutBody(Body):
-    """Where the splits lie, and what names mean."""
+    """The layout of a folder: where the splits lie, and what names mean."""
 
     train: Subfolder | None = None
     query: Subfolder | None = None
@@ -89,7 +89,7 @@ class LayoutBody(Body):
 
 
 class ColumnsBody(Body):
-    """How a table calls our columns; those left out have our names."""
+    """The names that a table has for our columns; those left out have our names."""
 
     path: Column | None = None
     identity: Column | None = None
@@ -100,7 +100,7 @@ class ColumnsBody(Body):
 
 
 class UploadBody(Body):
-    """What is said of an uploaded archive."""
+    """The fields beside an uploaded archive."""
 
     name: Name = Field(description="unique; taken wherever the id is")
     format: FormatName = Field(default="auto", description="`auto`, or a name from GET /dataset-formats")
@@ -129,7 +129,7 @@ class UploadBody(Body):
         return declaration_from_json(self.declared())
 
     def declared(self) -> dict[str, Any]:
-        """What was said besides name, format and path, as the row keeps it."""
+        """The declaration, besides name, format and path, as the row keeps it."""
         return self.model_dump(include={"layout", "columns", "encoding"}, exclude_none=True)
 
 
@@ -142,7 +142,7 @@ class FolderBody(UploadBody):
 
 
 class MoveBody(Body):
-    """Where the same files lie now."""
+    """The new place of a data set's files."""
 
     path: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
         description="a folder under one of REID_DATA_ROOTS with the same files, absolute or relative to a root"
@@ -163,7 +163,7 @@ class BriefFinding(Answer):
 
 
 class DatasetLinks(SelfLink):
-    """Where to go on from a data set."""
+    """Links of a data set."""
 
     report: str
     images: str
@@ -212,7 +212,7 @@ class DatasetAnswer(Answer):
     @classmethod
     def of(cls, session: Session, dataset: Dataset, prefix: str = "") -> DatasetAnswer:
         """The data set as clients see it; `prefix` is put before links."""
-        state, error = standing(session, dataset)
+        state, error = dataset_state(session, dataset)
         report = dataset.report or {"findings": []}
         here = f"{prefix}/datasets/{dataset.id}"
         return cls(

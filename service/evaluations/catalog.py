@@ -1,4 +1,4 @@
-"""What models reached on data sets, one by one and as a table."""
+"""The rows of evaluations, by model and as a table of models and data sets."""
 
 from __future__ import annotations
 

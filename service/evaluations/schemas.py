@@ -11,7 +11,7 @@ from service.schemas import Answer, Omittable, Pair, Time, example
 
 
 class EvaluationLinks(Answer):
-    """What was evaluated on what, and by which job."""
+    """Links of an evaluation: its model, its data set and its job."""
 
     model: str
     dataset: str
@@ -19,14 +19,14 @@ class EvaluationLinks(Answer):
 
 
 class FirstStage(Answer):
-    """What the embeddings alone reached, before re-ranking."""
+    """The accuracy of the embeddings alone, before re-ranking."""
 
     cmc: dict[str, float]
     mAP: float  # noqa: N815  the field's own spelling
 
 
 class EvaluationAnswer(Answer):
-    """What a model reached on a data set. Accuracies are shares from 0 to 1."""
+    """The accuracy of a model on a data set, in shares from 0 to 1."""
 
     model_config = example(
         id="eval_01jb2c3d4e5f6g7h8j9k0m1n2p",

@@ -35,7 +35,7 @@ _FILTERS = {name: getattr(GalleryImage, name) for name in ("external_id", "ident
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an erasure removed, and what it did not.
+    """The receipt of an erasure: what it removed, and what it did not.
 
     Attributes:
         images: rows, each with its identity, camera, time, file name and keys.

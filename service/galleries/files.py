@@ -30,7 +30,7 @@ Features = tuple[NDArray[np.floating[Any]], ...]
 
 
 def gallery_folder(settings: Settings, gallery_id: str) -> Path:
-    """Everything that is kept of a gallery beside its rows."""
+    """The folder of all that is kept of a gallery beside its rows."""
     return settings.galleries_dir / gallery_id
 
 
@@ -40,7 +40,7 @@ def generation_folder(settings: Settings, gallery_id: str, generation: int) -> P
 
 
 def has_store(folder: Path) -> bool:
-    """Whether embeddings have been written to `folder`."""
+    """True if embeddings have been written to `folder`."""
     return (folder / _EMBEDDINGS).exists()
 
 
@@ -60,12 +60,12 @@ def stores_to_erase(folder: Path, size: int, kept: Mapping[str, Any] | None) -> 
 
 
 def vector_bytes(size: int) -> int:
-    """What one vector of `size` numbers takes in its store."""
+    """The size in bytes of one embedding of `size` numbers in its store."""
     return size * _FLOAT32.itemsize
 
 
 def open_or_create_store(folder: Path, size: int, *, count: int) -> FeatureStore:
-    """As `open_store`, but makes an empty store where nothing has been written yet (`count` is 0)."""
+    """Opens the store as `open_store`, or makes an empty one where nothing has been written yet (`count` is 0)."""
     if count == 0 and not has_store(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return FeatureStore.create(folder / _EMBEDDINGS, (size,), _FLOAT32)
@@ -73,7 +73,7 @@ def open_or_create_store(folder: Path, size: int, *, count: int) -> FeatureStore
 
 
 def has_maps(folder: Path) -> bool:
-    """Whether maps have been written to `folder`."""
+    """True if maps have been written to `folder`."""
     return (folder / _MAPS).exists()
 
 
@@ -83,7 +83,7 @@ def open_maps(folder: Path, kept: Mapping[str, Any], *, count: int) -> MapStore:
 
 
 def open_or_create_maps(folder: Path, kept: Mapping[str, Any], *, count: int) -> MapStore:
-    """As `open_maps`, but makes an empty store where nothing has been written yet (`count` is 0)."""
+    """Opens the maps as `open_maps`, or makes an empty store where nothing has been written yet (`count` is 0)."""
     if count == 0 and not has_maps(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return MapStore.create(folder / _MAPS, tuple(kept["shape"]), kept["dtype"])
@@ -104,7 +104,7 @@ def save_index_file(folder: Path, kind: str, index: Any) -> dict[str, Any]:
 
 
 def index_path(folder: Path, entry: Mapping[str, Any]) -> Path:
-    """Where the index that `entry` describes lies."""
+    """The path of the index that `entry` describes."""
     return folder / str(entry["file"])
 
 
@@ -181,15 +181,15 @@ def generation_of(session: Session, settings: Settings, gallery: Gallery, *, ahe
 
 
 def feature_bytes(session: Session, gallery: Gallery) -> int:
-    """What the features of one picture take on disk."""
+    """The size in bytes of one image's features on disk."""
     return vector_bytes(embedding_size(session, gallery)) + (map_bytes(**gallery.maps) if gallery.maps else 0)
 
 
 def join_features(parts: Sequence[Features]) -> Features:
-    """Those of all pictures, in order, from those of at least one batch."""
+    """Joins the features of at least one batch, in order."""
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def embedding_size(session: Session, gallery: Gallery) -> int:
-    """How many numbers each of the gallery's vectors has."""
+    """The number of dimensions of the gallery's embeddings."""
     return session.get_one(Model, gallery.model_id).embedding_size

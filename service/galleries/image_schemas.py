@@ -15,7 +15,7 @@ class IdentityBody(Body):
 
 
 class PictureDetails(Body):
-    """What is known of an uploaded picture."""
+    """The metadata of an uploaded image."""
 
     camera: Label | None = None
     captured_at: CaptureTime | None = None
@@ -75,7 +75,7 @@ def content_link(image: GalleryImage, prefix: str) -> str | None:
 
 
 class ImageLink(Answer):
-    """Where an image is found."""
+    """The link of an image."""
 
     image: str
 
@@ -114,7 +114,7 @@ class UploadWarning(Answer):
 
 
 class UploadAnswer(Answer):
-    """What became of every file of an upload, and the gallery's revision after it."""
+    """The outcome of an upload, file by file, and the gallery's revision after it."""
 
     model_config = example(
         added=[
@@ -139,7 +139,7 @@ class UploadAnswer(Answer):
 
 
 class RemovedCounts(Answer):
-    """How many of each were removed."""
+    """The numbers of things that were removed."""
 
     images: int
     vectors: int
@@ -158,7 +158,7 @@ class LeftInPlace(Answer):
 
 
 class Remaining(Answer):
-    """What stays for a time; `until` is null for what is removed as soon as it can be."""
+    """A remainder that stays for a time; `until` is null for one that is removed as soon as it can be."""
 
     what: str
     until: Time | None
@@ -172,7 +172,7 @@ class LookAlike(Answer):
 
 
 class ReceiptAnswer(Answer):
-    """What an erasure removed and what it did not; labels stand in it by their SHA-256 only."""
+    """The receipt of an erasure: what it removed and what it did not; labels stand in it by their SHA-256 only."""
 
     model_config = example(
         identity_sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",

@@ -41,7 +41,7 @@ def append(
 def append_to(
     session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage], features: Features
 ) -> None:
-    """The same in the transaction of `session`, which has locked `gallery`."""
+    """Adds rows with their features as `append`, in the transaction of `session`, which has locked `gallery`."""
     start = gallery.next_position
     generation_of(session, settings, gallery).write(start, features)
     gallery.revision += 1
@@ -55,6 +55,6 @@ def append_to(
 
 
 def count_rebuilt(session: Session, gallery_id: str) -> int:
-    """How many positions are taken in the generation that is being built; 0 while none is."""
+    """The number of positions taken in the generation that is being built; 0 while none is."""
     last = session.scalar(select(func.max(GalleryImage.rebuilt_position)).where(GalleryImage.gallery_id == gallery_id))
     return 0 if last is None else last + 1

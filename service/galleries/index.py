@@ -25,7 +25,7 @@ Switch = Callable[[Session, Gallery, dict[str, Any] | None], None]
 """Puts a built index to use, or none, in the transaction in which it is known to hold no erased vector."""
 
 
-def wanted_kind(requested: str, count: int, size: int) -> str:
+def resolve_index_kind(requested: str, count: int, size: int) -> str:
     """The kind of index for `count` vectors; flat for none, and instead of an ivfpq that has too few to train on."""
     if count == 0:
         return "flat"
@@ -60,7 +60,7 @@ def build_and_switch(
     with database.read() as session:
         gallery = find(session, Gallery, gallery_id)
         size = embedding_size(session, gallery)
-    kind = wanted_kind(gallery.index_kind, count, size)
+    kind = resolve_index_kind(gallery.index_kind, count, size)
     index, entry, seen = None, None, -1  # what was erased before may still lie among the vectors
     if kind != "flat":
         index = build_index(kind, open_store(folder, size, count=count).rows(0, count), seed=0)

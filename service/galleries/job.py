@@ -1,4 +1,4 @@
-"""What an index job does: adds a split to a gallery, or encodes the gallery anew."""
+"""The course of an index job: it adds a split to a gallery, or encodes the gallery anew."""
 
 from __future__ import annotations
 

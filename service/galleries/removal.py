@@ -59,7 +59,7 @@ def remove_erased(database: Database, settings: Settings, gallery_id: str, *, wa
 
 
 def finish_erasures(database: Database, settings: Settings) -> None:
-    """The same for all galleries, as far as nobody else is at it."""
+    """Removes what is pending in all galleries, as far as nobody else is at it."""
     with database.read() as session:
         galleries = session.scalars(select(PendingErasure.gallery_id).distinct()).all()
     for gallery_id in galleries:
@@ -67,7 +67,7 @@ def finish_erasures(database: Database, settings: Settings) -> None:
 
 
 def count_pending(session: Session, gallery_id: str, image_ids: set[str]) -> int:
-    """How many of these pictures of the gallery have bytes that are still to be removed."""
+    """Counts those of the gallery's erased images whose bytes are still to be removed."""
     pending = select(PendingErasure.id).where(PendingErasure.gallery_id == gallery_id)
     return len(image_ids.intersection(session.scalars(pending)))
 
@@ -125,7 +125,7 @@ def zero_features(session: Session, settings: Settings, gallery: Gallery) -> Non
 
 
 def _in_use(session: Session, gallery: Gallery) -> list[int]:
-    """What is pending in the generation in use: erased in it, or while it was being built."""
+    """The positions that are pending in the generation in use: erased in it, or while it was being built."""
     current = PendingErasure.generation == gallery.generation
     before = PendingErasure.generation == gallery.generation - 1, _is_free(GalleryImage.position)
     return [
@@ -171,7 +171,7 @@ def _clear_index(database: Database, settings: Settings, gallery_id: str, wait: 
 
 
 def _indexed(session: Session, gallery: Gallery) -> list[int]:
-    """What is pending in the index in use."""
+    """The positions that are pending in the index in use."""
     covered = gallery.index["images"] if gallery.index is not None else 0
     return [position for position in _in_use(session, gallery) if position < covered]
 

@@ -1,4 +1,4 @@
-"""Which model's local feature maps a gallery keeps for re-ranking, and how."""
+"""The choice of the model whose local features a gallery keeps for re-ranking, and of how it keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps galleries tidy with time: pictures past their retention are erased, leftovers of crashes removed."""
+"""Upkeep of galleries: images past their retention are erased, leftovers of crashes removed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def expire(database: Database, settings: Settings, now: datetime) -> int:
     return erased
 
 
-def clear_up_after_the_dead(database: Database, settings: Settings) -> None:
+def sweep_interrupted_work(database: Database, settings: Settings) -> None:
     """Removes what uploads and index jobs left that were killed since the last time."""
     for gallery_id, folder in staging_folders(settings):
         clear_staging(database, settings, gallery_id, folder)

@@ -53,7 +53,7 @@ class SplitBody(Body):
 
 
 class MapsAnswer(Answer):
-    """How a gallery keeps the re-ranker's local features."""
+    """The form in which a gallery keeps the re-ranker's local features."""
 
     dtype: str
     shape: Shape = Field(description="height, width, channels")
@@ -81,13 +81,13 @@ class RecallAnswer(TypedDict, total=False):
 
 @with_config(extra="allow")
 class StatisticsAnswer(TypedDict, total=False):
-    """What the last index job measured."""
+    """The measurements of the last index job."""
 
     candidate_recall: RecallAnswer
 
 
 class GalleryLinks(SelfLink):
-    """Where to go on from a gallery."""
+    """Links of a gallery."""
 
     images: str
     model: str

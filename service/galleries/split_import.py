@@ -71,7 +71,7 @@ def _read_page(database: Database, missing: Select[DatasetImage], last: int) -> 
 def _add_page(
     database: Database, settings: Settings, gallery_id: str, page: Sequence[DatasetImage], encoder: GalleryEncoder
 ) -> int:
-    """How many of the page's pictures could be read and were added."""
+    """Adds those of the page's images that can be read; returns their number."""
     read = read_pictures(_paths(database, settings, page), encoder, settings)
     found = [(origin, picture) for origin, picture in zip(page, read, strict=True) if picture is not None]
     if found:

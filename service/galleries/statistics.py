@@ -1,4 +1,4 @@
-"""What is measured of a gallery at the end of an index job, and shown with it."""
+"""Statistics of a gallery, measured at the end of an index job and shown with it."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What became of the files of a request.
+    """The outcome of an upload.
 
     Attributes:
         added: picture id, file name, and the ids of the pictures in whose place it came.
@@ -138,7 +138,7 @@ def add_uploads(
 def _split_off_known(
     session: Session, gallery: Gallery, uploads: Sequence[Upload]
 ) -> tuple[list[tuple[str, str]], list[Upload]]:
-    """Those whose external id the gallery has, as in `Addition.skipped`, and the others: these need no decoding."""
+    """Splits off the uploads whose external id the gallery has, as in `Addition.skipped`: they need no decoding."""
     known = find_known(session, gallery.id, [upload.details.external_id for upload in uploads])
     skipped = [
         (_readable(upload.filename), known[upload.details.external_id][-1].id)

@@ -1,4 +1,4 @@
-"""What a job will cost before it is started."""
+"""Estimates of what a job will cost, before it is started."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ JobBody = Annotated[TrainBody | EvaluateBody | IndexBody | ExportBody, Field(dis
 
 @with_config(extra="allow")
 class Progress(TypedDict, total=False):
-    """How far a job is; each kind of job counts what it works on: epochs and steps, or images `done` of a `total`."""
+    """The progress of a job; each kind counts what it works on: epochs and steps, or images `done` of a `total`."""
 
     fraction: float
     phase: str
@@ -123,7 +123,7 @@ class Progress(TypedDict, total=False):
 
 
 class JobLinks(SelfLink):
-    """Where to go on from a job, and to what it made."""
+    """Links of a job, and of what it made."""
 
     events: str
     metrics: str

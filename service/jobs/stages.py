@@ -31,5 +31,5 @@ def stages_of(spec: Mapping[str, Any]) -> list[Stage]:
 
 
 def _part(named: str | Mapping[str, Any]) -> tuple[str, Part]:
-    """Of a spec: a data set's id alone means its training split."""
+    """A data set's id and part as a spec names them; an id alone means the training split."""
     return (named, "train") if isinstance(named, str) else (named["id"], named["split"])

@@ -21,7 +21,7 @@ from service.settings import Settings
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """What a model's row says of one of its files."""
+    """The size and SHA-256 of a file, as a model's row keeps them."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 

@@ -21,7 +21,7 @@ class ModelChange(Body):
 
 @with_config(extra="allow")
 class Transfer(TypedDict, total=False):
-    """What a network took from given weights: a count, and the names of the others."""
+    """The transfer of given weights into a network: a count of those taken, and the names of the others."""
 
     taken: int
     left_out: list[str]
@@ -49,7 +49,7 @@ class TrainedStage(TypedDict, total=False):
 
 @with_config(extra="allow")
 class Lineage(TypedDict, total=False):
-    """What a model was made from."""
+    """The lineage of a model: data sets, weights and teacher that it was made from."""
 
     datasets: list[TrainedOn]
     chain: list[TrainedStage]
@@ -62,7 +62,7 @@ class Lineage(TypedDict, total=False):
 
 @with_config(extra="allow")
 class Preprocessing(TypedDict, total=False):
-    """How an image becomes the network's input."""
+    """The steps from an image to the network's input."""
 
     height: int
     width: int
@@ -76,7 +76,7 @@ class Preprocessing(TypedDict, total=False):
 
 
 class FileLinks(Answer):
-    """Where a file is downloaded."""
+    """Links of a file."""
 
     content: str
 
@@ -91,7 +91,7 @@ class ModelFile(Answer):
 
 
 class ModelLinks(SelfLink):
-    """Where a model and its job are found."""
+    """Links of a model."""
 
     job: Omittable[str] = None
 

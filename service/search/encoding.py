@@ -1,4 +1,4 @@
-"""What a gallery is compared with: vectors and, for matching, the maps of the pictures that a search asks by."""
+"""Encoding a query: embeddings and, for matching, local features of its images, as the gallery's models see them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service.search.fusion import mean_direction, unit
 from service.search.models import Encoders, SharedEncoder
 from service.search.queries import impossible
 from service.search.schemas import EmbeddingQuery, Query, StoredQuery
-from service.search.snapshots import Loaded, Snapshots
+from service.search.snapshots import OpenGallery, Snapshots
 from service.search.timing import Stopwatch
 from service.settings import Settings
 
@@ -50,7 +50,7 @@ class Matching:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Question:
+class EncodedQuery:
     """Pictures of one person, or an embedding.
 
     Attributes:
@@ -66,12 +66,12 @@ class Question:
     def need_matching(self) -> Matching:
         """`matching`, for what is only asked for where `Query.needs_maps` says so."""
         if self.matching is None:
-            raise TypeError("the question was read without maps")
+            raise TypeError("the query was encoded without local features")
         return self.matching
 
 
-class Questions:
-    """Reads what searches ask by. Threads may share it."""
+class QueryEncoder:
+    """Encodes queries with their galleries' models. Threads may share it."""
 
     def __init__(
         self, database: Database, settings: Settings, encoders: Encoders, snapshots: Snapshots, decoder: Decoder
@@ -82,8 +82,8 @@ class Questions:
         self._encoders = encoders
         self._snapshots = snapshots
 
-    def read(self, query: Query, pictures: Sequence[bytes], gallery: Gallery, watch: Stopwatch) -> Question:
-        """The question that `query` is; `pictures` are the files of a PictureQuery.
+    def encode(self, query: Query, pictures: Sequence[bytes], gallery: Gallery, watch: Stopwatch) -> EncodedQuery:
+        """Encodes `query` as its gallery compares it; `pictures` are the files of a PictureQuery.
 
         Raises:
             Problem: 404 for an unknown picture, 410 for an erased one, 413 and 415 for files that cannot be taken, 422
@@ -92,12 +92,12 @@ class Questions:
         if isinstance(query, StoredQuery):
             return self._stored(query, gallery, watch)
         if isinstance(query, EmbeddingQuery):
-            return Question(unit(self._checked(query, gallery)))
-        question = self._encoded(pictures, query, gallery, watch)
-        vectors = question.vectors if query.fusion == "max" else mean_direction(question.vectors)
-        return replace(question, vectors=vectors, fusion=query.fusion)
+            return EncodedQuery(unit(self._checked(query, gallery)))
+        encoded = self._encoded(pictures, query, gallery, watch)
+        vectors = encoded.vectors if query.fusion == "max" else mean_direction(encoded.vectors)
+        return replace(encoded, vectors=vectors, fusion=query.fusion)
 
-    def _stored(self, query: StoredQuery, gallery: Gallery, watch: Stopwatch) -> Question:
+    def _stored(self, query: StoredQuery, gallery: Gallery, watch: Stopwatch) -> EncodedQuery:
         """By what is stored of the picture if it is this gallery's, or else by its file."""
         with self._database.read() as session:
             picture = find_any_image(session, query.image_id)
@@ -108,39 +108,39 @@ class Questions:
         with watch.stage("retrieve"):
             return self._own(query, gallery)
 
-    def _own(self, query: StoredQuery, gallery: Gallery) -> Question:
+    def _own(self, query: StoredQuery, gallery: Gallery) -> EncodedQuery:
         for _ in range(ATTEMPTS):
-            loaded = self._snapshots.current(gallery.id)
+            opened = self._snapshots.current(gallery.id)
             with self._database.read() as session:
                 image = session.get(GalleryImage, query.image_id)
                 if image is None:
                     raise missing_image(session, query.image_id)
                 generation = session.get_one(Gallery, gallery.id).generation
             # A rebuild may have renumbered the pictures, or an erasure zeroed this one, since the snapshot was taken.
-            if generation == loaded.generation and image.position < len(loaded.snapshot):
-                vectors = loaded.snapshot.store.read([image.position])
+            if generation == opened.generation and image.position < len(opened.snapshot):
+                vectors = opened.snapshot.store.read([image.position])
                 if vectors.any():
-                    return self._own_question(vectors, query, image, gallery, loaded)
+                    return self._stored_features(vectors, query, image, gallery, opened)
                 if self._stands(image, generation):
                     raise IndexCorrupt(f"the vector of picture {image.id!r} is lost", hint=f"{REBUILD}, or delete it")
         raise changing_too_fast()
 
     def _stands(self, image: GalleryImage, generation: int) -> bool:
-        """Whether the picture is still where it was: it was neither erased nor moved by a rebuild."""
+        """True if the image is still where it was, neither erased nor moved by a rebuild."""
         with self._database.read() as session:
             now = session.get(GalleryImage, image.id)
             gallery = session.get(Gallery, image.gallery_id)
             return now is not None and gallery is not None and gallery.generation == generation
 
-    def _own_question(
-        self, vectors: NDArray[np.float32], query: Query, image: GalleryImage, gallery: Gallery, loaded: Loaded
-    ) -> Question:
+    def _stored_features(
+        self, vectors: NDArray[np.float32], query: Query, image: GalleryImage, gallery: Gallery, opened: OpenGallery
+    ) -> EncodedQuery:
         if not query.needs_maps:
-            return Question(unit(vectors))
-        maps = read_maps(loaded, [image.position])
-        return Question(unit(vectors), self._matching(maps, ((image.width, image.height),), gallery))
+            return EncodedQuery(unit(vectors))
+        maps = read_maps(opened, [image.position])
+        return EncodedQuery(unit(vectors), self._matching(maps, ((image.width, image.height),), gallery))
 
-    def _encoded(self, contents: Sequence[bytes], query: Query, gallery: Gallery, watch: Stopwatch) -> Question:
+    def _encoded(self, contents: Sequence[bytes], query: Query, gallery: Gallery, watch: Stopwatch) -> EncodedQuery:
         """By files, each through the gallery's model and its reranker: one pass where these are the same."""
         reranker_id = gallery.reranker_id if query.needs_maps else None
         models = {key: self._encoders.get(key) for key in (gallery.model_id, reranker_id) if key is not None}
@@ -153,7 +153,7 @@ class Questions:
             }
         maps = encoded[reranker_id].maps if reranker_id is not None else None
         matching = None if maps is None else self._matching(maps.flatten(1, 2), sizes, gallery)
-        return Question(unit(encoded[gallery.model_id].embeddings.numpy()), matching)
+        return EncodedQuery(unit(encoded[gallery.model_id].embeddings.numpy()), matching)
 
     def _matching(self, maps: Tensor, sizes: tuple[Size, ...], gallery: Gallery) -> Matching:
         head = self._encoders.get(gallery.reranker_id).head if gallery.reranker_id is not None else None
@@ -188,11 +188,11 @@ class Questions:
         return np.array([query.embedding])
 
 
-def read_maps(loaded: Loaded, positions: Sequence[int]) -> Tensor:
+def read_maps(opened: OpenGallery, positions: Sequence[int]) -> Tensor:
     """(n, h * w, c) maps of the gallery's pictures at `positions`; raises IndexCorrupt where it keeps none."""
-    if loaded.maps is None:
+    if opened.maps is None:
         raise IndexCorrupt("the gallery has no maps to match with", hint=REBUILD)
-    return torch.from_numpy(loaded.maps.read(positions))
+    return torch.from_numpy(opened.maps.read(positions))
 
 
 def changing_too_fast() -> Problem:

@@ -1,4 +1,4 @@
-"""Whether a query can be answered: by the limits of the service, and by what its gallery keeps."""
+"""Validation of a query by the limits of the service, and by what its gallery keeps."""
 
 from __future__ import annotations
 

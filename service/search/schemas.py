@@ -11,7 +11,7 @@ from service.schemas import Answer, Body, CaptureTime, LabelFilter, Omittable, P
 
 
 class Options(Body):
-    """What to give back."""
+    """The options of every search."""
 
     pointer: ClassVar[str] = ""
     """Where these stand in the request, for pointers to a wrong one: `/query`, or empty for the body."""
@@ -51,7 +51,7 @@ class Options(Body):
 
     @property
     def width(self) -> int:
-        """How many of the closest pictures are looked at before the cut to `top_k`."""
+        """The number of closest images that are looked at before the cut to `top_k`."""
         return self.top_k if self.rerank == "none" else max(self.top_k, self.candidates)
 
 
@@ -66,7 +66,7 @@ class StoredQuery(Options):
 
 
 class PictureParameters(Options):
-    """What may stand in the address of a search whose body holds pictures or an embedding."""
+    """Parameters in the address of a search whose body holds images or an embedding."""
 
     gallery: Reference | None = None
     fusion: Literal["mean", "max"] = Field(
@@ -98,7 +98,7 @@ class Correspondence(Answer):
 
 
 class MatchLinks(SelfLink):
-    """Where a match, its file and the drawing of why it matched are found; `image` is null where no file is kept."""
+    """Links of a match, its file and its explanation's drawing; `image` is null where no file is kept."""
 
     image: str | None
     explanation: Omittable[str] = None

@@ -31,7 +31,7 @@ def _dataset(session: Session, spec: Mapping[str, Any]) -> Subject:
 
 @dataclass(frozen=True, slots=True)
 class JobKind:
-    """How jobs of a kind are passed on.
+    """The way of a kind of job to the process that carries it out.
 
     Attributes:
         queue: where they wait.

@@ -1,4 +1,4 @@
-"""What a kind of job gives to be planned: its spec from a request, and the networks' work that the spec means."""
+"""The plan of a kind of job: its spec from a request, and the work of networks that the spec means."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How jobs of a kind are planned.
+    """The planning of a kind of job.
 
     Attributes:
         resolve: (session, settings, body) -> the spec with every name an id and every setting written out. Raises the

@@ -104,7 +104,7 @@ def _vary(method: Method, common: TrainingSettings, changes: Mapping[str, Any]) 
 
 
 def _resolve_datasets(session: Session, asked: Joined, settings: TrainingSettings) -> Any:
-    """What was asked for with ids, in the same form: an id, an object {id, split} or a list of these."""
+    """The data sets asked for by their ids, in the same form: an id, an object {id, split} or a list of these."""
     named = asked if isinstance(asked, list) else [asked]
     found: list[tuple[Dataset, Part]] = [
         (find_ready(session, one), "train") if isinstance(one, str) else (find_ready(session, one.id), one.split)
@@ -145,7 +145,7 @@ def _outline(method: Method, settings: TrainingSettings) -> tuple[str, dict[str,
 
 
 def _settle(method: Method, asked: dict[str, Any], teacher: Model | None) -> TrainingSettings:
-    """What was asked for; the rest as the recipe has it, or for a method that learns from a model, as that suggests."""
+    """Completes the settings asked for by the method's recipe, or by what suits a teacher for a method that has one."""
     if teacher is None or method.settle is None:
         return override(method.recipe, asked)
     taught = type(find_method(teacher.method).recipe).model_validate(teacher.settings)

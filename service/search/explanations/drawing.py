@@ -51,7 +51,7 @@ class _Panel:
     top: int
 
     def place(self, pixel: Pixel) -> Pixel:
-        """Where a pixel of the picture lies in the drawing."""
+        """The place in the drawing of a pixel of the image."""
         across, down = self.image.width / self.side.size[0], self.image.height / self.side.size[1]
         return self.left + pixel[0] * across, self.top + pixel[1] * down
 
@@ -92,7 +92,7 @@ def _faded(side: Side) -> Image.Image:
 
 
 def _colours(heights: Sequence[float]) -> list[tuple[int, int, int]]:
-    """As different as they can be, by the order of `heights`."""
+    """Chooses colours that differ as much as they can, in the order of `heights`."""
     ranks = np.argsort(np.argsort(heights, kind="stable"), kind="stable")
     hues = [0.83 * rank / max(len(heights) - 1, 1) for rank in ranks.tolist()]
     # Every other one darker: neighbouring hues are hard to tell apart.

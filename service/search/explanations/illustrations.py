@@ -14,8 +14,8 @@ from service.db.tables import Gallery
 from service.decoding import Decoder
 from service.errors import Problem
 from service.galleries.image_files import find_any_image, image_path
-from service.kept_searches import Record, Shown, read_picture, read_record
-from service.search.encoding import Matching, Questions
+from service.kept_searches import KeptMatch, KeptSearch, read_picture, read_record
+from service.search.encoding import Matching, QueryEncoder
 from service.search.explanations.drawing import Side, draw, fitted
 from service.search.explanations.pairs import contributions, explain
 from service.search.schemas import PictureQuery, StoredQuery
@@ -26,10 +26,10 @@ from service.settings import Settings
 class Illustrations:
     """Draws explanations. Threads may share it."""
 
-    def __init__(self, database: Database, settings: Settings, questions: Questions, decoder: Decoder) -> None:
+    def __init__(self, database: Database, settings: Settings, query_encoder: QueryEncoder, decoder: Decoder) -> None:
         self._database = database
         self._settings = settings
-        self._questions = questions
+        self._query_encoder = query_encoder
         self._decoder = decoder
 
     def draw(self, search_id: str, rank: int, caller: Caller) -> bytes:
@@ -42,37 +42,39 @@ class Illustrations:
         record = read_record(self._settings, search_id, caller)
         if not 1 <= rank <= len(record.results):
             raise Problem("not-found", f"search {search_id!r} has {len(record.results)} results, there is no {rank}")
-        shown = record.results[rank - 1]
+        kept = record.results[rank - 1]
         with self._database.read() as session:
             gallery = find(session, Gallery, record.gallery)
-        match_picture, match = self._stored(shown.image_id, gallery)
-        picture, query = self._asked(search_id, record, shown, gallery)
+        match_picture, match = self._stored(kept.image_id, gallery)
+        picture, query = self._query_image(search_id, record, kept, gallery)
         explanation = explain(query, match.maps[0], match.sizes[0])
         heat, match_heat = contributions(query, match.maps[0])
         drawn = draw(
             Side("query", picture, query.sizes[0], heat),
-            Side(f"rank {rank}: score {shown.score:.3f}", match_picture, match.sizes[0], match_heat),
+            Side(f"rank {rank}: score {kept.score:.3f}", match_picture, match.sizes[0], match_heat),
             explanation.pairs,
         )
         file = io.BytesIO()
         drawn.save(file, "PNG")
         return file.getvalue()
 
-    def _asked(self, search_id: str, record: Record, shown: Shown, gallery: Gallery) -> tuple[Image.Image, Matching]:
+    def _query_image(
+        self, search_id: str, record: KeptSearch, kept: KeptMatch, gallery: Gallery
+    ) -> tuple[Image.Image, Matching]:
         """The picture that the search asked by, or that of several which explains the result."""
         if record.image_id is not None:
             return self._stored(record.image_id, gallery)
-        content = read_picture(self._settings, search_id, shown.picture)
+        content = read_picture(self._settings, search_id, kept.picture)
         query = PictureQuery(gallery=gallery.id, explain=True)
-        question = self._questions.read(query, [content], gallery, Stopwatch())
-        return self._reduced(content, "the query"), question.need_matching()
+        encoded = self._query_encoder.encode(query, [content], gallery, Stopwatch())
+        return self._reduced(content, "the query"), encoded.need_matching()
 
     def _stored(self, image_id: str, gallery: Gallery) -> tuple[Image.Image, Matching]:
         with self._database.read() as session:
             path = image_path(session, self._settings, find_any_image(session, image_id))
         query = StoredQuery(gallery=gallery.id, image_id=image_id, explain=True)
-        question = self._questions.read(query, (), gallery, Stopwatch())
-        return self._reduced(path, "the picture"), question.need_matching()
+        encoded = self._query_encoder.encode(query, (), gallery, Stopwatch())
+        return self._reduced(path, "the picture"), encoded.need_matching()
 
     def _reduced(self, source: bytes | Path, name: str) -> Image.Image:
         """The picture in the size in which it is drawn: two in full would be too much to hold."""

@@ -1,4 +1,4 @@
-"""Which places of two pictures made them match, in pixels of both."""
+"""Explanations as pairs of places, in pixels of both images, that made these match."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Explanation:
 
 
 def explain(matching: Matching, match: Tensor, match_size: Size) -> Explanation:
-    """Why a picture with the map `match` (h * w, c) fits that of the query's pictures to which it is closest."""
+    """Explains why local features `match` (h * w, c) fit the query's image that is closest to them."""
     match = match.to(matching.maps.device)
     picture = 0 if len(matching.maps) == 1 else int(score_pairs(matching, match[None]).argmax())
     found = correspondences(matching.maps[picture], match, matching.head, count=CORRESPONDENCES)
@@ -56,7 +56,7 @@ def explain(matching: Matching, match: Tensor, match_size: Size) -> Explanation:
 
 
 def contributions(matching: Matching, match: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What every location of the query's only picture and of `match` adds to the score: (h, w) each."""
+    """The share (h, w) of the score that every location of the query's only image adds, and the same of `match`."""
     with torch.no_grad():
         best = best_correlations(matching.maps, match[None].to(matching.maps.device))
     query, other = ((matching.head.weights * maxima[0, 0]).cpu().numpy().reshape(matching.grid) for maxima in best)

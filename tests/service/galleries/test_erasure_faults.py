@@ -25,7 +25,7 @@ from service.galleries.images import append
 from service.galleries.index import index_in_place
 from service.galleries.lifecycle import create_gallery, delete_gallery
 from service.galleries.removal import finish_erasures
-from service.galleries.retention import clear_up_after_the_dead
+from service.galleries.retention import sweep_interrupted_work
 from service.galleries.schemas import GalleryBody
 from service.main import create_app
 from service.models.lifecycle import delete_model
@@ -243,7 +243,7 @@ def test_an_upload_that_is_killed_leaves_nothing_once_swept(
     leftover = store.read_bytes()[4096 + 4 * SIZE :]
     assert np.frombuffer(leftover, np.float32).any()
 
-    clear_up_after_the_dead(database, settings)
+    sweep_interrupted_work(database, settings)
 
     assert files_containing(settings.home, picture(7)) == []
     assert files_containing(settings.home, leftover) == []

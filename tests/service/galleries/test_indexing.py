@@ -22,7 +22,7 @@ from service.galleries import index, reencoding, split_import
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.files import gallery_folder, generation_folder
 from service.galleries.images import append
-from service.galleries.index import wanted_kind
+from service.galleries.index import resolve_index_kind
 from service.galleries.lifecycle import create_gallery
 from service.galleries.schemas import GalleryBody
 from service.galleries.staging import indexing_folder
@@ -305,9 +305,9 @@ def test_searches_go_on_while_a_gallery_is_rebuilt(client: httpx.Client, worker:
 
 
 def test_the_kind_of_index_follows_the_gallery() -> None:
-    assert wanted_kind("auto", 1000, 512) == "flat"
-    assert wanted_kind("auto", 500_000, 512) == "hnsw"
-    assert wanted_kind("hnsw", 10, 512) == "hnsw"
-    assert wanted_kind("hnsw", 0, 512) == "flat"
-    assert wanted_kind("ivfpq", IVFPQ_LEAST - 1, 512) == "flat"
-    assert wanted_kind("ivfpq", IVFPQ_LEAST, 512) == "ivfpq"
+    assert resolve_index_kind("auto", 1000, 512) == "flat"
+    assert resolve_index_kind("auto", 500_000, 512) == "hnsw"
+    assert resolve_index_kind("hnsw", 10, 512) == "hnsw"
+    assert resolve_index_kind("hnsw", 0, 512) == "flat"
+    assert resolve_index_kind("ivfpq", IVFPQ_LEAST - 1, 512) == "flat"
+    assert resolve_index_kind("ivfpq", IVFPQ_LEAST, 512) == "ivfpq"
