@@ -36,7 +36,7 @@ from service.db.ids import new_id
 from service.db.schema import upgrade
 from service.db.session import open_database
 from service.db.tables import Model
-from service.keys import ensure_admin_key
+from service.keys.lifecycle import ensure_admin_key
 from service.settings import Settings
 
 METHOD = "bnneck"

@@ -23,7 +23,7 @@ _PREFIX_LENGTH = len(_KEY_START) + 6
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `key_id` is None while authentication is off."""
+    """The caller of a request. `key_id` is None while authentication is off."""
 
     key_id: str | None
     scopes: frozenset[str]
@@ -47,7 +47,7 @@ def is_key(text: str) -> bool:
 
 
 def hash_key(key: str) -> str:
-    """What is stored of a key: SHA-256 in hex. A key holds 256 random bits, so a slow hash would add nothing."""
+    """The stored hash of a key: SHA-256 in hex. A key holds 256 random bits, so a slow hash would add nothing."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

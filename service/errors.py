@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from reid_core.errors import CoreError, Fault, SettingsError
+from service.schemas import ProblemAnswer, WrongValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ KINDS: dict[str, ProblemKind] = {
 
 
 class Problem(Exception):
-    """What went wrong, for the person who asked: `detail` says what happened, `hint` the way out.
+    """A fault that a client is told of: `detail` says what happened, `hint` the way out.
 
     `slug` is a key of KINDS, which gives status and title. Each of `errors` points at one wrong value: a JSON pointer
     into the body (`/settings/image/height`), or `/query/<name>`, `/path/<name>`, `/header/<name>`. `near` are names
@@ -119,21 +120,25 @@ class Problem(Exception):
     def status(self) -> int:
         return self.kind.status
 
-    def as_json(self, *, instance: str = "", request_id: str | None = None, may_read: bool = False) -> dict[str, Any]:
-        """The problem object, ready for JSON; `instance` is the path that was asked for, or that of the job."""
+    def answer(self, *, instance: str = "", request_id: str | None = None, may_read: bool = False) -> ProblemAnswer:
+        """The problem as clients see it; `instance` is the path that was asked for, or that of the job."""
         hint = self.hint or self.kind.explanation
         if self.near and may_read:
             hint = f"did you mean {' or '.join(map(repr, self.near))}? {hint}"
-        return {
-            "type": f"/problems/{self.slug}",
-            "title": self.kind.title,
-            "status": self.status,
-            "detail": self.detail,
-            "instance": instance,
-            "request_id": request_id,
-            "hint": hint,
-            "errors": [{"pointer": e.pointer, "code": e.code, "message": e.message} for e in self.errors],
-        }
+        return ProblemAnswer(
+            type=f"/problems/{self.slug}",
+            title=self.kind.title,
+            status=self.status,
+            detail=self.detail,
+            instance=instance,
+            request_id=request_id,
+            hint=hint,
+            errors=[WrongValue(pointer=fault.pointer, code=fault.code, message=fault.message) for fault in self.errors],
+        )
+
+    def as_json(self, *, instance: str = "", request_id: str | None = None, may_read: bool = False) -> dict[str, Any]:
+        """The problem object as a row keeps it."""
+        return self.answer(instance=instance, request_id=request_id, may_read=may_read).model_dump()
 
 
 def problem_from_core(error: CoreError, *, below: str = "") -> Problem:

@@ -1,4 +1,4 @@
-"""How the service logs: one JSON object a line on standard error, with the request's id where there is one."""
+"""Logging: one JSON object a line on standard error, with the request's id where there is one."""
 
 from __future__ import annotations
 

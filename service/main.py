@@ -16,7 +16,6 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
-from service import keys
 from service.api import (
     audit,
     datasets,
@@ -41,19 +40,21 @@ from service.api.dependencies import refuse_unknown_query
 from service.api.error_handlers import install_error_handlers
 from service.api.idempotency import Idempotency
 from service.api.metrics import Metrics
-from service.api.openapi import PROBLEM_RESPONSES, complete_openapi, operation_id
+from service.api.openapi import COMMON_PROBLEMS, complete_openapi, operation_id
+from service.api.operations import operations_of
 from service.api.permission import Permission
 from service.api.rates import Rates
 from service.api.request_context import RequestContext
 from service.budget import Budget
 from service.datasets.catalog import bring_up_to_date
 from service.db.session import Database, open_database
+from service.decoding import Decoder
 from service.deletion import remove_pending
 from service.galleries.removal import finish_erasures
 from service.jobs.dispatch import dispatch
+from service.keys import lifecycle as keys
 from service.logs import configure_logging
 from service.memory import give_back_large_blocks
-from service.pictures import Decoder
 from service.queue.tasks import make_celery, ping
 from service.settings import Settings, get_settings
 
@@ -113,7 +114,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 prefix=prefix,
                 include_in_schema=not prefix,
                 dependencies=[Depends(refuse_unknown_query)],
-                responses=PROBLEM_RESPONSES,
+                responses=COMMON_PROBLEMS,
             )
     app.include_router(entrance.page)
     if settings.cors_origins:
@@ -146,6 +147,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     app.state.database = database = open_database(settings.database_url)
+    app.state.operations = operations_of(app)
     app.state.metrics = Metrics(database)
     app.state.key_uses = keys.KeyUses()
     app.state.decoder = Decoder(settings)
@@ -199,12 +201,12 @@ def _load_engine(database: Database, settings: Settings, decoder: Decoder) -> En
 
 
 def _load_networks() -> None:
-    """What builds networks, so that neither the first search nor the first POST /jobs has to wait for torchvision."""
-    from service.jobs import estimate, specs  # noqa: F401
+    """Imports what builds networks, so that neither the first search nor the first POST /jobs waits for torchvision."""
+    from service.jobs import estimate  # noqa: F401
 
 
 def _admit_crowds(app: FastAPI, settings: Settings) -> None:
-    """What all requests of the process share, so that a crowd of them is refused and not served badly."""
+    """Sets up the limits that all requests share, so that a crowd of them is refused and not served badly."""
     waiting, seconds = settings.max_waiting, settings.max_wait_seconds
     app.state.rates = Rates(settings)
     app.state.body_memory = Budget(settings.body_memory_bytes)

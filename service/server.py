@@ -22,7 +22,7 @@ _GRACE_SECONDS = 3
 
 
 def server_config(app: FastAPI | str, settings: Settings, *, port: int | None = None, **options: Any) -> Config:
-    """How the API is served: on REID_HOST and REID_PORT, or another `port`; `options` are uvicorn's."""
+    """The server's configuration: it listens on REID_HOST and REID_PORT, or another `port`; `options` are uvicorn's."""
     return Config(
         app,
         factory=isinstance(app, str),

@@ -118,7 +118,7 @@ def held_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def claim(folder: Path) -> Iterator[bool]:
-    """Whether nobody else has `folder`, which is made; if so it is ours until the block ends, and is then deleted.
+    """Makes and claims `folder` until the block ends, and deletes it then; gives False where somebody else has it.
 
     An error in the block, like the death of the process, gives it back but leaves it as it is, for whoever claims it
     next to clear up after us.
@@ -137,7 +137,7 @@ def claim(folder: Path) -> Iterator[bool]:
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Whether nobody else has locked the file; if so, nobody can until it is closed or this process dies."""
+    """Locks the file until it is closed or this process dies; False where somebody else has locked it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -146,7 +146,7 @@ def try_lock(file: IO[Any]) -> bool:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or a quota on it, has no room."""
+    """True if the disk, or a quota on it, has no room."""
     return error.errno in _FULL
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-LIGHT = ("service.cli.up", "service.main", "worker.__main__", "worker.run", "worker.registration")
+LIGHT = ("service.cli.up", "service.main", "worker.__main__", "worker.run", "worker.register")
 
 
 USES_TORCHVISION = ("reid_core.data.augmentation", "reid_core.backbones.resnet", "reid_core.backbones.instance_norm")

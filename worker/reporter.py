@@ -1,4 +1,4 @@
-"""What a job process tells of itself: progress, curves and events, written together with its lease."""
+"""Reports of a job process: progress, curves and events, written together with its lease."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Reporter:
 
     @property
     def cancelling(self) -> bool:
-        """Whether someone asked for this job's end."""
+        """True once someone asked for this job's end."""
         return self._cancelling.is_set()
 
     def progress(self, progress: dict[str, Any], values: Mapping[str, float] | None = None, step: int = 0) -> None:

@@ -14,23 +14,13 @@ from reid_core.errors import CoreError, Stopped
 from service.db.session import open_database
 from service.db.tables import Job
 from service.errors import Problem, problem_from_core
+from service.jobs.kinds import KINDS
 from service.jobs.lifecycle import LeaseLost, fail, find_job, succeed
 from service.settings import get_settings
 from worker.reporter import Reporter
 from worker.work import Outcome, Work
 
 logger = logging.getLogger(__name__)
-
-KINDS = {
-    "train": "worker.training",
-    "evaluate": "worker.evaluation",
-    "index": "worker.indexing",
-    "export": "worker.exporting",
-    "register": "worker.registration",
-}
-"""The module whose `run` carries out each kind of job. Only that one is imported: a registration needs no PyTorch."""
-
-WITHOUT_NETWORKS = ("register",)
 
 
 def main() -> None:
@@ -85,11 +75,12 @@ def _carry_out(work: Work) -> Outcome | Problem | None:
 
 
 def _runner(work: Work) -> Callable[[Work], Outcome]:
-    if work.job.kind not in WITHOUT_NETWORKS:
+    kind = KINDS[work.job.kind]
+    if kind.uses_networks:
         import torch
 
         torch.set_num_threads(work.settings.threads or os.cpu_count() or 1)
-    run: Callable[[Work], Outcome] = importlib.import_module(KINDS[work.job.kind]).run
+    run: Callable[[Work], Outcome] = importlib.import_module(kind.worker).run
     return run
 
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.clock import rfc3339, utc_now
 from service.db.session import Database
 from service.db.tables import Job
+from service.jobs.kinds import KINDS
 from service.jobs.lifecycle import (
     LeaseLost,
     claim,
@@ -33,7 +34,6 @@ from service.jobs.lifecycle import (
     settle_cancelled,
 )
 from service.jobs.sweep import Send
-from service.queue.tasks import queue_for
 from service.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -82,7 +82,7 @@ class Supervisor:
             kind = session.scalar(select(Job.kind).where(Job.id == job_id))
         if kind is None:  # a message that outlived its database
             return
-        queue = queue_for(kind)
+        queue = KINDS[kind].queue
         slots = self._slots[queue]
         next_job: str | None = job_id
         while next_job is not None and slots.acquire(blocking=False):

@@ -1,4 +1,4 @@
-"""What a worker does beside its jobs: it shows that it lives, and sweeps up after crashes."""
+"""The watch of a worker beside its jobs: it shows that it lives, and sweeps up after crashes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from service.db.answers import forget_old
 from service.db.session import Database
 from service.db.tables import Worker
 from service.deletion import remove_pending
-from service.explanations import sweep_records
 from service.galleries.removal import finish_erasures
-from service.galleries.upkeep import clear_up_after_the_dead, expire, remove_leftovers
+from service.galleries.retention import expire, remove_leftovers, sweep_interrupted_work
 from service.jobs.sweep import Send, sweep
+from service.kept_searches import sweep_records
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def sweep_removals(settings: Settings, database: Database) -> None:
     """Removes whatever is to go: what deletions and erasures could not, what killed processes left, what is too old."""
     remove_pending(database, settings)
     finish_erasures(database, settings)
-    clear_up_after_the_dead(database, settings)
+    sweep_interrupted_work(database, settings)
     remove_lost_uploads(database, settings)
     sweep_records(settings)
     forget_old(database, keep=timedelta(seconds=settings.idempotency_seconds))

@@ -1,4 +1,4 @@
-"""What every kind of job is given and what it gives back."""
+"""The input and the outcome of every kind of job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Work:
 
     @property
     def folder(self) -> Path:
-        """Where this job keeps its checkpoint and log."""
+        """The folder of this job's checkpoints and log."""
         return self.settings.jobs_dir / self.job.id
 
     def progress(self, phase: str) -> Callable[[int, int], None]:

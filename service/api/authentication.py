@@ -1,4 +1,4 @@
-"""Who is asking: finds the caller of a request before its body is read."""
+"""Authentication: finds the caller of a request by its API key, before its body is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.auth import EVERYONE, Caller, sent_key, unauthenticated
-from service.keys import recognise
+from service.keys.lifecycle import recognise
 from service.settings import is_loopback
 
 

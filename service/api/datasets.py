@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from service.api.archive_form import ARCHIVE, receive_archive
 from service.api.contents import check, is_json, read_json
-from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
-from service.api.files import answer_file
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, require
+from service.api.files import IMAGE_RESPONSES, answer_file, media_type
 from service.api.links import prefix_of
-from service.api.pagination import list_page, narrowed
+from service.api.openapi import problems
+from service.api.pagination import filter_equal, list_page
 from service.auth import Caller
-from service.bodies import LabelFilter
 from service.datasets import catalog, uploads
-from service.datasets.bodies import FolderBody, MoveBody, UploadBody
-from service.datasets.views import dataset_as_json, image_as_json, report_as_json
+from service.datasets.files import dataset_image_path
+from service.datasets.readiness import State, dataset_state, in_state
+from service.datasets.schemas import (
+    DatasetAnswer,
+    DatasetImageAnswer,
+    FolderBody,
+    MoveBody,
+    ReportAnswer,
+    UploadBody,
+)
 from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
@@ -28,8 +36,7 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
 from service.errors import Problem, not_found
 from service.jobs import enqueue
-from service.pictures import media_type, picture_path
-from service.readiness import State, in_state, standing
+from service.schemas import LabelFilter, Listing
 from service.settings import Settings
 from service.storage import ensure_free_space, held_file
 
@@ -52,21 +59,23 @@ _BODY = {
 
 
 @router.post("", status_code=202, openapi_extra={"requestBody": _BODY})
-async def create_dataset(request: Request, database: DatabaseDep, settings: SettingsDep, caller: Writer) -> Response:
+async def create_dataset(
+    request: Request, response: Response, database: DatabaseDep, settings: SettingsDep, caller: Writer
+) -> DatasetAnswer:
     """Register a folder where it lies (JSON), or upload one as an archive (form). A job then reads it."""
     if is_json(request):
         body = check(FolderBody, await read_json(request))
-        shown = await run_in_threadpool(_register_folder, request, database, settings, caller, body)
+        dataset = await run_in_threadpool(_register_folder, request, database, settings, caller, body)
     else:
-        shown = await _receive_upload(request, database, settings, caller)
-    await run_in_threadpool(request.app.state.send, shown["job"], "register")
-    return JSONResponse(shown, status_code=202, headers={"Location": shown["links"]["self"], "Retry-After": "1"})
+        dataset = await _receive_upload(request, database, settings, caller)
+    await run_in_threadpool(request.app.state.send, dataset.job, "register")
+    return accepted(response, dataset, dataset.links.self)
 
 
 @router.get("")
 def list_datasets(
     request: Request, database: DatabaseDep, page: PageDep, _caller: Reader, state: State | None = None
-) -> dict[str, Any]:
+) -> Listing[DatasetAnswer]:
     """Data sets, newest first."""
     query = select(Dataset)
     if state:
@@ -77,55 +86,57 @@ def list_datasets(
             query,
             Dataset.id,
             page,
-            as_json=lambda dataset: dataset_as_json(session, dataset, prefix_of(request)),
+            answer_of=lambda dataset: DatasetAnswer.of(session, dataset, prefix_of(request)),
             newest_first=True,
         )
 
 
 @router.get("/{dataset_id}")
-def read_dataset(dataset_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
+def read_dataset(dataset_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> DatasetAnswer:
     """One data set by id or name: state, counts per split, and what was found in short."""
     with database.read() as session:
-        return dataset_as_json(session, find(session, Dataset, dataset_id), prefix_of(request))
+        return DatasetAnswer.of(session, find(session, Dataset, dataset_id), prefix_of(request))
 
 
-@router.delete("/{dataset_id}", status_code=204)
+@router.delete("/{dataset_id}", status_code=204, responses=problems(409))
 def delete_dataset(dataset_id: str, database: DatabaseDep, settings: SettingsDep, caller: Writer) -> None:
     """Forget a data set. An uploaded one is removed from disk, a folder read in place is left as it is."""
     catalog.delete_dataset(database, settings, dataset_id, key_id=caller.key_id)
 
 
-@router.patch("/{dataset_id}")
+@router.patch("/{dataset_id}", responses=problems(409))
 def move_dataset(
     dataset_id: str, body: MoveBody, request: Request, database: DatabaseDep, settings: SettingsDep, caller: Writer
-) -> dict[str, Any]:
+) -> DatasetAnswer:
     """Say where the same files lie now. All of them are compared with what was registered first."""
     moved = catalog.move_dataset(database, settings, dataset_id, body.path, key_id=caller.key_id)
     with database.read() as session:
-        return dataset_as_json(session, find(session, Dataset, moved), prefix_of(request))
+        return DatasetAnswer.of(session, find(session, Dataset, moved), prefix_of(request))
 
 
 @router.post("/{dataset_id}/rescan", status_code=202)
-def rescan_dataset(dataset_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
+def rescan_dataset(
+    dataset_id: str, request: Request, response: Response, database: DatabaseDep, caller: Writer
+) -> DatasetAnswer:
     """Read the files again under the same name and id. Pictures that are still there keep their ids."""
     with database.write() as session:
         dataset = catalog.rescan_dataset(session, dataset_id)
         _enqueue_reading(session, dataset)
         audit.record(session, key_id=caller.key_id, action="dataset.rescan", target=dataset.id)
         session.flush()
-        shown = dataset_as_json(session, dataset, prefix_of(request))
-    request.app.state.send(shown["job"], "register")
-    return JSONResponse(shown, status_code=202, headers={"Location": shown["links"]["self"], "Retry-After": "1"})
+        answer = DatasetAnswer.of(session, dataset, prefix_of(request))
+    request.app.state.send(answer.job, "register")
+    return accepted(response, answer, answer.links.self)
 
 
-@router.get("/{dataset_id}/report")
-def read_report(dataset_id: str, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
-    """What the data set is good for: counts, and every finding with what follows from it and what to do."""
+@router.get("/{dataset_id}/report", responses=problems(409))
+def read_report(dataset_id: str, database: DatabaseDep, _caller: Reader) -> ReportAnswer:
+    """Show the report on a data set: counts, and every finding with what follows from it and what to do."""
     with database.read() as session:
-        return report_as_json(session, find(session, Dataset, dataset_id))
+        return catalog.read_report(session, find(session, Dataset, dataset_id))
 
 
-@router.get("/{dataset_id}/images")
+@router.get("/{dataset_id}/images", responses=problems(409))
 def list_dataset_images(
     dataset_id: str,
     request: Request,
@@ -135,49 +146,51 @@ def list_dataset_images(
     split: Split | None = None,
     identity: LabelFilter | None = None,
     camera: LabelFilter | None = None,
-) -> dict[str, Any]:
+) -> Listing[DatasetImageAnswer]:
     """The pictures split by split, in the order of their paths; an empty `camera` asks for those without one."""
     with database.read() as session:
         dataset = find(session, Dataset, dataset_id)
-        if standing(session, dataset)[0] == "pending":
+        if dataset_state(session, dataset)[0] == "pending":
             raise Problem(
                 "wrong-state", f"data set {dataset.name!r} is still being read", hint="wait until it is ready"
             )
-        query = narrowed(
+        query = filter_equal(
             select(DatasetImage).where(DatasetImage.dataset_id == dataset.id),
             (DatasetImage.split, split),
             (DatasetImage.identity, identity),
             (DatasetImage.camera, camera),
         )
         prefix = prefix_of(request)
-        return list_page(session, query, DatasetImage.id, page, as_json=lambda image: image_as_json(image, prefix))
+        return list_page(
+            session, query, DatasetImage.id, page, answer_of=lambda image: DatasetImageAnswer.of(image, prefix)
+        )
 
 
 @router.get("/{dataset_id}/images/{image_id}")
 def read_dataset_image(
     dataset_id: str, image_id: str, request: Request, database: DatabaseDep, _caller: Reader
-) -> dict[str, Any]:
-    """What is known of one picture."""
+) -> DatasetImageAnswer:
+    """An image's labels, size and place."""
     with database.read() as session:
-        return image_as_json(_find_image(session, dataset_id, image_id), prefix_of(request))
+        return DatasetImageAnswer.of(_find_image(session, dataset_id, image_id), prefix_of(request))
 
 
 @router.get(
     "/{dataset_id}/images/{image_id}/content",
     response_class=FileResponse,
-    responses={200: {"content": {"image/*": {}}}, 304: {"description": "The picture has not changed."}},
+    responses=IMAGE_RESPONSES,
 )
 def read_dataset_image_content(
     dataset_id: str, image_id: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
 ) -> Response:
     """The picture's file as it lies there."""
     with database.read() as session:
-        path = picture_path(session, settings, _find_image(session, dataset_id, image_id))
+        path = dataset_image_path(session, settings, _find_image(session, dataset_id, image_id))
     return answer_file(request, path, media_type(path))
 
 
-async def _receive_upload(request: Request, database: Database, settings: Settings, caller: Caller) -> dict[str, Any]:
-    """The new data set as JSON; on any error its archive is gone."""
+async def _receive_upload(request: Request, database: Database, settings: Settings, caller: Caller) -> DatasetAnswer:
+    """The new data set; on any error its archive is gone."""
     dataset_id = new_id("ds")
     archive, folder = uploads.archive_path(settings, dataset_id), uploads.folder_path(settings, dataset_id)
     # Held until the data set has a row, so that a sweep takes it for lost only once this process is.
@@ -190,7 +203,7 @@ async def _receive_upload(request: Request, database: Database, settings: Settin
 
 def _register_folder(
     request: Request, database: Database, settings: Settings, caller: Caller, body: FolderBody
-) -> dict[str, Any]:
+) -> DatasetAnswer:
     place = catalog.find_place(settings, body.path)
     ensure_free_space(settings.home, needed_bytes=0, min_free_bytes=settings.min_free_bytes)
     return _add(request, database, settings, caller, body, place)
@@ -204,7 +217,7 @@ def _add(
     body: UploadBody,
     place: catalog.Place,
     dataset_id: str | None = None,
-) -> dict[str, Any]:
+) -> DatasetAnswer:
     """The new data set and the job that reads it, in one transaction."""
     with database.write() as session:
         dataset = catalog.add_dataset(session, settings, body, place, dataset_id)
@@ -213,7 +226,7 @@ def _add(
             session, key_id=caller.key_id, action="dataset.register", target=dataset.id, uploaded=dataset.uploaded
         )
         session.flush()
-        return dataset_as_json(session, dataset, prefix_of(request))
+        return DatasetAnswer.of(session, dataset, prefix_of(request))
 
 
 def _enqueue_reading(session: Session, dataset: Dataset) -> None:

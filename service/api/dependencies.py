@@ -1,13 +1,15 @@
-"""What routes ask for by type: the database, the settings, a caller with a scope, a page."""
+"""The dependencies of routes, named by type: the database, the settings, a caller with a scope, a page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_origin
 
-from fastapi import Depends, Request, Security, params
+from fastapi import Depends, Request, Response, Security, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
+from pydantic import BaseModel
 
 from reid_core.errors import Fault
 from service.api.pagination import Page
@@ -18,6 +20,8 @@ from service.settings import Settings
 
 if TYPE_CHECKING:  # the API answers before PyTorch is loaded
     from service.search.engine import Engine
+
+Accepted = TypeVar("Accepted")
 
 # They only describe the two ways of sending a key to OpenAPI; `Authentication` has read them already.
 _BEARER = HTTPBearer(scheme_name="bearer", auto_error=False, description="An API key as bearer token.")
@@ -30,6 +34,23 @@ def require(scope: Scope) -> Any:
     `Annotated[Caller, require("write")]` as a parameter, or `dependencies=[require("read")]` on the route.
     """
     return Security(_authorise, scopes=[scope])
+
+
+def accepted(response: Response, answer: Accepted, location: str) -> Accepted:
+    """The answer with status 202, of work that a job does; `location` is where its outcome will be found."""
+    response.status_code = 202
+    response.headers.update(accepted_headers(location))
+    return answer
+
+
+def accepted_headers(location: str) -> dict[str, str]:
+    """The headers of an answer with status 202."""
+    return {"Location": location, "Retry-After": "1"}
+
+
+def as_response(answer: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer of a route that has another one, too."""
+    return Response(answer.model_dump_json(), status, headers, media_type="application/json")
 
 
 def loaded_engine(request: Request) -> Engine:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from service.api.links import prefix_of
+from service.api.schemas import EntranceAnswer
 from service.api.version import read_version
 from service.errors import not_found
 
@@ -27,16 +27,15 @@ _POLICY = (
 )
 
 
-@router.get("/", response_model=None)
-def read_entrance(request: Request) -> Response:
-    """Where to go on: links for programs; browsers are sent to the API's page."""
+@router.get("/", response_model=EntranceAnswer, responses={307: {"description": "For browsers: the API's page."}})
+def read_entrance(request: Request) -> EntranceAnswer | RedirectResponse:
+    """List the links to go on from, for programs; browsers are sent to the API's page."""
     prefix, root = prefix_of(request), request.scope.get("root_path", "")
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse(f"{root}/docs")
     links = {name: f"{prefix}/{name}" for name in _LISTS}
     links |= {"ready": f"{prefix}/healthz/ready", "docs": f"{root}/docs", "openapi": f"{root}/openapi.json"}
-    shown: dict[str, Any] = {"title": request.app.title, **read_version(), "links": links}
-    return JSONResponse(shown)
+    return EntranceAnswer(title=request.app.title, **dict(read_version()), links=links)
 
 
 @page.get("")
@@ -57,7 +56,7 @@ def show_page(request: Request) -> HTMLResponse:
 
 @page.get("/{name}")
 def read_page_file(name: str) -> FileResponse:
-    """What the page is made of."""
+    """Serves a file of the page."""
     if name not in (_SCRIPT, _STYLE, _ICON):
         raise not_found("file of this page", name)
     return FileResponse(_FILES / name, headers={"Cache-Control": "public, max-age=86400"})

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from reid_core.errors import CoreError, Fault
+from service.api.operations import methods_at
 from service.auth import Caller
 from service.errors import KINDS, Problem, problem_from_core
 from service.storage import is_full
@@ -61,7 +62,7 @@ def answer(error: Exception, scope: Scope) -> ProblemResponse:
         request_id=state.get("request_id"),
         may_read=caller is not None and caller.may("read"),
     )
-    return ProblemResponse(content, status_code=problem.status, headers=problem.headers)
+    return ProblemResponse(content, status_code=problem.status, headers=problem.headers | _allow(problem, scope))
 
 
 def problem_from(error: Exception) -> Problem:
@@ -90,6 +91,14 @@ def problem_from(error: Exception) -> Problem:
     return Problem("internal", "an unexpected error; the log has more under this request's id")
 
 
+def _allow(problem: Problem, scope: Scope) -> dict[str, str]:
+    """The header of a 405 answer; Starlette's own names the methods of one route only."""
+    if problem.status != HTTPStatus.METHOD_NOT_ALLOWED:
+        return {}
+    methods = methods_at(scope["app"].state.operations, scope)
+    return {"Allow": ", ".join(methods)} if methods else {}
+
+
 async def _handle(request: Request, error: Exception) -> ProblemResponse:
     return answer(error, request.scope)
 
@@ -104,7 +113,7 @@ def _busy() -> Problem:
 
 
 def _is_full(error: OperationalError) -> bool:
-    """Whether the database says that its disk is full."""
+    """True if the database says that its disk is full."""
     code = getattr(error.orig, "sqlite_errorcode", None) or getattr(error.orig, "sqlstate", None)
     return code in (sqlite3.SQLITE_FULL, _POSTGRESQL_FULL)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from sqlalchemy import select
@@ -15,7 +15,9 @@ from service.api.pagination import list_page
 from service.db.lookup import Named, find
 from service.db.tables import Dataset, Evaluation, Model
 from service.errors import Problem
-from service.evaluations import evaluation_as_json, read_matrix
+from service.evaluations.catalog import read_matrix
+from service.evaluations.schemas import EvaluationAnswer, MatrixAnswer
+from service.schemas import Listing
 
 router = APIRouter(prefix="/evaluations", tags=["evaluations"], dependencies=[require("read")])
 
@@ -25,7 +27,7 @@ Key = Annotated[str | None, Query(max_length=200)]
 @router.get("")
 def list_evaluations(
     request: Request, database: DatabaseDep, page: PageDep, model: Key = None, dataset: Key = None
-) -> dict[str, Any]:
+) -> Listing[EvaluationAnswer]:
     """Evaluations, newest first; `model` and `dataset`, by id or name, narrow them down."""
     wanted, prefix = select(Evaluation), prefix_of(request)
     with database.read() as session:
@@ -33,15 +35,18 @@ def list_evaluations(
             wanted = wanted.where(Evaluation.model_id == _filter(session, Model, model, "model"))
         if dataset is not None:
             wanted = wanted.where(Evaluation.dataset_id == _filter(session, Dataset, dataset, "dataset"))
-
-        def as_json(evaluation: Evaluation) -> dict[str, Any]:
-            return evaluation_as_json(evaluation, prefix)
-
-        return list_page(session, wanted, Evaluation.id, page, as_json=as_json, newest_first=True)
+        return list_page(
+            session,
+            wanted,
+            Evaluation.id,
+            page,
+            answer_of=lambda row: EvaluationAnswer.of(row, prefix),
+            newest_first=True,
+        )
 
 
 @router.get("/matrix")
-def read_evaluation_matrix(request: Request, database: DatabaseDep) -> dict[str, Any]:
+def read_evaluation_matrix(request: Request, database: DatabaseDep) -> MatrixAnswer:
     """Models x data sets, the newest evaluation of each pair."""
     with database.read() as session:
         return read_matrix(session, prefix_of(request))

@@ -9,7 +9,36 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from service.api.openapi import Responses, problems
 from service.errors import Problem
+
+_MEDIA_TYPES = {f".{suffix}": "image/jpeg" for suffix in ("jpg", "jpeg", "jpe", "jfif")} | {
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".ppm": "image/x-portable-pixmap",
+    ".pgm": "image/x-portable-graymap",
+    ".pnm": "image/x-portable-anymap",
+}
+
+FILE_RESPONSES: Responses = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+    206: {"description": "The part that `Range` asks for."},
+    304: {"description": "The client has it, as `If-None-Match` says."},
+    **problems(416),
+}
+"""How routes answer with a file."""
+
+IMAGE_RESPONSES: Responses = FILE_RESPONSES | {
+    200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+PNG_RESPONSES: Responses = {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
+"""How routes answer with a drawing."""
 
 # `no-cache`: asked for again each time, so that an erased picture is not shown from a cache.
 _HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
@@ -28,6 +57,11 @@ def answer_file(
     if file.headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers | {"ETag": file.headers["etag"]})
     return file
+
+
+def media_type(path: Path) -> str:
+    """`image/jpeg` and the like, by the file's name."""
+    return _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
 class _File(FileResponse):

@@ -41,7 +41,7 @@ class FormFile:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a form holds, in its order; `sink` has the bytes of all its files, one after the other."""
+    """The fields and files of a form, in its order; `sink` has the bytes of all files, one after the other."""
 
     texts: list[tuple[str, str]]
     files: list[FormFile]
@@ -223,7 +223,7 @@ def _parser(reader: _Reader, content_type: str) -> MultipartParser:
 
 
 async def _in_large_pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in fewer pieces, since each is written by another thread."""
+    """Joins the pieces of a stream into fewer and larger ones, since each is written by another thread."""
     held = bytearray()
     async for piece in stream:
         held += piece

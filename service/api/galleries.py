@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,26 +14,47 @@ from starlette.concurrency import run_in_threadpool
 
 from reid_core.errors import Fault
 from service.api.contents import check, check_field, is_json, read_json
-from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, loaded_engine, require
-from service.api.files import answer_file
+from service.api.dependencies import (
+    DatabaseDep,
+    PageDep,
+    SettingsDep,
+    accepted,
+    accepted_headers,
+    as_response,
+    loaded_engine,
+    require,
+)
+from service.api.files import IMAGE_RESPONSES, answer_file, media_type
 from service.api.forms import Form, open_form, too_many_files
 from service.api.links import prefix_of
-from service.api.pagination import list_page, narrowed
+from service.api.openapi import problems
+from service.api.pagination import filter_equal, list_page
 from service.auth import Caller, demand
-from service.bodies import LabelFilter
 from service.db import audit
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.bodies import GalleryBody, IdentityBody, PictureDetails, SplitBody
 from service.galleries.conflicts import OnConflict
 from service.galleries.erasure import erase_identity, erase_image, erase_images
-from service.galleries.images import find_image, image_as_json
-from service.galleries.lifecycle import create_gallery, delete_gallery, find_split, gallery_as_json
+from service.galleries.image_files import image_path
+from service.galleries.image_schemas import (
+    AddedImage,
+    GalleryImageAnswer,
+    IdentityBody,
+    ImageLink,
+    PictureDetails,
+    ReceiptAnswer,
+    RejectedFile,
+    SkippedImage,
+    UploadAnswer,
+)
+from service.galleries.images import find_image
+from service.galleries.lifecycle import create_gallery, delete_gallery, find_split
+from service.galleries.schemas import GalleryAnswer, GalleryBody, SplitBody
 from service.galleries.uploads import Addition, Upload, add_uploads
 from service.jobs import enqueue
-from service.pictures import media_type, picture_path
+from service.schemas import LabelFilter, Listing
 from service.settings import Settings
 
 router = APIRouter(prefix="/galleries", tags=["galleries"])
@@ -72,10 +92,22 @@ _IMAGES_BODY = {
 }
 
 
-@router.post("", status_code=201, responses={202: {"description": "A job adds the data set's pictures."}})
+@router.post(
+    "",
+    status_code=201,
+    responses={
+        202: {"description": "A job adds the data set's pictures.", "model": GalleryAnswer},
+        **problems(404),
+    },
+)
 def make_gallery(
-    body: GalleryBody, request: Request, database: DatabaseDep, settings: SettingsDep, caller: Writer
-) -> JSONResponse:
+    body: GalleryBody,
+    request: Request,
+    response: Response,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    caller: Writer,
+) -> GalleryAnswer:
     """Make a gallery. With `dataset` it is filled by the job that the answer names."""
     prefix = prefix_of(request)
     with database.write() as session:
@@ -83,30 +115,34 @@ def make_gallery(
         audit.record(session, key_id=caller.key_id, action="gallery.create", target=gallery.id)
         if body.dataset is not None:
             _enqueue_split(session, gallery, body.dataset.id, body.dataset.split)
-        shown = gallery_as_json(session, gallery, prefix)
-    headers = {"Location": shown["links"]["self"]}
-    if body.dataset is None:
-        return JSONResponse(shown, status_code=201, headers=headers)
-    return _accepted(request, shown, headers)
+        answer = GalleryAnswer.of(session, gallery, prefix)
+    if body.dataset is not None:
+        request.app.state.send(answer.job, "index")
+        return accepted(response, answer, answer.links.self)
+    response.headers["Location"] = answer.links.self
+    return answer
 
 
 @router.get("")
-def list_galleries(request: Request, database: DatabaseDep, page: PageDep, _caller: Reader) -> dict[str, Any]:
+def list_galleries(request: Request, database: DatabaseDep, page: PageDep, _caller: Reader) -> Listing[GalleryAnswer]:
     """Galleries, newest first."""
     prefix = prefix_of(request)
     with database.read() as session:
-
-        def as_json(gallery: Gallery) -> dict[str, Any]:
-            return gallery_as_json(session, gallery, prefix)
-
-        return list_page(session, select(Gallery), Gallery.id, page, as_json=as_json, newest_first=True)
+        return list_page(
+            session,
+            select(Gallery),
+            Gallery.id,
+            page,
+            answer_of=lambda gallery: GalleryAnswer.of(session, gallery, prefix),
+            newest_first=True,
+        )
 
 
 @router.get("/{gallery_id}")
-def read_gallery(gallery_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
+def read_gallery(gallery_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> GalleryAnswer:
     """One gallery, by id or name."""
     with database.read() as session:
-        return gallery_as_json(session, find(session, Gallery, gallery_id), prefix_of(request))
+        return GalleryAnswer.of(session, find(session, Gallery, gallery_id), prefix_of(request))
 
 
 @router.delete("/{gallery_id}", status_code=204)
@@ -118,7 +154,12 @@ def remove_gallery(gallery_id: str, database: DatabaseDep, settings: SettingsDep
 @router.post(
     "/{gallery_id}/images",
     status_code=201,
-    responses={202: {"description": "A job adds the split."}},
+    responses={
+        200: {"description": "Every picture was known already.", "model": UploadAnswer},
+        202: {"description": "A job adds the split.", "model": GalleryAnswer},
+        **problems(500),
+    },
+    response_model=UploadAnswer,
     openapi_extra={"requestBody": _IMAGES_BODY},
 )
 async def add_images(
@@ -128,7 +169,7 @@ async def add_images(
     settings: SettingsDep,
     caller: Writer,
     on_conflict: Annotated[OnConflict, Query(description=_ON_CONFLICT)] = "add",
-) -> JSONResponse:
+) -> Response:
     """Add pictures, which the next search finds; or as JSON a data set's split, by a job."""
     if on_conflict == "replace":
         demand(caller, "erase")
@@ -161,17 +202,19 @@ def list_images(
     external_id: LabelFilter | None = None,
     identity: LabelFilter | None = None,
     camera: LabelFilter | None = None,
-) -> dict[str, Any]:
+) -> Listing[GalleryImageAnswer]:
     """The gallery's pictures in the order in which they came."""
     prefix = prefix_of(request)
     with database.read() as session:
-        wanted = narrowed(
+        wanted = filter_equal(
             select(GalleryImage).where(GalleryImage.gallery_id == find(session, Gallery, gallery_id).id),
             (GalleryImage.external_id, external_id),
             (GalleryImage.identity, identity),
             (GalleryImage.camera, camera),
         )
-        return list_page(session, wanted, GalleryImage.id, page, as_json=lambda image: image_as_json(image, prefix))
+        return list_page(
+            session, wanted, GalleryImage.id, page, answer_of=lambda image: GalleryImageAnswer.of(image, prefix)
+        )
 
 
 @router.delete("/{gallery_id}/images")
@@ -183,26 +226,26 @@ def remove_images(
     external_id: LabelFilter | None = None,
     identity: LabelFilter | None = None,
     camera: LabelFilter | None = None,
-) -> dict[str, Any]:
+) -> ReceiptAnswer:
     """Erase the pictures that have all that is given; at least one filter is needed. The answer is a receipt."""
     given = {"external_id": external_id, "identity": identity, "camera": camera}
     filters = {name: value for name, value in given.items() if value is not None}
     return erase_images(database, settings, gallery_id, filters, key_id=caller.key_id)
 
 
-@router.get("/{gallery_id}/images/{image_id}")
+@router.get("/{gallery_id}/images/{image_id}", responses=problems(410))
 def read_image(
     gallery_id: str, image_id: str, request: Request, database: DatabaseDep, _caller: Reader
-) -> dict[str, Any]:
-    """What is known of a picture."""
+) -> GalleryImageAnswer:
+    """An image's labels, size and origin."""
     with database.read() as session:
-        return image_as_json(find_image(session, gallery_id, image_id), prefix_of(request))
+        return GalleryImageAnswer.of(find_image(session, gallery_id, image_id), prefix_of(request))
 
 
 @router.get(
     "/{gallery_id}/images/{image_id}/content",
     response_class=FileResponse,
-    responses={200: {"content": {"image/*": {}}}, 304: {"description": "As in `If-None-Match`."}},
+    responses=IMAGE_RESPONSES | problems(410),
 )
 def read_image_content(
     gallery_id: str, image_id: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
@@ -210,11 +253,11 @@ def read_image_content(
     """The picture as it was uploaded, or as it lies in its data set."""
     with database.read() as session:
         image = find_image(session, gallery_id, image_id)
-        path = picture_path(session, settings, image)
+        path = image_path(session, settings, image)
     return answer_file(request, path, media_type(path), sha256=image.sha256)
 
 
-@router.delete("/{gallery_id}/images/{image_id}", status_code=204)
+@router.delete("/{gallery_id}/images/{image_id}", status_code=204, responses=problems(410))
 def remove_image(gallery_id: str, image_id: str, database: DatabaseDep, settings: SettingsDep, caller: Eraser) -> None:
     """Erase one picture: it is gone from the next search, and asking for it is answered with 410."""
     erase_image(database, settings, gallery_id, image_id, key_id=caller.key_id)
@@ -223,7 +266,7 @@ def remove_image(gallery_id: str, image_id: str, database: DatabaseDep, settings
 @router.post("/{gallery_id}/identities/erase")
 def remove_identity_by_body(
     gallery_id: str, body: IdentityBody, database: DatabaseDep, settings: SettingsDep, caller: Eraser
-) -> dict[str, Any]:
+) -> ReceiptAnswer:
     """Erase a person, as `DELETE`, whose address ends in proxies' logs and takes not every label."""
     return erase_identity(database, settings, gallery_id, body.identity, key_id=caller.key_id)
 
@@ -231,7 +274,7 @@ def remove_identity_by_body(
 @router.delete("/{gallery_id}/identities/{identity:path}")
 def remove_identity(
     gallery_id: str, identity: str, database: DatabaseDep, settings: SettingsDep, caller: Eraser
-) -> dict[str, Any]:
+) -> ReceiptAnswer:
     """Erase a person: vectors, stored pictures and rows. The answer is a receipt of what was removed."""
     return erase_identity(database, settings, gallery_id, identity, key_id=caller.key_id)
 
@@ -243,18 +286,13 @@ def _enqueue_split(session: Session, gallery: Gallery, dataset_key: str, split: 
     enqueue(session, "index", spec, datasets=[dataset.id])
 
 
-def _add_split(database: Database, gallery_id: str, body: SplitBody, request: Request) -> JSONResponse:
+def _add_split(database: Database, gallery_id: str, body: SplitBody, request: Request) -> Response:
     with database.write() as session:
         gallery = find(session, Gallery, gallery_id)
         _enqueue_split(session, gallery, body.dataset, body.split)
-        shown = gallery_as_json(session, gallery, prefix_of(request))
-    return _accepted(request, shown, {"Location": shown["links"]["job"]})
-
-
-def _accepted(request: Request, shown: dict[str, Any], headers: dict[str, str]) -> JSONResponse:
-    """Sends the gallery's job to its queue, after the commit, and answers 202."""
-    request.app.state.send(shown["job"], "index")
-    return JSONResponse(shown, status_code=202, headers=headers | {"Retry-After": "1"})
+        answer = GalleryAnswer.of(session, gallery, prefix_of(request))
+    request.app.state.send(answer.job, "index")
+    return as_response(answer, 202, accepted_headers(f"{prefix_of(request)}/jobs/{answer.job}"))
 
 
 def _admit_picture(settings: Settings, name: str, number: int) -> None:
@@ -290,26 +328,25 @@ def _read_metadata(form: Form, count: int, settings: Settings) -> list[PictureDe
     return details
 
 
-def _added(addition: Addition, prefix: str) -> JSONResponse:
+def _added(addition: Addition, prefix: str) -> Response:
     images = f"{prefix}/galleries/{addition.gallery_id}/images"
-    shown = {
-        "added": [
-            {"image": image, "filename": filename, "replaces": replaced, "links": {"image": f"{images}/{image}"}}
-            for image, filename, replaced in addition.added
+    answer = UploadAnswer(
+        added=[
+            AddedImage(image=image, filename=name, replaces=replaced, links=ImageLink(image=f"{images}/{image}"))
+            for image, name, replaced in addition.added
         ],
-        "skipped": [
-            {"image": image, "filename": filename, "links": {"image": f"{images}/{image}"}}
-            for filename, image in addition.skipped
+        skipped=[
+            SkippedImage(image=image, filename=name, links=ImageLink(image=f"{images}/{image}"))
+            for name, image in addition.skipped
         ],
-        "rejected": [
-            {"filename": filename, "problem": problem.as_json(instance=images)}
-            for filename, problem in addition.rejected
+        rejected=[
+            RejectedFile(filename=name, problem=problem.answer(instance=images)) for name, problem in addition.rejected
         ],
-        "warnings": [asdict(warning) for warning in addition.warnings],
-        "revision": addition.revision,
-    }
+        warnings=addition.warnings,
+        revision=addition.revision,
+    )
     location = f"{images}/{addition.added[0][0]}" if len(addition.added) == 1 else images
-    return JSONResponse(shown, status_code=201 if addition.added else 200, headers={"Location": location})
+    return as_response(answer, 201 if addition.added else 200, {"Location": location})
 
 
 def _unexpected(name: str) -> Problem:

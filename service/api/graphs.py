@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import DatabaseDep, SettingsDep, require
+from service.api.files import PNG_RESPONSES
 from service.auth import Caller
 from service.db.session import Database
-from service.jobs import lifecycle
-from service.jobs.graphs import draw_graph, graph_as_json
+from service.jobs import graphs, lifecycle
+from service.jobs.schemas import GraphAnswer
 from service.settings import Settings
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -24,12 +25,12 @@ EpochQuery = Annotated[int | None, Query(ge=1, le=100_000, description="From 1; 
 @router.get("/{job_id}/graph")
 def read_graph(
     job_id: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader, epoch: EpochQuery = None
-) -> dict[str, Any]:
+) -> GraphAnswer:
     """The nearest classes of every class, as graph sampling found them at the start of an epoch."""
-    return graph_as_json(_folder(database, settings, job_id), epoch)
+    return graphs.read_graph(_folder(database, settings, job_id), epoch)
 
 
-@router.get("/{job_id}/graph.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+@router.get("/{job_id}/graph.png", response_class=Response, responses=PNG_RESPONSES)
 async def read_graph_picture(
     job_id: str,
     request: Request,
@@ -39,10 +40,10 @@ async def read_graph_picture(
     epoch: EpochQuery = None,
     rows: Annotated[int, Query(ge=1, le=50, description="How many classes are shown.")] = 8,
 ) -> Response:
-    """The same as a picture: in each row a class and beside it its nearest ones with their distances."""
+    """Draw the graph: in each row a class and beside it its nearest ones with their distances."""
     folder = await run_in_threadpool(_folder, database, settings, job_id)
     async with request.app.state.searches.turn():
-        drawn = await run_in_threadpool(draw_graph, folder, epoch, request.app.state.decoder, rows=rows)
+        drawn = await run_in_threadpool(graphs.draw_graph, folder, epoch, request.app.state.decoder, rows=rows)
     return Response(drawn, media_type="image/png")
 
 

@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can take work: each part it needs by name."""
+"""Health checks: a sign of life, and whether the service can take work, each part that it needs by name."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse
 from sqlalchemy import select
 
 from service.api.authentication import is_local
 from service.api.error_handlers import ProblemResponse
+from service.api.schemas import CheckAnswer, LivenessAnswer, ReadinessAnswer
 from service.auth import Caller
 from service.clock import utc_now
 from service.db.schema import current_version, latest_version
@@ -31,25 +31,27 @@ _RETRY_SECONDS = "5"
 
 
 @router.get("/live")
-async def read_liveness() -> dict[str, Any]:
+async def read_liveness() -> LivenessAnswer:
     """200 as long as the process answers."""
-    return {"status": "ok"}
+    return LivenessAnswer(status="ok")
 
 
-@router.get("/ready", response_model=None)
-def read_readiness(request: Request) -> JSONResponse:
+@router.get("/ready", response_model=ReadinessAnswer)
+def read_readiness(request: Request) -> ReadinessAnswer | ProblemResponse:
     """200 when work can be taken, else 503. `checks` tells this machine, and keys that may read, how each part is."""
     checks = {name: _run(check) for name, check in _checks(request.app).items()}
-    failed = [name for name, check in checks.items() if not check["ok"]]
+    failed = [name for name, check in checks.items() if not check.ok]
     caller: Caller | None = request.state.caller
-    shown = {"checks": checks} if is_local(request.scope) or (caller and caller.may("read")) else {}
+    shown = checks if is_local(request.scope) or (caller and caller.may("read")) else None
     if not failed:
-        return JSONResponse({"status": "ok", **shown})
+        return ReadinessAnswer(status="ok", checks=shown)
     hint = "`checks` says why, part by part" if shown else "ask with a key that may read, or on the machine itself"
     detail = f"not ready: {', '.join(failed)}" if shown else "not ready"
     problem = Problem("unavailable", detail, hint=hint, headers={"Retry-After": _RETRY_SECONDS})
     content = problem.as_json(instance=request.url.path, request_id=request.state.request_id)
-    return ProblemResponse({**content, **shown}, problem.status, problem.headers)
+    if shown:
+        content["checks"] = {name: check.model_dump() for name, check in shown.items()}
+    return ProblemResponse(content, problem.status, problem.headers)
 
 
 def _checks(app: FastAPI) -> dict[str, Callable[[], str]]:
@@ -63,11 +65,13 @@ def _checks(app: FastAPI) -> dict[str, Callable[[], str]]:
     }
 
 
-def _run(check: Callable[[], str]) -> dict[str, Any]:
+def _run(check: Callable[[], str]) -> CheckAnswer:
     try:
-        return {"ok": True, "detail": check()}
+        return CheckAnswer(ok=True, detail=check())
     except Exception as error:  # noqa: BLE001  whatever a part fails with is what the answer reports
-        return {"ok": False, "detail": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+        return CheckAnswer(
+            ok=False, detail=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        )
 
 
 def _check_database(database: Database) -> str:

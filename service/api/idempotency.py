@@ -91,7 +91,7 @@ class _Recorder:
         await self.onward(message)
 
     async def settle(self) -> None:
-        """Once: hand over the answer if it is one to remember, and None otherwise."""
+        """Hands over the answer once, or None where it is not one to remember."""
         if self.settled:
             return
         self.settled = True

@@ -3,69 +3,78 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from reid_core.errors import Fault
-from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, as_response, require
 from service.api.links import prefix_of
-from service.api.pagination import list_page, narrowed
+from service.api.openapi import problems
+from service.api.pagination import filter_equal, list_page
 from service.auth import Caller
 from service.db import audit
 from service.db.session import Database
 from service.db.tables import Job
 from service.errors import Problem
 from service.jobs import enqueue, lifecycle
-from service.jobs.bodies import JobBody
-from service.jobs.views import event_as_json, job_as_json, read_curves, read_events
+from service.jobs.recording import read_curves
+from service.jobs.schemas import Curves, DryRunAnswer, EventAnswer, JobAnswer, JobBody, Kind, State
+from service.schemas import Listing
 from service.storage import ensure_free_space
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 Reader = Annotated[Caller, require("read")]
 Writer = Annotated[Caller, require("write")]
-State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "index", "export", "register"]
 
+_STREAM = {"text/event-stream": {"schema": {"type": "object", "properties": {"event": {"type": "string"}}}}}
 _POLL_SECONDS = 0.5
 _HEARTBEAT_SECONDS = 10.0
 
 
-@router.post("", status_code=202, responses={200: {"description": "With dry_run: the spec and an estimate."}})
+@router.post(
+    "",
+    status_code=202,
+    responses={
+        200: {"description": "With dry_run: the spec and an estimate.", "model": DryRunAnswer},
+        **problems(404),
+    },
+    response_model=JobAnswer,
+)
 def create_job(
     body: JobBody,
     request: Request,
+    response: Response,
     database: DatabaseDep,
     settings: SettingsDep,
     caller: Writer,
     dry_run: Annotated[bool, Query(description="Check and estimate, start nothing.")] = False,
-) -> JSONResponse:
+) -> JobAnswer | Response:
     """Start a job, or with `dry_run` see what it would be: every setting, memory and time."""
     from service.jobs.estimate import estimate  # all of them build networks, for which PyTorch is needed
-    from service.jobs.specs import resolve
+    from service.jobs.planning import resolve
     from service.jobs.starts import check_start
 
     with database.read() as session:
         resolved = resolve(session, settings, body)
         check_start(settings, resolved, ask_elsewhere=dry_run)
         if dry_run:
-            shown = {"dry_run": True, "kind": resolved.kind, "spec": resolved.spec}
-            return JSONResponse(shown | {"estimate": estimate(session, settings, resolved)})
+            cost = estimate(session, settings, resolved)
+            return as_response(DryRunAnswer(dry_run=True, kind=resolved.kind, spec=resolved.spec, estimate=cost))
     ensure_free_space(settings.home, needed_bytes=0, min_free_bytes=settings.min_free_bytes)
     with database.write() as session:
         # Checked again under the write lock: of two requests for one model name, one gets it.
         resolved = resolve(session, settings, body)
         job = enqueue(session, resolved.kind, resolved.spec, datasets=resolved.datasets)
         audit.record(session, key_id=caller.key_id, action="job.create", target=job.id, kind=job.kind)
-    return _accepted(request, job)
+    return _accepted(request, response, job)
 
 
 @router.get("")
@@ -76,40 +85,42 @@ def list_jobs(
     _caller: Reader,
     state: State | None = None,
     kind: Kind | None = None,
-) -> dict[str, Any]:
+) -> Listing[JobAnswer]:
     """Jobs, newest first."""
-    query, prefix = narrowed(select(Job), (Job.state, state), (Job.kind, kind)), prefix_of(request)
+    query, prefix = filter_equal(select(Job), (Job.state, state), (Job.kind, kind)), prefix_of(request)
     with database.read() as session:
-        return list_page(session, query, Job.id, page, as_json=lambda job: job_as_json(job, prefix), newest_first=True)
+        return list_page(
+            session, query, Job.id, page, answer_of=lambda job: JobAnswer.of(job, prefix), newest_first=True
+        )
 
 
 @router.get("/{job_id}")
-def read_job(job_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
+def read_job(job_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> JobAnswer:
     """One job: its state, progress, latest metrics, result or error."""
     with database.read() as session:
-        return job_as_json(lifecycle.find_job(session, job_id), prefix_of(request))
+        return JobAnswer.of(lifecycle.find_job(session, job_id), prefix_of(request))
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel_job(job_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
+def cancel_job(job_id: str, request: Request, response: Response, database: DatabaseDep, caller: Writer) -> JobAnswer:
     """End a job. It is `cancelled` once no process of it is left."""
-    return _change(request, database, caller, job_id, "cancel", lifecycle.request_cancel)
+    return _change(request, response, database, caller, job_id, "cancel", lifecycle.request_cancel)
 
 
 @router.post("/{job_id}/resume", status_code=202)
-def resume_job(job_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
+def resume_job(job_id: str, request: Request, response: Response, database: DatabaseDep, caller: Writer) -> JobAnswer:
     """Go on with a cancelled, failed or interrupted job from its last checkpoint, under the same id."""
-    return _change(request, database, caller, job_id, "resume", lifecycle.resume)
+    return _change(request, response, database, caller, job_id, "resume", lifecycle.resume)
 
 
 @router.post("/{job_id}/retry", status_code=202)
-def retry_job(job_id: str, request: Request, database: DatabaseDep, caller: Writer) -> JSONResponse:
+def retry_job(job_id: str, request: Request, response: Response, database: DatabaseDep, caller: Writer) -> JobAnswer:
     """Start over: a new job with the spec of one that is over."""
-    return _change(request, database, caller, job_id, "retry", lifecycle.retry)
+    return _change(request, response, database, caller, job_id, "retry", lifecycle.retry)
 
 
 @router.get("/{job_id}/metrics")
-def read_metrics(job_id: str, database: DatabaseDep, _caller: Reader) -> dict[str, list[list[float]]]:
+def read_metrics(job_id: str, database: DatabaseDep, _caller: Reader) -> Curves:
     """The job's curves: `{name: [[step, value], ...]}`."""
     with database.read() as session:
         lifecycle.find_job(session, job_id)
@@ -118,7 +129,7 @@ def read_metrics(job_id: str, database: DatabaseDep, _caller: Reader) -> dict[st
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
 def read_logs(job_id: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader) -> Response:
-    """What the job's processes wrote, all attempts."""
+    """Read the log of the job's processes, all attempts."""
     with database.read() as session:
         lifecycle.find_job(session, job_id)
     log = settings.jobs_dir / job_id / "log.txt"
@@ -129,7 +140,10 @@ def read_logs(job_id: str, database: DatabaseDep, settings: SettingsDep, _caller
 @router.get(
     "/{job_id}/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}, "application/json": {}}}},
+    responses={
+        200: {"model": Listing[EventAnswer], "content": _STREAM},
+        **problems(400),
+    },
 )
 async def follow_events(
     job_id: str,
@@ -139,12 +153,12 @@ async def follow_events(
     last_event_id: Annotated[str | None, Header()] = None,
     accept: Annotated[str, Header()] = "*/*",
 ) -> Response:
-    """What happened, as server-sent events until the job's end; a JSON list for `Accept: application/json`."""
+    """Follow the job's events until its end, as server-sent events; a JSON list for `Accept: application/json`."""
     after = _event_id(last_event_id)
     await run_in_threadpool(_events_after, database, job_id, after)
     if "application/json" in accept:
         events, _ = await run_in_threadpool(_events_after, database, job_id, after)
-        return JSONResponse({"items": events, "next_cursor": None})
+        return as_response(Listing(items=events, next_cursor=None))
     return StreamingResponse(
         _stream(request, database, job_id, after),
         media_type="text/event-stream",
@@ -157,8 +171,8 @@ async def _stream(request: Request, database: Database, job_id: str, after: int)
     while not await request.is_disconnected():
         events, over = await run_in_threadpool(_events_after, database, job_id, after)
         for event in events:
-            after, silent = event["id"], 0.0
-            yield format_sse_event(data_str=json.dumps(event), event=event["event"], id=str(event["id"]))
+            after, silent = event.id, 0.0
+            yield format_sse_event(data_str=event.model_dump_json(), event=event.event, id=str(event.id))
         if over and not events:
             yield format_sse_event(data_str="{}", event="end")
             return
@@ -169,12 +183,11 @@ async def _stream(request: Request, database: Database, job_id: str, after: int)
         silent += _POLL_SECONDS
 
 
-def _events_after(database: Database, job_id: str, after: int) -> tuple[list[dict[str, Any]], bool]:
+def _events_after(database: Database, job_id: str, after: int) -> tuple[list[EventAnswer], bool]:
     with database.read() as session:
         job = lifecycle.find_job(session, job_id)
-        return [event_as_json(event) for event in read_events(session, job_id, after=after)], (
-            job.state in lifecycle.FINISHED
-        )
+        events = [EventAnswer.of(event) for event in lifecycle.read_events(session, job_id, after=after)]
+        return events, job.state in lifecycle.FINISHED
 
 
 def _event_id(text: str | None) -> int:
@@ -188,21 +201,22 @@ def _event_id(text: str | None) -> int:
 
 def _change(
     request: Request,
+    response: Response,
     database: Database,
     caller: Caller,
     job_id: str,
     action: str,
     change: Callable[[Session, str], Job],
-) -> JSONResponse:
+) -> JobAnswer:
     with database.write() as session:
         job = change(session, job_id)
         audit.record(session, key_id=caller.key_id, action=f"job.{action}", target=job.id)
-    return _accepted(request, job)
+    return _accepted(request, response, job)
 
 
-def _accepted(request: Request, job: Job) -> JSONResponse:
+def _accepted(request: Request, response: Response, job: Job) -> JobAnswer:
     """Answers 202, after the commit; a job that waits is sent to its queue."""
     if job.state == "queued":
         request.app.state.send(job.id, job.kind)
-    shown = job_as_json(job, prefix_of(request))
-    return JSONResponse(shown, status_code=202, headers={"Location": shown["links"]["self"], "Retry-After": "1"})
+    answer = JobAnswer.of(job, prefix_of(request))
+    return accepted(response, answer, answer.links.self)

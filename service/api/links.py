@@ -7,7 +7,7 @@ from starlette.types import Scope
 
 
 def prefix_of(request: Request) -> str:
-    """What stands before an address of ours: REID_ROOT_PATH, and `/v1` where the request came that way."""
+    """The prefix of links in answers: REID_ROOT_PATH, and `/v1` where the request came that way."""
     root: str = request.scope.get("root_path", "")
     return root + ("/v1" if route_path(request.scope).startswith("/v1/") else "")
 

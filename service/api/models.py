@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
@@ -10,17 +10,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
-from service.api.files import answer_file
+from service.api.files import FILE_RESPONSES, answer_file
 from service.api.links import prefix_of
-from service.api.pagination import list_page, narrowed
+from service.api.openapi import problems
+from service.api.pagination import filter_equal, list_page
 from service.auth import Caller
-from service.bodies import Body, Name
 from service.db import audit
 from service.db.lookup import find
 from service.db.tables import Model
-from service.evaluations import evaluation_as_json, evaluations_of
-from service.jobs.lifecycle import check_name_is_free
-from service.models import delete_model, model_as_json, model_file, rename_model
+from service.evaluations.catalog import evaluations_of
+from service.models.lifecycle import check_name_is_free, delete_model, model_file, rename_model
+from service.models.schemas import ModelAnswer, ModelChange
+from service.schemas import Listing
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -28,35 +29,34 @@ Reader = Annotated[Caller, require("read")]
 Writer = Annotated[Caller, require("write")]
 
 
-class ModelChange(Body):
-    name: Name
-
-
 @router.get("")
 def list_models(
     request: Request, database: DatabaseDep, page: PageDep, _caller: Reader, method: str | None = None
-) -> dict[str, Any]:
+) -> Listing[ModelAnswer]:
     """Models, newest first."""
-    wanted, prefix = narrowed(select(Model), (Model.method, method)), prefix_of(request)
+    wanted, prefix = filter_equal(select(Model), (Model.method, method)), prefix_of(request)
     with database.read() as session:
-
-        def as_json(model: Model) -> dict[str, Any]:
-            return _shown(session, model, prefix)
-
-        return list_page(session, wanted, Model.id, page, as_json=as_json, newest_first=True)
+        return list_page(
+            session,
+            wanted,
+            Model.id,
+            page,
+            answer_of=lambda model: _answer(session, model, prefix),
+            newest_first=True,
+        )
 
 
 @router.get("/{model_id}")
-def read_model(model_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> dict[str, Any]:
+def read_model(model_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> ModelAnswer:
     """One model, by id or name: what it was made from and what it reached."""
     with database.read() as session:
-        return _shown(session, find(session, Model, model_id), prefix_of(request))
+        return _answer(session, find(session, Model, model_id), prefix_of(request))
 
 
-@router.patch("/{model_id}")
+@router.patch("/{model_id}", responses=problems(409))
 def change_model(
     model_id: str, body: ModelChange, request: Request, database: DatabaseDep, caller: Writer
-) -> dict[str, Any]:
+) -> ModelAnswer:
     """Give a model another name."""
     with database.write() as session:
         model = find(session, Model, model_id)
@@ -64,10 +64,10 @@ def change_model(
             check_name_is_free(session, body.name)
             rename_model(session, model.id, body.name)
             audit.record(session, key_id=caller.key_id, action="model.rename", target=model.id)
-        return _shown(session, model, prefix_of(request))
+        return _answer(session, model, prefix_of(request))
 
 
-@router.delete("/{model_id}", status_code=204)
+@router.delete("/{model_id}", status_code=204, responses=problems(409))
 def remove_model(model_id: str, database: DatabaseDep, settings: SettingsDep, caller: Writer) -> None:
     """Delete a model with its files and evaluations; refused while a gallery or a job uses it."""
     delete_model(database, settings, model_id, key_id=caller.key_id)
@@ -76,10 +76,7 @@ def remove_model(model_id: str, database: DatabaseDep, settings: SettingsDep, ca
 @router.get(
     "/{model_id}/files/{name}",
     response_class=FileResponse,
-    responses={
-        200: {"content": {"application/octet-stream": {}}},
-        206: {"description": "The part that `Range` asks for."},
-    },
+    responses=FILE_RESPONSES,
 )
 def read_model_file(
     model_id: str, name: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
@@ -91,6 +88,5 @@ def read_model_file(
     return answer_file(request, path, kind, sha256=sha256, filename=name)
 
 
-def _shown(session: Session, model: Model, prefix: str) -> dict[str, Any]:
-    evaluations = [evaluation_as_json(row, prefix) for row in evaluations_of(session, model.id)]
-    return model_as_json(model, prefix=prefix, evaluations=evaluations)
+def _answer(session: Session, model: Model, prefix: str) -> ModelAnswer:
+    return ModelAnswer.of(model, evaluations_of(session, model.id), prefix)

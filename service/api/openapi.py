@@ -1,27 +1,34 @@
-"""The OpenAPI description: FastAPI's own, with problem answers declared once for all routes."""
+"""The OpenAPI description: FastAPI's own, with the problems that middleware answers, and the Idempotency-Key."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from service.api.idempotency import HEADER, MAX_KEY_LENGTH
-from service.api.problems import ProblemBody, WrongValue
+from service.errors import KINDS
+from service.schemas import Answer, ProblemAnswer, WrongValue
 
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
 
-PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The request cannot be read.", "content": _PROBLEM},
-    401: {"description": "An API key is needed.", "content": _PROBLEM},
-    403: {"description": "The key lacks the scope.", "content": _PROBLEM},
-    404: {"description": "There is no such thing.", "content": _PROBLEM},
-    422: {"description": "A value is impossible; `errors` points at it.", "content": _PROBLEM},
-    "4XX": {"description": "Another fault of the request, see `GET /problems`.", "content": _PROBLEM},
-    "5XX": {"description": "A fault of the service, see `GET /problems`.", "content": _PROBLEM},
-}
-"""For `include_router(responses=...)`."""
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*statuses: int) -> Responses:
+    """Declares that a route can answer with problems of these statuses, beside those that all of its sort can."""
+    return {status: {"description": _titles(status), "content": _PROBLEM} for status in statuses}
+
+
+def _titles(status: int) -> str:
+    """The kinds of problems with that status, in words."""
+    return "; ".join(kind.title for kind in KINDS.values() if kind.status == status) + "."
+
+
+COMMON_PROBLEMS = problems(401, 422, 503)
+"""Every route refuses strangers and unknown parameters, and keys are looked up in the database."""
 
 _IDEMPOTENCY_KEY = {
     "name": HEADER,
@@ -44,13 +51,49 @@ def complete_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         schema = describe()
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-        for model in (ProblemBody, WrongValue):
+        for model in (ProblemAnswer, WrongValue):
             body = model.model_json_schema(ref_template="#/components/schemas/{model}")
             body.pop("$defs", None)
             schemas[model.__name__] = body
-        for operations in schema["paths"].values():
-            if (post := operations.get("post")) and _IDEMPOTENCY_KEY not in post.setdefault("parameters", []):
-                post["parameters"].append(_IDEMPOTENCY_KEY)
+        for name, examples in _examples(Answer):
+            if name in schemas:  # FastAPI leaves nulls out of them
+                schemas[name]["examples"] = examples
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
+                _complete(path, method, operation)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
+
+
+def _examples(answer: type[Answer]) -> Iterator[tuple[str, Any]]:
+    """The examples of the answer's subclasses by their names."""
+    for kind in answer.__subclasses__():
+        extra = kind.model_config.get("json_schema_extra")
+        if isinstance(extra, dict):
+            yield kind.__name__, extra["examples"]
+        yield from _examples(kind)
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Adds what middleware and dependencies do to an operation of this sort."""
+    parameters = operation.setdefault("parameters", [])
+    if method == "post" and _IDEMPOTENCY_KEY not in parameters:
+        parameters.append(_IDEMPOTENCY_KEY)
+    for status, response in problems(*_common_statuses(path, method, operation)).items():
+        operation["responses"].setdefault(str(status), response)
+
+
+def _common_statuses(path: str, method: str, operation: dict[str, Any]) -> Iterator[int]:
+    if "security" in operation:
+        yield from (403, 429)
+    if "{" in path:
+        yield 404
+    if any(parameter["name"] == "cursor" for parameter in operation["parameters"]):
+        yield 400
+    if "requestBody" in operation:
+        yield from (400, 408, 413, 415)
+    if method == "post":
+        yield from (400, 409)  # the Idempotency-Key
+    if method != "get":
+        yield 507

@@ -13,15 +13,17 @@ from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.errors import Problem
+from service.schemas import Listing
 
 Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 MAX_LIMIT = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list is asked for; a FastAPI dependency: `page: PageDep`."""
+    """The part of a list that is asked for; a FastAPI dependency: `page: PageDep`."""
 
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items in the answer.")] = 50
     cursor: Annotated[str | None, Query(description="`next_cursor` of the answer before.")] = None
@@ -33,10 +35,10 @@ def list_page(
     column: InstrumentedAttribute[Any],
     page: Page,
     *,
-    as_json: Callable[[Row], dict[str, Any]],
+    answer_of: Callable[[Row], Item],
     newest_first: bool = False,
-) -> dict[str, Any]:
-    """`{items, next_cursor}` of the rows that `statement` selects, in the order of the unique `column`.
+) -> Listing[Item]:
+    """The page of the rows that `statement` selects, in the order of the unique `column`, each as `answer_of` gives it.
 
     Rows that come or go meanwhile move nothing: a page starts after the last row of the page before, not at a number.
     Raises the 400 problem `invalid-cursor`.
@@ -48,10 +50,10 @@ def list_page(
     rows = session.scalars(statement).all()
     shown = rows[: page.limit]
     next_cursor = _encode(shown, column) if len(rows) > page.limit else None
-    return {"items": [as_json(row) for row in shown], "next_cursor": next_cursor}
+    return Listing(items=[answer_of(row) for row in shown], next_cursor=next_cursor)
 
 
-def narrowed(statement: Select[Row], *wanted: tuple[InstrumentedAttribute[Any], Any]) -> Select[Row]:
+def filter_equal(statement: Select[Row], *wanted: tuple[InstrumentedAttribute[Any], Any]) -> Select[Row]:
     """`statement` where each column has its value; one whose value is None is not asked for."""
     return statement.where(*(column == value for column, value in wanted if value is not None))
 

@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
 
-from service.errors import KINDS, ProblemKind, not_found
+from service.api.schemas import ProblemKindAnswer
+from service.errors import KINDS, not_found
+from service.schemas import Listing
 
 router = APIRouter(tags=["service"])
 
 
-class WrongValue(BaseModel):
-    pointer: str = Field(description="A JSON pointer into the body, or `/query/…`, `/path/…`, `/header/…`.")
-    code: str
-    message: str
-
-
-class ProblemBody(BaseModel):
-    """RFC 9457: what every answer with 4xx or 5xx holds."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    request_id: str | None
-    hint: str
-    errors: list[WrongValue]
-
-
 @router.get("/problems")
-def list_problem_kinds() -> dict[str, Any]:
+def list_problem_kinds() -> Listing[ProblemKindAnswer]:
     """Every kind of problem that an answer may be."""
-    return {"items": [_as_json(slug, kind) for slug, kind in KINDS.items()], "next_cursor": None}
+    return Listing(items=[ProblemKindAnswer.of(slug, kind) for slug, kind in KINDS.items()], next_cursor=None)
 
 
 @router.get("/problems/{slug}")
-def read_problem_kind(slug: str) -> dict[str, Any]:
-    """What this kind of problem means."""
+def read_problem_kind(slug: str) -> ProblemKindAnswer:
+    """Explain one kind of problem."""
     if slug not in KINDS:
         raise not_found("kind of problem", slug, known=list(KINDS))
-    return _as_json(slug, KINDS[slug])
-
-
-def _as_json(slug: str, kind: ProblemKind) -> dict[str, Any]:
-    return {"type": f"/problems/{slug}", "title": kind.title, "status": kind.status, "explanation": kind.explanation}
+    return ProblemKindAnswer.of(slug, KINDS[slug])

@@ -1,4 +1,4 @@
-"""How often one may ask: wrong keys by address and by key, requests by key. Kept in this process's memory."""
+"""Rate limits: of wrong keys by address and by key, of requests by key. Kept in this process's memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds every request: an id, a line in the log, its figures, an answer even to an error nobody foresaw."""
+"""The outermost layer of every request: an id, a line in the log, its figures, an answer to unforeseen errors."""
 
 from __future__ import annotations
 

@@ -13,17 +13,21 @@ from starlette.datastructures import QueryParams
 from reid_core.errors import Fault
 from service.api.contents import check, is_json, read_json
 from service.api.dependencies import SettingsDep, loaded_engine, require
+from service.api.files import PNG_RESPONSES
 from service.api.forms import Form, open_form, too_many_files
 from service.api.links import prefix_of
+from service.api.openapi import problems
 from service.auth import Caller
 from service.errors import Problem
-from service.search.queries import EmbeddingQuery, PictureParameters, PictureQuery, StoredQuery
-from service.search.queries import Query as AnyQuery
+from service.search.schemas import EmbeddingQuery, PictureParameters, PictureQuery, SearchAnswer, StoredQuery
+from service.search.schemas import Query as AnyQuery
 from service.settings import Settings
 
 router = APIRouter(prefix="/search", tags=["search"])
 
 Searcher = Annotated[Caller, require("search")]
+
+_PROBLEMS = problems(404, 409, 410, 413, 415, 500, 507)
 
 _LISTS = ("camera", "exclude_camera")
 
@@ -46,18 +50,18 @@ _BODY = {
 }
 
 
-@router.get("")
+@router.get("", responses=_PROBLEMS)
 async def search_by_stored_picture(
     query: Annotated[StoredQuery, Query()], request: Request, caller: Searcher
-) -> dict[str, Any]:
+) -> SearchAnswer:
     """Pictures like the one called `image_id`, of a gallery or a data set; best first."""
     return await _search(request, caller, query)
 
 
-@router.post("", openapi_extra={"requestBody": _BODY})
+@router.post("", responses=_PROBLEMS, openapi_extra={"requestBody": _BODY})
 async def search_by_uploaded_pictures(
     _in_address: Annotated[PictureParameters, Query()], request: Request, settings: SettingsDep, caller: Searcher
-) -> dict[str, Any]:
+) -> SearchAnswer:
     """Pictures like the uploaded ones of one person (`image`), or, as JSON, like an `embedding`; best first.
 
     What GET takes stands in the form, in the JSON or in the address. Several pictures are fused to their mean, or
@@ -77,7 +81,7 @@ async def search_by_uploaded_pictures(
 @router.get(
     "/{search_id}/results/{rank}/explanation.png",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}}},
+    responses=PNG_RESPONSES | problems(410, 413, 415, 500),
 )
 async def draw_explanation(search_id: str, rank: int, request: Request, caller: Searcher) -> Response:
     """The query and the result at `rank` side by side, lines between the places that correspond.
@@ -90,11 +94,11 @@ async def draw_explanation(search_id: str, rank: int, request: Request, caller: 
     return Response(drawn, media_type="image/png", headers={"Cache-Control": "private, no-store"})
 
 
-async def _search(request: Request, caller: Caller, query: AnyQuery, pictures: Sequence[bytes] = ()) -> dict[str, Any]:
+async def _search(request: Request, caller: Caller, query: AnyQuery, pictures: Sequence[bytes] = ()) -> SearchAnswer:
     async with request.app.state.searches.turn():
         engine = await run_in_threadpool(loaded_engine, request)
-        answer = await run_in_threadpool(engine.search, query, pictures, key_id=caller.key_id)
-    return answer.as_json(prefix_of(request))
+        outcome = await run_in_threadpool(engine.search, query, pictures, key_id=caller.key_id)
+    return outcome.answer(prefix_of(request))
 
 
 def _joined(address: QueryParams, body: Any) -> Any:

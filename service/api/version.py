@@ -1,22 +1,20 @@
-"""Which software answers."""
+"""The version of the software that answers."""
 
 from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import APIRouter
+
+from service.api.schemas import VersionAnswer
 
 router = APIRouter(tags=["service"])
 
 
 @router.get("/version")
-def read_version() -> dict[str, Any]:
+def read_version() -> VersionAnswer:
     """The versions of this service, its API and what it computes with."""
-    return {
-        "version": version("reid-search"),
-        "api": "v1",
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
+    return VersionAnswer(
+        version=version("reid-search"), api="v1", python=platform.python_version(), torch=version("torch")
+    )

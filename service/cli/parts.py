@@ -37,7 +37,7 @@ class Part:
         return self.process.poll() is not None
 
     def describe_end(self) -> str:
-        """How the process ended: `api was killed by SIGKILL`."""
+        """The end of the process in words: `api was killed by SIGKILL`."""
         status = self.process.returncode
         if status < 0:
             return f"{self.name} was killed by {signal.Signals(-status).name}"

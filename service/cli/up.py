@@ -70,7 +70,7 @@ def run_migrate() -> None:
     """The database of REID_DATABASE_URL at this version, with an admin key in it."""
     from service.datasets.catalog import bring_up_to_date
     from service.db.session import open_database
-    from service.keys import ensure_admin_key
+    from service.keys.lifecycle import ensure_admin_key
 
     settings = read_settings()
     keep_private()
@@ -198,7 +198,7 @@ def _address(settings: Settings) -> str:
 
 
 def _answers(settings: Settings, path: str) -> bool:
-    """Whether the API answers with 200, asked past any proxy."""
+    """True if the API answers with 200, asked past any proxy."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  where to ask, not to listen
     connection = http.client.HTTPConnection(host, settings.port, timeout=5)
     try:

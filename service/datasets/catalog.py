@@ -14,8 +14,9 @@ from reid_core.data.declaration import TABLE_SUFFIXES
 from reid_core.data.records import SPLITS
 from reid_core.errors import Fault
 from service.datasets import uploads
-from service.datasets.bodies import UploadBody
 from service.datasets.checking import changed_files, find_changes, registered_files
+from service.datasets.readiness import dataset_state
+from service.datasets.schemas import ReportAnswer, UploadBody
 from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
@@ -24,21 +25,20 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset
 from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
-from service.readiness import standing
 from service.settings import Settings
 from service.storage import resolve_data_path, stored_path
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a data set lies: a folder, and in it the table that lists it, if that was named ("" otherwise)."""
+    """The place of a data set: a folder, and in it the table that lists it, if that was named ("" otherwise)."""
 
     folder: Path
     table: str = ""
 
 
 def find_place(settings: Settings, path: str) -> Place:
-    """What to register; raises 422 for what lies outside the data roots, is missing, or is neither folder nor table."""
+    """The place to register; raises 422 for one that is outside the data roots, missing, or no folder or table."""
     found = resolve_data_path(path, settings.data_roots)
     if found.is_dir():
         return Place(found)
@@ -71,7 +71,7 @@ def add_dataset(
         uploaded=dataset_id is not None,
     )
     namesake = session.scalar(select(Dataset).where(Dataset.name == body.name))
-    if namesake is not None and standing(session, namesake)[0] == "invalid":
+    if namesake is not None and dataset_state(session, namesake)[0] == "invalid":
         namesake.name = f"{namesake.name} ({namesake.id})"
         session.flush()
     session.add(dataset)
@@ -82,10 +82,22 @@ def add_dataset(
     return dataset
 
 
+def read_report(session: Session, dataset: Dataset) -> ReportAnswer:
+    """The report on the data set; raises 409 where there is none, yet or at all."""
+    state, error = dataset_state(session, dataset)
+    if dataset.report is None or state == "pending":
+        raise Problem(
+            "wrong-state",
+            f"data set {dataset.name!r} is {state} and has no report" + (f": {error['detail']}" if error else ""),
+            hint="try again when its state is ready" if state == "pending" else (error or {}).get("hint", ""),
+        )
+    return ReportAnswer(dataset=dataset.id, name=dataset.name, **dataset.report)
+
+
 def rescan_dataset(session: Session, key: str) -> Dataset:
     """The data set, pending again; raises 404, and 409 while it is read or a job needs it."""
     dataset = _locked(session, key)
-    if standing(session, dataset)[0] == "pending":
+    if dataset_state(session, dataset)[0] == "pending":
         raise Problem("wrong-state", f"data set {dataset.name!r} is being read just now", hint="wait until it is ready")
     _refuse_while_needed(session, dataset)
     dataset.state, dataset.error = "pending", None
@@ -102,7 +114,7 @@ def move_dataset(database: Database, settings: Settings, key: str, path: str, *,
     place = find_place(settings, path)
     with database.read() as session:
         dataset = find(session, Dataset, key)
-        is_ready = standing(session, dataset)[0] == "ready"
+        is_ready = dataset_state(session, dataset)[0] == "ready"
         files = registered_files(session, dataset.id, SPLITS)
     if dataset.uploaded or not is_ready:
         reason = "was uploaded, and the service keeps its files" if dataset.uploaded else "is not ready"

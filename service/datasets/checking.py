@@ -1,4 +1,4 @@
-"""Whether a data set's files are still those that were registered, before anything is built on them."""
+"""Comparing a data set's files with those that were registered, before anything is built on them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from reid_core.data.findings import finding_of, replace_finding
 from reid_core.errors import Fault, PictureError
+from service.datasets.files import dataset_folder
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
 from service.errors import Problem
-from service.pictures import dataset_folder
 from service.settings import Settings
 
 _THREADS = 4
@@ -77,7 +77,7 @@ def find_changes(
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Change]:
-    """Those of the files that are not below `folder` as they were, in their order."""
+    """The changes of the files below `folder` since they were registered, in the files' order."""
     changes: list[Change] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(files), _CHUNK):
@@ -106,7 +106,7 @@ def changed_files(slug: str, dataset: Dataset, changes: Sequence[Change]) -> Pro
 
 
 @contextmanager
-def told_of(names: Sequence[str]) -> Iterator[None]:
+def as_dataset_problem(names: Sequence[str]) -> Iterator[None]:
     """Turns a picture that cannot be read any more, after it was checked, into a problem of the data sets so called."""
     try:
         yield
@@ -119,7 +119,7 @@ def told_of(names: Sequence[str]) -> Iterator[None]:
 
 
 def _change(folder: Path, file: RegisteredFile) -> str:
-    """What became of the file, or ""."""
+    """The change of the file in a word, or ""."""
     path = folder / file.path
     try:
         if not path.is_file():

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from reid_core.data.joining import join
 from reid_core.data.records import DISTRACTOR, SPLITS, Part, Picture, Split
+from service.datasets.files import dataset_folder
 from service.db.tables import Dataset, DatasetImage
-from service.pictures import dataset_folder
 from service.settings import Settings
 
 

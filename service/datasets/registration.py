@@ -21,13 +21,13 @@ from reid_core.data.records import SPLITS, Picture
 from reid_core.data.report import Examination, examine
 from reid_core.errors import CoreError, DatasetError, Stopped
 from service.datasets import uploads
-from service.datasets.views import brief_findings
+from service.datasets.files import dataset_folder
+from service.datasets.schemas import BriefFinding
 from service.db.ids import new_ids
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
 from service.errors import problem_from_core
-from service.pictures import dataset_folder
 from service.settings import Settings
 
 _ROWS_PER_STATEMENT = 5000
@@ -225,5 +225,5 @@ def _result(dataset: Dataset) -> dict[str, Any]:
         "format": dataset.detected_format,
         "splits": dataset.splits,
         "evaluable_queries": report["evaluable_queries"],
-        "findings": brief_findings(report),
+        "findings": [finding.model_dump() for finding in BriefFinding.all_of(report)],
     }

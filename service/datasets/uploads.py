@@ -24,12 +24,12 @@ _OURS = re.compile(r"\.?(ds_[0-9a-z]{26})(\.part|-.*)?")
 
 
 def archive_path(settings: Settings, dataset_id: str) -> Path:
-    """Where the archive lies until it is unpacked."""
+    """The path of the archive until it is unpacked."""
     return settings.uploads_dir / f"{dataset_id}.part"
 
 
 def folder_path(settings: Settings, dataset_id: str) -> Path:
-    """Where an uploaded data set lies once unpacked."""
+    """The folder of an uploaded data set once it is unpacked."""
     return settings.uploads_dir / dataset_id
 
 
@@ -121,7 +121,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _is_tar(path: Path) -> bool:
-    """Whether the first header is a tar's; `tarfile.open` would go on to read whatever that header claims."""
+    """True if the first header is a tar's; `tarfile.open` would go on to read whatever that header claims."""
     with path.open("rb") as file:
         start = file.read(2)
     try:

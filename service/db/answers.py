@@ -25,7 +25,7 @@ _NONCE_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """Which request: the client's key holds for one API key and one address."""
+    """The identity of a request: the client's key holds for one API key and one address."""
 
     key: str
     api_key_id: str
@@ -67,7 +67,7 @@ def remember(database: Database, key: RequestKey, answer: Answer, *, secret: str
 
 
 def last_end(session: Session, paths: Sequence[str], *, keep: timedelta) -> datetime | None:
-    """When the last answer that is kept of a POST to one of `paths` will be deleted; None without any."""
+    """The time at which the last kept answer of a POST to one of `paths` will be deleted; None without any."""
     kept = select(func.max(RememberedAnswer.created_at)).where(
         RememberedAnswer.path.in_(paths), RememberedAnswer.body.is_not(None)
     )

@@ -103,7 +103,7 @@ class Job(Base):
 
 
 class JobDataset(Base):
-    """Which data sets a job reads, so that none is deleted under it."""
+    """A data set that a job reads, so that it is not deleted under it."""
 
     __tablename__ = "job_datasets"
 
@@ -112,7 +112,7 @@ class JobDataset(Base):
 
 
 class JobEvent(Base):
-    """What happened to a job, in order; `id` is the id of the server-sent event and never comes twice."""
+    """An event of a job; `id` rises, is also the id of the server-sent event, and never comes twice."""
 
     __tablename__ = "job_events"
     __table_args__ = (Index(None, "job_id", "id"), {"sqlite_autoincrement": True})
@@ -153,7 +153,7 @@ class Model(Base):
 
 
 class Evaluation(Base):
-    """What a model reached on a data set, with the protocol; the data set may be gone since."""
+    """The accuracy of a model on a data set, with the protocol; the data set may be gone since."""
 
     __tablename__ = "evaluations"
 
@@ -231,7 +231,7 @@ class GalleryImage(Base):
 
 
 class ErasedImage(Base):
-    """That a picture was here, and nothing else of it: asking for it again is answered with 410."""
+    """The id of an erased image, and nothing else of it: asking for it again is answered with 410."""
 
     __tablename__ = "erased_images"
 
@@ -241,7 +241,7 @@ class ErasedImage(Base):
 
 
 class PendingErasure(Base):
-    """Where bytes of an erased picture lie that are still to be removed; `id` is the picture's.
+    """The place of an erased image's bytes that are still to be removed; `id` is the image's.
 
     `position` counts in `generation`, `rebuilt_position` in the one that was being built after it.
     """
@@ -280,7 +280,7 @@ class ApiKey(Base):
 
 
 class AuditEntry(Base):
-    """Who did what to what, and when. `key_id` outlives the key; None while authentication is off."""
+    """An entry of the audit log. `key_id` outlives the key; it is None while authentication is off."""
 
     __tablename__ = "audit"
     __table_args__ = (Index(None, "at"), {"sqlite_autoincrement": True})

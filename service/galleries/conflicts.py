@@ -16,7 +16,7 @@ OnConflict = Literal["add", "skip", "replace"]
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What becomes of the pictures of one request.
+    """The images of one request that are added, skipped and replaced.
 
     Attributes:
         added: those to be added, by their number in the request.
@@ -30,7 +30,7 @@ class Resolution:
 
 
 def resolve(session: Session, gallery_id: str, images: Sequence[GalleryImage], on_conflict: OnConflict) -> Resolution:
-    """What to do with `images`, under the gallery's lock.
+    """Decides which of `images` are added, skipped or replace others, under the gallery's lock.
 
     Of several with the same external id in one request the first counts where known ones are skipped, and the last
     where they are replaced. Pictures without an external id are always added.

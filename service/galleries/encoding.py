@@ -14,7 +14,7 @@ from PIL import Image
 from reid_core.data.preprocessing import open_picture
 from reid_core.errors import PictureError
 from service.db.tables import Gallery
-from service.galleries.features import Features, join_features
+from service.galleries.files import Features, join_features
 from service.settings import Settings
 
 if TYPE_CHECKING:  # the API answers before PyTorch is loaded
@@ -30,14 +30,14 @@ Prepared = tuple["Tensor", ...]
 
 
 class PictureEncoder(Protocol):
-    """What encodes pictures: a `reid_core` Encoder, or one that shares its batches with other requests."""
+    """An encoder of images: `reid_core`'s, or one that shares its batches with other requests."""
 
     def prepare(self, image: Image.Image) -> Tensor:
         """(3, H, W) uint8."""
         ...
 
     def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
-        """Of (N, 3, H, W) uint8."""
+        """Encodes images (N, 3, H, W) uint8."""
         ...
 
 
@@ -60,7 +60,7 @@ class GalleryEncoder:
         return tuple(network.prepare(image) for network in self._networks)
 
     def encode(self, pictures: Sequence[Prepared]) -> Features:
-        """What is kept of at least one picture, computed a batch at a time."""
+        """Encodes at least one image, a batch at a time, to the features that the gallery keeps."""
         batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
         return join_features([self._encode_batch(batch) for batch in batches])
 
@@ -82,7 +82,7 @@ class GalleryEncoder:
 
 
 def gallery_encoder(gallery: Gallery, encoder_for: EncoderFor) -> GalleryEncoder:
-    """What encodes pictures for `gallery`."""
+    """The encoder of images for `gallery`."""
     embedder, matcher = encoder_for(gallery.model_id), None
     if gallery.reranker_id is not None:
         matcher = embedder if gallery.reranker_id == gallery.model_id else encoder_for(gallery.reranker_id)

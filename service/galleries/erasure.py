@@ -10,24 +10,24 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from reid_core.data.labels import look_of, normal_label
-from service.clock import rfc3339, utc_now
+from service.clock import utc_now
 from service.db import answers, audit
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
-from service.explanations import last_end
+from service.galleries.image_files import image_folder
+from service.galleries.image_schemas import LeftInPlace, LookAlike, ReceiptAnswer, Remaining, RemovedCounts
 from service.galleries.images import find_image
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import count_pending, remove_erased
 from service.galleries.withdrawal import withdraw
-from service.pictures import pictures_folder
+from service.kept_searches import last_end
 from service.settings import Settings
 
 _FILTERS = {name: getattr(GalleryImage, name) for name in ("external_id", "identity", "camera")}
@@ -35,7 +35,7 @@ _FILTERS = {name: getattr(GalleryImage, name) for name in ("external_id", "ident
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an erasure removed, and what it did not.
+    """The receipt of an erasure: what it removed, and what it did not.
 
     Attributes:
         images: rows, each with its identity, camera, time, file name and keys.
@@ -43,8 +43,8 @@ class Receipt:
         local_features: maps overwritten likewise, where the gallery keeps them.
         pictures: stored files deleted.
         indexes: built indexes replaced by one without the vectors.
-        left_in_place: data sets whose pictures they are and where they still lie: {dataset, name, pictures}.
-        remaining: what stays for a time: {what, until}; `until` is None for what is removed as soon as it can be.
+        left_in_place: data sets whose pictures they are and where they still lie.
+        remaining: what stays for a time.
     """
 
     gallery_id: str
@@ -55,8 +55,8 @@ class Receipt:
     local_features: int
     pictures: int
     indexes: int
-    left_in_place: tuple[dict[str, Any], ...]
-    remaining: tuple[dict[str, Any], ...] = ()
+    left_in_place: tuple[LeftInPlace, ...]
+    remaining: tuple[Remaining, ...] = ()
 
     @property
     def removed(self) -> dict[str, int]:
@@ -69,15 +69,18 @@ class Receipt:
             "indexes": self.indexes,
         }
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "gallery": self.gallery_id,
-            "revision": self.revision,
-            "erased_at": rfc3339(self.erased_at),
-            "removed": self.removed,
-            "left_in_place": list(self.left_in_place),
-            "remaining": list(self.remaining),
-        }
+    def answer(self, digests: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> ReceiptAnswer:
+        """The receipt as clients see it; `digests` stand for the labels by which the pictures were chosen."""
+        return ReceiptAnswer(
+            **digests,
+            gallery=self.gallery_id,
+            revision=self.revision,
+            erased_at=self.erased_at,
+            removed=RemovedCounts(**self.removed),
+            left_in_place=list(self.left_in_place),
+            remaining=list(self.remaining),
+            look_alikes=list(look_alikes),
+        )
 
 
 Record = Callable[[Session, Receipt], None]
@@ -86,7 +89,7 @@ Record = Callable[[Session, Receipt], None]
 
 def erase_identity(
     database: Database, settings: Settings, gallery_key: str, identity: str, *, key_id: str | None
-) -> dict[str, Any]:
+) -> ReceiptAnswer:
     """Erases every picture of `identity` in the gallery; the receipt, with the identity's SHA-256 in its place.
 
     Raises 404 where the gallery holds no picture of it.
@@ -97,7 +100,7 @@ def erase_identity(
 
 def erase_images(
     database: Database, settings: Settings, gallery_key: str, filters: Mapping[str, str], *, key_id: str | None
-) -> dict[str, Any]:
+) -> ReceiptAnswer:
     """Erases every picture that has each of `filters` (external_id, identity, camera): a receipt as `erase_identity`.
 
     Raises 422 without a filter, 404 where the gallery holds no such picture.
@@ -157,7 +160,7 @@ def _erase_matching(
     filters: Mapping[str, str],
     action: str,
     key_id: str | None,
-) -> dict[str, Any]:
+) -> ReceiptAnswer:
     digests = {f"{name}_sha256": hashlib.sha256(value.encode()).hexdigest() for name, value in filters.items()}
     with database.read() as session:
         gallery = find(session, Gallery, gallery_key)
@@ -171,19 +174,19 @@ def _erase_matching(
     receipt = erase(database, settings, gallery.id, wanted, record)
     if receipt is None:
         raise _nothing_to_erase(gallery, filters, look_alikes)
-    return digests | receipt.as_json() | {"look_alikes": look_alikes}
+    return receipt.answer(digests, look_alikes)
 
 
-def _nothing_to_erase(gallery: Gallery, filters: Mapping[str, str], look_alikes: Sequence[dict[str, Any]]) -> Problem:
+def _nothing_to_erase(gallery: Gallery, filters: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> Problem:
     what = " and ".join(f"{name} {value!r}" for name, value in filters.items())
-    labels = ", ".join(repr(found["identity"]) for found in look_alikes)
+    labels = ", ".join(repr(other.identity) for other in look_alikes)
     hint = f"it has labels that look alike: {labels}" if labels else ""
     return Problem("not-found", f"gallery {gallery.name!r} holds no picture of {what}", hint=hint)
 
 
 def _count(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> Receipt:
     """The receipt of erasing `images`, before that is done."""
-    folder = pictures_folder(settings, gallery.id)
+    folder = image_folder(settings, gallery.id)
     vectors = len(images) + sum(image.rebuilt_position is not None for image in images)
     covered = gallery.index["images"] if gallery.index else 0
     return Receipt(
@@ -199,27 +202,30 @@ def _count(session: Session, settings: Settings, gallery: Gallery, images: Seque
     )
 
 
-def _left_in_place(session: Session, images: Sequence[GalleryImage]) -> tuple[dict[str, Any], ...]:
+def _left_in_place(session: Session, images: Sequence[GalleryImage]) -> tuple[LeftInPlace, ...]:
     counts: dict[str, int] = {}
     for image in images:
         if image.dataset_image_id and (origin := session.get(DatasetImage, image.dataset_image_id)):
             counts[origin.dataset_id] = counts.get(origin.dataset_id, 0) + 1
     return tuple(
-        {"dataset": key, "name": session.get_one(Dataset, key).name, "pictures": count} for key, count in counts.items()
+        LeftInPlace(dataset=key, name=session.get_one(Dataset, key).name, pictures=count)
+        for key, count in counts.items()
     )
 
 
-def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: int) -> list[dict[str, Any]]:
-    found: list[tuple[str, datetime | None]] = []
+def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: int) -> list[Remaining]:
+    remaining: list[Remaining] = []
     if pending:
         what = f"bytes of {pending} erased pictures, which could not be removed yet; the service goes on trying"
-        found.append((what, None))
+        remaining.append(Remaining(what=what, until=None))
     if end := last_end(settings, gallery.id):
-        found.append(("pictures that were sent to searches of this gallery, kept to draw their explanations", end))
+        what = "pictures that were sent to searches of this gallery, kept to draw their explanations"
+        remaining.append(Remaining(what=what, until=end))
     keep = timedelta(seconds=settings.idempotency_seconds)
     if end := answers.last_end(session, _naming(gallery), keep=keep):
-        found.append(("answers remembered for their Idempotency-Key, sealed with the key of who asked", end))
-    return [{"what": what, "until": rfc3339(until) if until else None} for what, until in found]
+        what = "answers remembered for their Idempotency-Key, sealed with the key of who asked"
+        remaining.append(Remaining(what=what, until=end))
+    return remaining
 
 
 def _naming(gallery: Gallery) -> list[str]:
@@ -228,14 +234,14 @@ def _naming(gallery: Gallery) -> list[str]:
     return [prefix + path for prefix in ("", "/v1") for path in paths]
 
 
-def _look_alikes(session: Session, gallery: Gallery, identity: str) -> list[dict[str, Any]]:
-    """Other labels of the gallery that a person would take for `identity`: {identity, images}."""
+def _look_alikes(session: Session, gallery: Gallery, identity: str) -> list[LookAlike]:
+    """Other labels of the gallery that a person would take for `identity`."""
     counts = select(GalleryImage.identity, func.count()).where(
         GalleryImage.gallery_id == gallery.id, GalleryImage.identity.is_not(None), GalleryImage.identity != identity
     )
     look = look_of(identity)
     return [
-        {"identity": label, "images": count}
+        LookAlike(identity=label, images=count)
         for label, count in session.execute(counts.group_by(GalleryImage.identity).order_by(GalleryImage.identity))
         if label and look_of(label) == look
     ]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.clock import rfc3339
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
-from service.galleries.features import Features, generation_of
+from service.galleries.files import Features, generation_of
+from service.galleries.image_files import missing_image
 from service.galleries.lifecycle import lock_gallery
-from service.pictures import missing_picture
 from service.settings import Settings
 
 
@@ -23,7 +21,7 @@ def find_image(session: Session, gallery_key: str, image_id: str) -> GalleryImag
     gallery = find(session, Gallery, gallery_key)
     image = session.get(GalleryImage, image_id)
     if image is None or image.gallery_id != gallery.id:
-        raise missing_picture(session, image_id)
+        raise missing_image(session, image_id)
     return image
 
 
@@ -43,7 +41,7 @@ def append(
 def append_to(
     session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage], features: Features
 ) -> None:
-    """The same in the transaction of `session`, which has locked `gallery`."""
+    """Adds rows with their features as `append`, in the transaction of `session`, which has locked `gallery`."""
     start = gallery.next_position
     generation_of(session, settings, gallery).write(start, features)
     gallery.revision += 1
@@ -57,28 +55,6 @@ def append_to(
 
 
 def count_rebuilt(session: Session, gallery_id: str) -> int:
-    """How many positions are taken in the generation that is being built; 0 while none is."""
+    """The number of positions taken in the generation that is being built; 0 while none is."""
     last = session.scalar(select(func.max(GalleryImage.rebuilt_position)).where(GalleryImage.gallery_id == gallery_id))
     return 0 if last is None else last + 1
-
-
-def image_as_json(image: GalleryImage, prefix: str = "") -> dict[str, Any]:
-    """The picture as clients see it; `content` is null in `links` where no file is kept."""
-    here = f"{prefix}/galleries/{image.gallery_id}/images/{image.id}"
-    has_file = image.file is not None or image.dataset_image_id is not None
-    return {
-        "id": image.id,
-        "gallery": image.gallery_id,
-        "identity": image.identity,
-        "camera": image.camera,
-        "captured_at": rfc3339(image.captured_at) if image.captured_at else None,
-        "external_id": image.external_id,
-        "filename": image.filename,
-        "sha256": image.sha256,
-        "width": image.width,
-        "height": image.height,
-        "dataset_image": image.dataset_image_id,
-        "added_revision": image.added_revision,
-        "created_at": rfc3339(image.created_at),
-        "links": {"self": here, "content": f"{here}/content" if has_file else None},
-    }

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from reid_core.retrieval.maps import map_bytes
-from service.clock import rfc3339
+from service.datasets.readiness import find_ready
 from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.session import Database
-from service.db.tables import Dataset, DatasetImage, Gallery, Job, Model
+from service.db.tables import Dataset, DatasetImage, Gallery, Model
 from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
-from service.explanations import records_of
-from service.galleries.bodies import GalleryBody
-from service.readiness import find_ready
+from service.galleries.files import gallery_folder
+from service.galleries.schemas import GalleryBody
+from service.kept_searches import records_of
 from service.settings import Settings
-from service.vectors import gallery_folder
 
 
 def create_gallery(session: Session, settings: Settings, body: GalleryBody) -> Gallery:
@@ -75,11 +71,6 @@ def lock_gallery(session: Session, gallery_id: str) -> Gallery:
     return gallery
 
 
-def embedding_size(session: Session, gallery: Gallery) -> int:
-    """How many numbers each of the gallery's vectors has."""
-    return session.get_one(Model, gallery.model_id).embedding_size
-
-
 def delete_gallery(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
     """Removes the gallery with its rows, vectors, maps, stored pictures and records of searches; raises 404."""
     with database.read() as session:
@@ -90,44 +81,3 @@ def delete_gallery(database: Database, settings: Settings, key: str, *, key_id: 
         remove_later(session, settings, [gallery_folder(settings, gallery.id), *records_of(settings, gallery.id)])
         session.delete(gallery)
     remove_pending(database, settings)
-
-
-def gallery_as_json(session: Session, gallery: Gallery, prefix: str = "") -> dict[str, Any]:
-    """The gallery as clients see it; `prefix` is put before links."""
-    here = f"{prefix}/galleries/{gallery.id}"
-    links = {"self": here, "images": f"{here}/images", "model": f"{prefix}/models/{gallery.model_id}"}
-    if gallery.job_id:
-        links["job"] = f"{prefix}/jobs/{gallery.job_id}"
-    return {
-        "id": gallery.id,
-        "name": gallery.name,
-        "state": _state(session, gallery),
-        "images": gallery.images,
-        "revision": gallery.revision,
-        "model": gallery.model_id,
-        "reranker": gallery.reranker_id,
-        "maps": _maps_as_json(gallery),
-        "index": _index_as_json(gallery),
-        "statistics": gallery.statistics,
-        "keep_images": gallery.keep_images,
-        "retention_days": gallery.retention_days,
-        "created_at": rfc3339(gallery.created_at),
-        "job": gallery.job_id,
-        "links": links,
-    }
-
-
-def _state(session: Session, gallery: Gallery) -> str:
-    job = session.get(Job, gallery.job_id) if gallery.job_id else None
-    if job is not None and job.finished_at is None:
-        return "building"
-    return "ready" if gallery.images else "empty"
-
-
-def _maps_as_json(gallery: Gallery) -> dict[str, Any] | None:
-    return {**gallery.maps, "bytes_per_picture": map_bytes(**gallery.maps)} if gallery.maps else None
-
-
-def _index_as_json(gallery: Gallery) -> dict[str, Any]:
-    built = gallery.index or {"kind": "flat", "images": 0}
-    return {"requested": gallery.index_kind, "kind": built["kind"], "built_images": built["images"]}

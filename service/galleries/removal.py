@@ -22,21 +22,21 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage, JsonObject, PendingErasure
 from service.errors import Problem
-from service.explanations import erase_records
-from service.galleries.features import generation_of
-from service.galleries.images import count_rebuilt
-from service.galleries.lifecycle import lock_gallery
-from service.galleries.staging import forget_staged
-from service.pictures import pictures_folder
-from service.settings import Settings
-from service.storage import delete_file, delete_tree
-from service.vectors import (
+from service.galleries.files import (
     delete_index_files,
     gallery_folder,
     generation_folder,
+    generation_of,
     index_path,
     save_erased_index,
 )
+from service.galleries.image_files import image_folder
+from service.galleries.images import count_rebuilt
+from service.galleries.lifecycle import lock_gallery
+from service.galleries.staging import forget_staged
+from service.kept_searches import erase_records
+from service.settings import Settings
+from service.storage import delete_file, delete_tree
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def remove_erased(database: Database, settings: Settings, gallery_id: str, *, wa
 
 
 def finish_erasures(database: Database, settings: Settings) -> None:
-    """The same for all galleries, as far as nobody else is at it."""
+    """Removes what is pending in all galleries, as far as nobody else is at it."""
     with database.read() as session:
         galleries = session.scalars(select(PendingErasure.gallery_id).distinct()).all()
     for gallery_id in galleries:
@@ -67,7 +67,7 @@ def finish_erasures(database: Database, settings: Settings) -> None:
 
 
 def count_pending(session: Session, gallery_id: str, image_ids: set[str]) -> int:
-    """How many of these pictures of the gallery have bytes that are still to be removed."""
+    """Counts those of the gallery's erased images whose bytes are still to be removed."""
     pending = select(PendingErasure.id).where(PendingErasure.gallery_id == gallery_id)
     return len(image_ids.intersection(session.scalars(pending)))
 
@@ -107,7 +107,7 @@ def _remove(database: Database, settings: Settings, gallery_id: str, wait: bool)
 
 
 def _delete_pictures(settings: Settings, gallery_id: str, names: Sequence[str]) -> None:
-    folder = pictures_folder(settings, gallery_id)
+    folder = image_folder(settings, gallery_id)
     for name in names:
         delete_file(folder / name)
     forget_staged(settings, gallery_id, names)
@@ -125,7 +125,7 @@ def zero_features(session: Session, settings: Settings, gallery: Gallery) -> Non
 
 
 def _in_use(session: Session, gallery: Gallery) -> list[int]:
-    """What is pending in the generation in use: erased in it, or while it was being built."""
+    """The positions that are pending in the generation in use: erased in it, or while it was being built."""
     current = PendingErasure.generation == gallery.generation
     before = PendingErasure.generation == gallery.generation - 1, _is_free(GalleryImage.position)
     return [
@@ -171,7 +171,7 @@ def _clear_index(database: Database, settings: Settings, gallery_id: str, wait: 
 
 
 def _indexed(session: Session, gallery: Gallery) -> list[int]:
-    """What is pending in the index in use."""
+    """The positions that are pending in the index in use."""
     covered = gallery.index["images"] if gallery.index is not None else 0
     return [position for position in _in_use(session, gallery) if position < covered]
 

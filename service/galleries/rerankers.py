@@ -1,4 +1,4 @@
-"""Which model's local feature maps a gallery keeps for re-ranking, and how."""
+"""The choice of the model whose local features a gallery keeps for re-ranking, and of how it keeps them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reid_core.model import read_manifest
 from service.db.lookup import find
 from service.db.tables import JsonObject, Model
 from service.errors import Problem
-from service.galleries.bodies import GalleryBody
+from service.galleries.schemas import GalleryBody
 from service.settings import Settings
 
 _NAMED_MODELS = 5

@@ -1,4 +1,4 @@
-"""Where work on a gallery says that it is going on, so that a sweep finds what a process that was killed has left.
+"""Marks of work that goes on in a gallery, by which a sweep finds the leftovers of a process that was killed.
 
 `galleries/.arriving/<gallery id>-<random>/` holds the pictures of one upload until rows name them: they get their place
 among the gallery's by a hard link in the transaction that adds the rows. `galleries/.indexing/<gallery id>/` is held by
@@ -38,7 +38,7 @@ def forget_staged(settings: Settings, gallery_id: str, names: Iterable[str]) -> 
 
 
 def indexing_folder(settings: Settings, gallery_id: str) -> Path:
-    """What an index job of the gallery claims: one at a time."""
+    """The folder that an index job of the gallery claims, one job at a time."""
     return settings.galleries_dir / _INDEXING / gallery_id
 
 

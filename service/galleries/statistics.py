@@ -1,4 +1,4 @@
-"""What is measured of a gallery at the end of an index job, and shown with it."""
+"""Statistics of a gallery, measured at the end of an index job and shown with it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from reid_core.retrieval.recall import estimate_candidate_recall
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage, JsonObject
-from service.galleries.lifecycle import embedding_size, lock_gallery
+from service.galleries.files import embedding_size, generation_folder, open_maps, open_store
+from service.galleries.lifecycle import lock_gallery
 from service.settings import Settings
-from service.vectors import generation_folder, open_maps, open_store
 
 
 def refresh_statistics(

@@ -18,18 +18,19 @@ from service.db.ids import new_ids
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
+from service.decoding import Decoder
 from service.errors import Problem, problem_from_core
-from service.galleries.bodies import PictureDetails
 from service.galleries.conflicts import OnConflict, find_known, resolve
 from service.galleries.encoding import BATCH_SIZE, EncoderFor, GalleryEncoder, Prepared, gallery_encoder
-from service.galleries.features import Features, feature_bytes, join_features
+from service.galleries.files import Features, feature_bytes, join_features
+from service.galleries.image_files import image_folder, stored_suffix
+from service.galleries.image_schemas import PictureDetails, UploadWarning
 from service.galleries.images import append_to
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import remove_erased
+from service.galleries.retention import clear_staging
 from service.galleries.staging import new_staging_folder
-from service.galleries.upkeep import clear_staging
 from service.galleries.withdrawal import withdraw
-from service.pictures import Decoder, pictures_folder, stored_suffix
 from service.settings import Settings
 from service.storage import claim, ensure_free_space, link_files, write_file
 
@@ -56,7 +57,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What became of the files of a request.
+    """The outcome of an upload.
 
     Attributes:
         added: picture id, file name, and the ids of the pictures in whose place it came.
@@ -71,16 +72,6 @@ class Addition:
     rejected: list[tuple[str, Problem]]
     warnings: list[UploadWarning]
     revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class UploadWarning:
-    """A picture that was added though it may not be what was meant; `code` is a stable word."""
-
-    image: str
-    filename: str
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +138,7 @@ def add_uploads(
 def _split_off_known(
     session: Session, gallery: Gallery, uploads: Sequence[Upload]
 ) -> tuple[list[tuple[str, str]], list[Upload]]:
-    """Those whose external id the gallery has, as in `Addition.skipped`, and the others: these need no decoding."""
+    """Splits off the uploads whose external id the gallery has, as in `Addition.skipped`: they need no decoding."""
     known = find_known(session, gallery.id, [upload.details.external_id for upload in uploads])
     skipped = [
         (_readable(upload.filename), known[upload.details.external_id][-1].id)
@@ -179,7 +170,7 @@ def _add(
         added = [images[number] for number in plan.added]
         if added:
             if files := [image.file for image in added if image.file is not None]:
-                link_files(folder, files, pictures_folder(settings, gallery_id))
+                link_files(folder, files, image_folder(settings, gallery_id))
             chosen = tuple(column[plan.added] for column in join_features(features))
             append_to(session, settings, gallery, added, chosen)
         return Addition(
@@ -245,7 +236,7 @@ def _warnings(image: GalleryImage, picture: Decoded) -> Iterator[UploadWarning]:
     }
     for code in (code for code, holds in told.items() if holds):
         message = _MESSAGES[code].format(width=width, height=height)
-        yield UploadWarning(image.id, image.filename, code, message)
+        yield UploadWarning(image=image.id, filename=image.filename, code=code, message=message)
 
 
 def _stage_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:

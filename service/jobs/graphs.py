@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from reid_core.data.records import Picture
 from reid_core.errors import PictureError
+from service.decoding import Decoder
 from service.errors import Problem
-from service.pictures import Decoder
+from service.jobs.schemas import GraphAnswer, GraphClass
 from service.storage import write_file
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def write_graph(job_folder: Path, epoch: int, graph: Graph, pictures: Sequence[P
     write_file(folder / f"{epoch + 1:05d}.json", json.dumps({"epoch": epoch + 1, "classes": classes}).encode())
 
 
-def graph_as_json(job_folder: Path, epoch: int | None) -> dict[str, Any]:
+def read_graph(job_folder: Path, epoch: int | None) -> GraphAnswer:
     """The graph of that epoch (from 1; None: the last one), with the epochs that have one. 404 where there is none."""
     graph = _read(job_folder, epoch)
-    classes = [{"identity": each["identity"], "nearest": each["nearest"]} for each in graph["classes"]]
-    return {"epoch": graph["epoch"], "epochs": _epochs(job_folder), "classes": classes}
+    classes = [GraphClass(identity=each["identity"], nearest=each["nearest"]) for each in graph["classes"]]
+    return GraphAnswer(epoch=graph["epoch"], epochs=_epochs(job_folder), classes=classes)
 
 
 def draw_graph(job_folder: Path, epoch: int | None, decoder: Decoder, *, rows: int) -> bytes:

@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 from service.clock import utc_now
 from service.db.ids import new_id
 from service.db.session import Database
-from service.db.tables import Dataset, Gallery, Job, JobDataset, JobEvent, Model
+from service.db.tables import Job, JobDataset, JobEvent
 from service.errors import Problem, not_found
-from service.queue.tasks import TRAINING_QUEUE
+from service.jobs.kinds import KINDS, kinds_of
+from service.models.lifecycle import check_name_is_free
 
 WAITING = ("queued", "interrupted")
 HELD = ("running", "cancelling")
@@ -43,7 +44,7 @@ def enqueue(session: Session, kind: str, spec: dict[str, Any], *, datasets: Sequ
     session.add(job)
     session.flush()
     session.add_all(JobDataset(job_id=job.id, dataset_id=dataset) for dataset in dict.fromkeys(datasets))
-    if subject := _subject(session, kind, spec):
+    if subject := KINDS[kind].subject(session, spec):
         subject.job_id = job.id
     add_event(session, job.id, "queued", {})
     return job
@@ -60,6 +61,12 @@ def find_job(session: Session, job_id: str) -> Job:
 def add_event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
     """Records that something happened to the job, now."""
     session.add(JobEvent(job_id=job_id, kind=kind, data=data))
+
+
+def read_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1000) -> list[JobEvent]:
+    """The job's events with an id above `after`, in order."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after).order_by(JobEvent.id).limit(limit)
+    return list(session.scalars(query))
 
 
 def claim(database: Database, job_id: str, worker: str, lease_seconds: float) -> int | None:
@@ -85,10 +92,8 @@ def claim(database: Database, job_id: str, worker: str, lease_seconds: float) ->
 
 def oldest_waiting(database: Database, queue: str) -> str | None:
     """The id of the job of that queue that has waited longest; None where none waits."""
-    is_training = Job.kind == "train"
-    of_queue = is_training if queue == TRAINING_QUEUE else ~is_training
     with database.read() as session:
-        waiting = select(Job.id).where(Job.state.in_(WAITING), of_queue)
+        waiting = select(Job.id).where(Job.state.in_(WAITING), Job.kind.in_(kinds_of(queue)))
         return session.scalar(waiting.order_by(Job.queued_at, Job.id).limit(1))
 
 
@@ -198,28 +203,6 @@ def retry(session: Session, job_id: str) -> Job:
     check_name_is_free(session, job.spec.get("model_name"))
     datasets = session.scalars(select(JobDataset.dataset_id).where(JobDataset.job_id == job_id)).all()
     return enqueue(session, job.kind, job.spec, datasets=datasets)
-
-
-def check_name_is_free(session: Session, name: str | None) -> None:
-    """Raises the 409 problem when a model has the name or an unfinished job will give it to one. None is free."""
-    if name is None:
-        return
-    taken_by_model = session.scalar(select(Model.id).where(Model.name == name))
-    waiting = session.scalars(select(Job).where(Job.kind == "train", Job.state.in_(UNFINISHED)))
-    taken_by_job = next((job.id for job in waiting if job.spec.get("model_name") == name), None)
-    if taken := taken_by_model or taken_by_job:
-        raise Problem(
-            "name-taken",
-            f"The model name {name!r} belongs to {taken}.",
-            hint="Choose another name, or rename or delete that one.",
-        )
-
-
-def _subject(session: Session, kind: str, spec: dict[str, Any]) -> Gallery | Dataset | None:
-    """What the job makes, and which shows it as its own; None where that is gone, or comes only at the job's end."""
-    if kind == "index":
-        return session.get(Gallery, spec["gallery"])
-    return session.get(Dataset, spec["dataset"]) if kind == "register" else None
 
 
 def _locked(session: Session, job_id: str) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.db.tables import JobMetric
@@ -25,6 +25,15 @@ def replace_curves(session: Session, job_id: str, curves: Mapping[str, Sequence[
     """Makes the given curves the job's only ones, as when it goes on from a checkpoint."""
     session.execute(delete(JobMetric).where(JobMetric.job_id == job_id))
     add_points(session, job_id, [(name, step, value) for name, points in curves.items() for step, value in points])
+
+
+def read_curves(session: Session, job_id: str) -> dict[str, list[tuple[int, float | None]]]:
+    """Every curve of the job by its name, as points (step, value), steps rising."""
+    curves: dict[str, list[tuple[int, float | None]]] = {}
+    query = select(JobMetric).where(JobMetric.job_id == job_id).order_by(JobMetric.name, JobMetric.step)
+    for point in session.scalars(query):
+        curves.setdefault(point.name, []).append((point.step, point.value))
+    return curves
 
 
 def progress_as_json(

@@ -11,7 +11,8 @@ from reid_core.errors import Fault, WeightsError
 from reid_core.methods import find_method
 from reid_core.training.initial import check_file
 from service.errors import Problem
-from service.jobs.specs import Resolved, stages_of
+from service.jobs.kinds.plan import Resolved
+from service.jobs.stages import stages_of
 from service.settings import Settings
 
 _ANY_CLASSES = 2

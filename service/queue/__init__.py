@@ -1,1 +1,1 @@
-"""How work reaches the workers: a Celery queue of job ids, on Redis or on an embedded broker."""
+"""The queue by which work reaches the workers: Celery, with job ids, on Redis or on an embedded broker."""

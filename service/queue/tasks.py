@@ -38,14 +38,9 @@ def make_celery(broker_url: str) -> Celery:
     return app
 
 
-def queue_for(kind: str) -> str:
-    """The queue of a job of that kind."""
-    return TRAINING_QUEUE if kind == "train" else SHORT_QUEUE
-
-
-def send_job(app: Celery, job_id: str, kind: str) -> None:
-    """Puts the job's id on its queue; raises kombu's OperationalError when the broker cannot be reached."""
-    app.send_task(RUN_JOB, args=[job_id], queue=queue_for(kind), retry=False)
+def send_job(app: Celery, job_id: str, queue: str) -> None:
+    """Puts the job's id on the queue; raises kombu's OperationalError when the broker cannot be reached."""
+    app.send_task(RUN_JOB, args=[job_id], queue=queue, retry=False)
 
 
 def ping(app: Celery) -> None:

@@ -1,18 +1,18 @@
-"""What a search gives back."""
+"""The outcome of a search, and how clients see it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from service.clock import rfc3339
 from service.db.tables import GalleryImage
-from service.search.explain import Explanation
+from service.galleries.image_schemas import content_link, image_link
+from service.search.explanations.pairs import Explanation
+from service.search.schemas import Correspondence, MatchAnswer, MatchLinks, SearchAnswer
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """A picture that was found. `score` ranks, larger is better; the other two are of retrieval alone."""
+class Match:
+    """An image that was found. `score` ranks, larger is better; the other two are of retrieval alone."""
 
     image: GalleryImage
     score: float
@@ -22,8 +22,8 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The hits, best first, and what they were found with; `drawable` while their explanations can be drawn."""
+class SearchOutcome:
+    """The matches, best first, and what they were found with; `drawable` while their explanations can be drawn."""
 
     search_id: str
     gallery: str
@@ -32,44 +32,42 @@ class Answer:
     reranker: str | None
     rerank: str
     timings_ms: dict[str, float]
-    hits: tuple[Hit, ...]
+    matches: tuple[Match, ...]
     drawable: bool = False
 
-    def as_json(self, prefix: str = "") -> dict[str, Any]:
-        """As the contract has it; `prefix` is put before links."""
-        return {
-            "search_id": self.search_id,
-            "gallery": self.gallery,
-            "revision": self.revision,
-            "model": self.model,
-            "reranker": self.reranker,
-            "rerank": self.rerank,
-            "timings_ms": self.timings_ms,
-            "results": [self._result(rank, hit, prefix) for rank, hit in enumerate(self.hits, 1)],
-        }
+    def answer(self, prefix: str = "") -> SearchAnswer:
+        """The outcome as clients see it; `prefix` is put before links."""
+        return SearchAnswer(
+            search_id=self.search_id,
+            gallery=self.gallery,
+            revision=self.revision,
+            model=self.model,
+            reranker=self.reranker,
+            rerank=self.rerank,
+            timings_ms=self.timings_ms,
+            results=[self._match_answer(rank, match, prefix) for rank, match in enumerate(self.matches, 1)],
+        )
 
-    def _result(self, rank: int, hit: Hit, prefix: str) -> dict[str, Any]:
-        shown = {"rank": rank, **_hit_as_json(hit, prefix)}
-        if hit.explanation is not None:
-            shown["query_picture"] = hit.explanation.picture + 1
-            shown["correspondences"] = [pair.as_json() for pair in hit.explanation.pairs]
-        if self.drawable:
-            shown["links"]["explanation"] = f"{prefix}/search/{self.search_id}/results/{rank}/explanation.png"
-        return shown
+    def _match_answer(self, rank: int, match: Match, prefix: str) -> MatchAnswer:
+        image, explanation = match.image, match.explanation
+        drawing = f"{prefix}/search/{self.search_id}/results/{rank}/explanation.png" if self.drawable else None
+        return MatchAnswer(
+            rank=rank,
+            image_id=image.id,
+            score=match.score,
+            retrieval_score=match.retrieval_score,
+            retrieval_rank=match.retrieval_rank,
+            identity=image.identity,
+            camera=image.camera,
+            captured_at=image.captured_at,
+            external_id=image.external_id,
+            query_picture=explanation.picture + 1 if explanation else None,
+            correspondences=_correspondences(explanation) if explanation else None,
+            links=MatchLinks(self=image_link(image, prefix), image=content_link(image, prefix), explanation=drawing),
+        )
 
 
-def _hit_as_json(hit: Hit, prefix: str) -> dict[str, Any]:
-    image = hit.image
-    here = f"{prefix}/galleries/{image.gallery_id}/images/{image.id}"
-    has_file = image.file is not None or image.dataset_image_id is not None
-    return {
-        "image_id": image.id,
-        "score": hit.score,
-        "retrieval_score": hit.retrieval_score,
-        "retrieval_rank": hit.retrieval_rank,
-        "identity": image.identity,
-        "camera": image.camera,
-        "captured_at": rfc3339(image.captured_at) if image.captured_at else None,
-        "external_id": image.external_id,
-        "links": {"self": here, "image": f"{here}/content" if has_file else None},
-    }
+def _correspondences(explanation: Explanation) -> list[Correspondence]:
+    return [
+        Correspondence(query=pair.query, match=pair.match, similarity=pair.similarity) for pair in explanation.pairs
+    ]

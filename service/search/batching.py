@@ -39,7 +39,7 @@ class Batcher:
         self._thread.start()
 
     def encode(self, encoder: Encoder, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
-        """What `encoder.encode_prepared` gives for `pictures`."""
+        """Encodes `pictures` as `encoder.encode_prepared` does, in a batch with those of other requests."""
         if not self._thread.is_alive():
             raise Problem("unavailable", "the service is stopping", headers={"Retry-After": "5"})
         request = _Request(encoder, pictures, with_maps)

@@ -18,18 +18,20 @@ from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import ErasedImage, Gallery, GalleryImage
+from service.decoding import Decoder
 from service.errors import Problem
-from service.explanations import Record, Shown, erase_records, keep_record
-from service.pictures import Decoder, find_picture
-from service.search.answer import Answer, Hit
+from service.galleries.image_files import find_any_image
+from service.kept_searches import KeptMatch, KeptSearch, erase_records, keep_record
+from service.search.answer import Match, SearchOutcome
 from service.search.batching import Batcher
-from service.search.encoders import Encoders, SharedEncoder
-from service.search.explain import explain
-from service.search.illustrations import Illustrations
-from service.search.queries import Query, StoredQuery, refuse_impossible
-from service.search.questions import ATTEMPTS, Question, Questions, changing_too_fast, read_maps
-from service.search.rerank import Found, rerank, retrieve
-from service.search.snapshots import Loaded, Snapshots
+from service.search.encoding import ATTEMPTS, EncodedQuery, QueryEncoder, changing_too_fast, read_maps
+from service.search.explanations.illustrations import Illustrations
+from service.search.explanations.pairs import explain
+from service.search.models import Encoders, SharedEncoder
+from service.search.queries import validate_query
+from service.search.rerank import Candidate, rerank, retrieve
+from service.search.schemas import Query, StoredQuery
+from service.search.snapshots import OpenGallery, Snapshots
 from service.search.timing import Stopwatch
 from service.settings import Settings
 
@@ -45,8 +47,8 @@ class Engine:
         self._batcher = Batcher()
         self._encoders = Encoders(settings, self._batcher)
         self._snapshots = Snapshots(database, settings)
-        self._questions = Questions(database, settings, self._encoders, self._snapshots, decoder)
-        self._illustrations = Illustrations(database, settings, self._questions, decoder)
+        self._query_encoder = QueryEncoder(database, settings, self._encoders, self._snapshots, decoder)
+        self._illustrations = Illustrations(database, settings, self._query_encoder, decoder)
         threads = settings.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
         # As many searches at a time as there are cores, each in one thread: FAISS gains nothing from more.
@@ -58,11 +60,11 @@ class Engine:
         self._batcher.close()
 
     def encoder(self, model_id: str) -> SharedEncoder:
-        """What embeds pictures by that model, together with those of other requests."""
+        """The encoder of that model, which shares its batches with other requests."""
         return self._encoders.get(model_id)
 
-    def search(self, query: Query, pictures: Sequence[bytes] = (), *, key_id: str | None) -> Answer:
-        """The answer to `query`; `pictures` are the files of a PictureQuery.
+    def search(self, query: Query, pictures: Sequence[bytes] = (), *, key_id: str | None) -> SearchOutcome:
+        """The outcome of `query`; `pictures` are the files of a PictureQuery.
 
         Raises:
             Problem: 404 for an unknown gallery or picture, 410 for an erased one, 409 for a gallery without pictures,
@@ -71,36 +73,36 @@ class Engine:
         """
         watch = Stopwatch()
         gallery = self._open(query)
-        question = self._questions.read(query, pictures, gallery, watch)
-        loaded, hits = self._find(query, gallery, question, watch)
+        encoded = self._query_encoder.encode(query, pictures, gallery, watch)
+        opened, matches = self._find(query, gallery, encoded, watch)
         if query.explain:
             with watch.stage("explain"):
-                hits = _explained(hits, question, loaded)
-        answer = Answer(
+                matches = _explained(matches, encoded, opened)
+        outcome = SearchOutcome(
             search_id=new_id("search"),
             gallery=gallery.id,
-            revision=loaded.revision,
+            revision=opened.revision,
             model=gallery.model_id,
             reranker=gallery.reranker_id,
             rerank=query.rerank,
             timings_ms=watch.timings_ms(),
-            hits=hits,
+            matches=matches,
             drawable=query.explain and self._settings.explanation_minutes > 0,
         )
         with self._database.write() as session:
-            audit.record(session, key_id=key_id, action="search", target=gallery.id, search_id=answer.search_id)
-        if answer.drawable:
-            self._keep_record(answer.search_id, _record(query, answer, key_id), pictures)
-        return answer
+            audit.record(session, key_id=key_id, action="search", target=gallery.id, search_id=outcome.search_id)
+        if outcome.drawable:
+            self._keep_record(outcome.search_id, _record(query, outcome, key_id), pictures)
+        return outcome
 
     def explanation(self, search_id: str, rank: int, caller: Caller) -> bytes:
         """A PNG of the query and the result at `rank` side by side, with what corresponds; see `Illustrations.draw`."""
         return self._illustrations.draw(search_id, rank, caller)
 
-    def _keep_record(self, search_id: str, record: Record, pictures: Sequence[bytes]) -> None:
+    def _keep_record(self, search_id: str, record: KeptSearch, pictures: Sequence[bytes]) -> None:
         """Keeps the record, unless a picture that it names has been erased meanwhile."""
         keep_record(self._settings, search_id, record, pictures)
-        named = {record.image_id, *(shown.image_id for shown in record.results)}
+        named = {record.image_id, *(match.image_id for match in record.results)}
         with self._database.read() as session:
             erased = session.scalars(select(ErasedImage.id).where(ErasedImage.id.in_(named - {None}))).all()
         if erased:  # before the record was there to be found
@@ -111,8 +113,8 @@ class Engine:
         with self._database.read() as session:
             gallery = find(session, Gallery, query.gallery)
             if gallery.images == 0 and isinstance(query, StoredQuery):
-                find_picture(session, query.image_id)  # that it was erased is the nearer reason
-        refuse_impossible(query, gallery, self._settings)
+                find_any_image(session, query.image_id)  # that it was erased is the nearer reason
+        validate_query(query, gallery, self._settings)
         if gallery.images == 0:
             raise Problem(
                 "no-index",
@@ -122,27 +124,27 @@ class Engine:
         return gallery
 
     def _find(
-        self, query: Query, gallery: Gallery, question: Question, watch: Stopwatch
-    ) -> tuple[Loaded, tuple[Hit, ...]]:
-        """The hits, and the revision of the gallery that they were found in."""
+        self, query: Query, gallery: Gallery, encoded: EncodedQuery, watch: Stopwatch
+    ) -> tuple[OpenGallery, tuple[Match, ...]]:
+        """The matches, and the revision of the gallery that they were found in."""
         for _ in range(ATTEMPTS):
-            loaded = self._snapshots.current(gallery.id)
+            opened = self._snapshots.current(gallery.id)
             with watch.stage("retrieve"):
                 own = self._own_position(query, gallery.id)
-                found = self._run(retrieve, loaded, question, query.filters, query.width, own)
+                candidates = self._run(retrieve, opened, encoded, query.filters, query.width, own)
             if query.rerank != "none":
                 with watch.stage("rerank"):
-                    found = self._run(rerank, found, query.rerank, question, loaded)
-            found = [one for one in found if query.min_score is None or one.score >= query.min_score][: query.top_k]
+                    candidates = self._run(rerank, candidates, query.rerank, encoded, opened)
+            candidates = _cut(candidates, query)
             with watch.stage("retrieve"):
-                images = self._images(gallery.id, loaded, [one.position for one in found])
+                images = self._images(gallery.id, opened, [candidate.position for candidate in candidates])
             if images is not None:
-                hits = [Hit(images[one.position], one.score, one.retrieval_score, one.retrieval_rank) for one in found]
-                return loaded, tuple(hits)
+                matches = [_match(candidate, images[candidate.position]) for candidate in candidates]
+                return opened, tuple(matches)
         raise changing_too_fast()
 
     def _own_position(self, query: Query, gallery_id: str) -> int | None:
-        """Where the gallery has the picture that is asked by, if that is to be left out."""
+        """The position of the query's own image in the gallery, if that is to be left out."""
         if not isinstance(query, StoredQuery) or not query.exclude_self:
             return None
         itself = or_(GalleryImage.id == query.image_id, GalleryImage.dataset_image_id == query.image_id)
@@ -150,12 +152,12 @@ class Engine:
             return session.scalar(select(GalleryImage.position).where(GalleryImage.gallery_id == gallery_id, itself))
 
     def _run(
-        self, stage: Callable[Arguments, list[Found]], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> list[Found]:
+        self, stage: Callable[Arguments, list[Candidate]], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> list[Candidate]:
         """The stage's outcome, when its turn has come."""
         return self._searchers.submit(stage, *args, **kwargs).result()
 
-    def _images(self, gallery_id: str, loaded: Loaded, positions: Sequence[int]) -> dict[int, GalleryImage] | None:
+    def _images(self, gallery_id: str, opened: OpenGallery, positions: Sequence[int]) -> dict[int, GalleryImage] | None:
         """The rows at `positions` of the snapshot; None if they were renumbered or one was erased since then."""
         with self._database.read() as session:
             generation = session.scalar(select(Gallery.generation).where(Gallery.id == gallery_id))
@@ -163,25 +165,36 @@ class Engine:
                 GalleryImage.gallery_id == gallery_id, GalleryImage.position.in_(positions)
             )
             images = {image.position: image for image in session.scalars(wanted)}
-        return images if generation == loaded.generation and len(images) == len(positions) else None
+        return images if generation == opened.generation and len(images) == len(positions) else None
 
 
-def _explained(hits: Sequence[Hit], question: Question, loaded: Loaded) -> tuple[Hit, ...]:
-    if not hits:
+def _cut(candidates: Sequence[Candidate], query: Query) -> list[Candidate]:
+    """The first `top_k` candidates that reach the query's `min_score`."""
+    least = query.min_score
+    return [candidate for candidate in candidates if least is None or candidate.score >= least][: query.top_k]
+
+
+def _match(candidate: Candidate, image: GalleryImage) -> Match:
+    return Match(image, candidate.score, candidate.retrieval_score, candidate.retrieval_rank)
+
+
+def _explained(matches: Sequence[Match], encoded: EncodedQuery, opened: OpenGallery) -> tuple[Match, ...]:
+    if not matches:
         return ()
-    matching, maps = question.need_matching(), read_maps(loaded, [hit.image.position for hit in hits])
+    matching, maps = encoded.need_matching(), read_maps(opened, [match.image.position for match in matches])
     return tuple(
-        replace(hit, explanation=explain(matching, match, (hit.image.width, hit.image.height)))
-        for hit, match in zip(hits, maps, strict=True)
+        replace(match, explanation=explain(matching, local, (match.image.width, match.image.height)))
+        for match, local in zip(matches, maps, strict=True)
     )
 
 
-def _record(query: Query, answer: Answer, key_id: str | None) -> Record:
-    return Record(
-        gallery=answer.gallery,
+def _record(query: Query, outcome: SearchOutcome, key_id: str | None) -> KeptSearch:
+    return KeptSearch(
+        gallery=outcome.gallery,
         key_id=key_id,
         image_id=query.image_id if isinstance(query, StoredQuery) else None,
         results=tuple(
-            Shown(hit.image.id, hit.score, hit.explanation.picture if hit.explanation else 0) for hit in answer.hits
+            KeptMatch(match.image.id, match.score, match.explanation.picture if match.explanation else 0)
+            for match in outcome.matches
         ),
     )

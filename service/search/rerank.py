@@ -13,13 +13,13 @@ from torch import Tensor
 from reid_core.matching import folded_scores
 from reid_core.reranking import Reciprocal, rerank_candidates
 from reid_core.retrieval.filters import Filters
+from service.search.encoding import EncodedQuery, Matching, read_maps
 from service.search.fusion import best_scores
-from service.search.questions import Matching, Question, read_maps
-from service.search.snapshots import Loaded
+from service.search.snapshots import OpenGallery
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Candidate:
     """A picture by its position in the gallery. `score` ranks, larger is better; the other two are of retrieval."""
 
     position: int
@@ -28,23 +28,25 @@ class Found:
     retrieval_rank: int
 
 
-def retrieve(loaded: Loaded, question: Question, filters: Filters, k: int, leave_out: int | None) -> list[Found]:
-    """The `k` pictures closest by their cosine to any vector of the question, best first.
+def retrieve(
+    opened: OpenGallery, encoded: EncodedQuery, filters: Filters, k: int, leave_out: int | None
+) -> list[Candidate]:
+    """The `k` pictures closest by their cosine to any embedding of the query, best first.
 
     `leave_out` is a position that does not come back.
     """
-    snapshot, width = loaded.snapshot, k if leave_out is None else k + 1
-    scores, positions = snapshot.search(question.vectors, width, keep=snapshot.keep(filters))
+    snapshot, width = opened.snapshot, k if leave_out is None else k + 1
+    scores, positions = snapshot.search(encoded.vectors, width, keep=snapshot.keep(filters))
     best, places = best_scores(scores, positions, width)
     ranked = [pair for pair in zip(places.tolist(), best.clip(-1, 1).tolist(), strict=True) if pair[0] != leave_out]
-    return [Found(position, score, score, rank) for rank, (position, score) in enumerate(ranked[:k], 1)]
+    return [Candidate(position, score, score, rank) for rank, (position, score) in enumerate(ranked[:k], 1)]
 
 
-def rerank(found: Sequence[Found], kind: str, question: Question, loaded: Loaded) -> list[Found]:
-    """`found` by the better scores that `kind` stands for: `qaconv` or `k_reciprocal`."""
-    if not found:
+def rerank(candidates: Sequence[Candidate], kind: str, encoded: EncodedQuery, opened: OpenGallery) -> list[Candidate]:
+    """`candidates` by the better scores that `kind` stands for: `qaconv` or `k_reciprocal`."""
+    if not candidates:
         return []
-    return (_by_matching if kind == "qaconv" else _by_neighbours)(found, question, loaded)
+    return (_by_matching if kind == "qaconv" else _by_neighbours)(candidates, encoded, opened)
 
 
 def score_pairs(matching: Matching, maps: Tensor) -> NDArray[np.float64]:
@@ -54,27 +56,27 @@ def score_pairs(matching: Matching, maps: Tensor) -> NDArray[np.float64]:
     return scores
 
 
-def _by_matching(found: Sequence[Found], question: Question, loaded: Loaded) -> list[Found]:
-    """`found` in the order of the matcher's scores; their own is its probability of "the same person", 0 to 1.
+def _by_matching(candidates: Sequence[Candidate], encoded: EncodedQuery, opened: OpenGallery) -> list[Candidate]:
+    """`candidates` in the order of the matcher's scores; their own is its probability of "the same person", 0 to 1.
 
     Probabilities close to 1 become equal while the scores that they come from still differ. Equal scores keep their
     order.
     """
-    pairs = score_pairs(question.need_matching(), read_maps(loaded, [one.position for one in found]))
-    logits = pairs.mean(axis=0) if question.fusion == "mean" else pairs.max(axis=0)
-    return _ordered(found, logits, _sigmoid(logits))
+    pairs = score_pairs(encoded.need_matching(), read_maps(opened, [candidate.position for candidate in candidates]))
+    logits = pairs.mean(axis=0) if encoded.fusion == "mean" else pairs.max(axis=0)
+    return _ordered(candidates, logits, _sigmoid(logits))
 
 
-def _by_neighbours(found: Sequence[Found], question: Question, loaded: Loaded) -> list[Found]:
-    """`found` by 1 - their k-reciprocal distance, 0 to 1. Equal ones keep their order.
+def _by_neighbours(candidates: Sequence[Candidate], encoded: EncodedQuery, opened: OpenGallery) -> list[Candidate]:
+    """`candidates` by 1 - their k-reciprocal distance, 0 to 1. Equal ones keep their order.
 
     Neighbours are sought among the candidates only. Of several query pictures the closest counts for each candidate.
     """
-    stored = loaded.snapshot.store.read([one.position for one in found])
-    to_query = _distances(question.vectors, stored).min(axis=0)
+    stored = opened.snapshot.store.read([candidate.position for candidate in candidates])
+    to_query = _distances(encoded.vectors, stored).min(axis=0)
     distances = rerank_candidates(to_query, _distances(stored, stored), Reciprocal())
     scores = 1 - distances.double().numpy()
-    return _ordered(found, scores, scores)
+    return _ordered(candidates, scores, scores)
 
 
 def _distances(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -88,7 +90,7 @@ def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(logits >= 0, 1, small) / (1 + small)
 
 
-def _ordered(found: Sequence[Found], keys: NDArray[Any], scores: NDArray[Any]) -> list[Found]:
-    """`found` with `scores`, those with the largest of `keys` first; equal ones stay in their order."""
+def _ordered(candidates: Sequence[Candidate], keys: NDArray[Any], scores: NDArray[Any]) -> list[Candidate]:
+    """`candidates` with `scores`, those with the largest of `keys` first; equal ones stay in their order."""
     order = np.argsort(-keys, kind="stable").tolist()
-    return [replace(found[place], score=float(scores[place])) for place in order]
+    return [replace(candidates[place], score=float(scores[place])) for place in order]

@@ -18,14 +18,14 @@ from reid_core.retrieval.snapshot import Snapshot
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage, Model
 from service.errors import not_found
+from service.galleries.files import generation_folder, load_index_file, open_maps, open_store
 from service.settings import Settings
-from service.vectors import generation_folder, load_index_file, open_maps, open_store
 
 KEPT_GALLERIES = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Loaded:
+class OpenGallery:
     """A gallery as it was at `revision`; `built` is how many pictures its built index covers.
 
     `maps` holds the re-ranker's map of every position in `snapshot`; None where the gallery keeps none.
@@ -40,9 +40,9 @@ class Loaded:
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
+class _CacheEntry:
     lock: threading.Lock = field(default_factory=threading.Lock)
-    loaded: Loaded | None = None
+    gallery: OpenGallery | None = None
 
 
 class Snapshots:
@@ -52,29 +52,29 @@ class Snapshots:
         self._database = database
         self._settings = settings
         self._lock = threading.Lock()
-        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._entries: OrderedDict[str, _CacheEntry] = OrderedDict()
 
-    def current(self, gallery_id: str) -> Loaded:
+    def current(self, gallery_id: str) -> OpenGallery:
         """The gallery as of now or later; raises 404 once it is deleted, IndexCorrupt where its files are damaged."""
-        place = self._place(gallery_id)
+        entry = self._entry(gallery_id)
         with self._database.read() as session:
             revision = session.scalar(select(Gallery.revision).where(Gallery.id == gallery_id))
-        loaded = place.loaded
-        if loaded is not None and loaded.revision == revision:
-            return loaded
-        with place.lock:
-            place.loaded = self._refreshed(gallery_id, place.loaded)
-            return place.loaded
+        opened = entry.gallery
+        if opened is not None and opened.revision == revision:
+            return opened
+        with entry.lock:
+            entry.gallery = self._refreshed(gallery_id, entry.gallery)
+            return entry.gallery
 
-    def _place(self, gallery_id: str) -> _Place:
+    def _entry(self, gallery_id: str) -> _CacheEntry:
         with self._lock:
-            place = self._places.setdefault(gallery_id, _Place())
-            self._places.move_to_end(gallery_id)
-            if len(self._places) > KEPT_GALLERIES:
-                self._places.popitem(last=False)
-            return place
+            entry = self._entries.setdefault(gallery_id, _CacheEntry())
+            self._entries.move_to_end(gallery_id)
+            if len(self._entries) > KEPT_GALLERIES:
+                self._entries.popitem(last=False)
+            return entry
 
-    def _refreshed(self, gallery_id: str, before: Loaded | None) -> Loaded:
+    def _refreshed(self, gallery_id: str, before: OpenGallery | None) -> OpenGallery:
         while True:
             with self._database.read() as session:
                 gallery = _find(session, gallery_id)
@@ -85,7 +85,7 @@ class Snapshots:
                         raise
 
     def _moved_on(self, seen: Gallery) -> bool:
-        """Whether other files count by now than those that `seen` names, which are deleted then."""
+        """True if other files are in use by now than those that `seen` names, which are deleted then."""
         with self._database.read() as session:
             gallery = _find(session, seen.id)
             return (gallery.generation, gallery.index) != (seen.generation, seen.index)
@@ -98,7 +98,7 @@ def _find(session: Session, gallery_id: str) -> Gallery:
     return gallery
 
 
-def _load(session: Session, settings: Settings, gallery: Gallery, before: Loaded | None) -> Loaded:
+def _load(session: Session, settings: Settings, gallery: Gallery, before: OpenGallery | None) -> OpenGallery:
     """The gallery as the session sees it; what `before` holds of the same files is used again."""
     if before is not None and before.generation == gallery.generation and _built(gallery) <= before.built:
         # An erasure replaces the built index, but what it removed is hidden in this snapshot's already.
@@ -107,7 +107,7 @@ def _load(session: Session, settings: Settings, gallery: Gallery, before: Loaded
         snapshot, maps = _opened(session, settings, gallery), _opened_maps(settings, gallery)
     if maps is not None:
         maps.hold(gallery.next_position)  # now: a rebuild may delete the file while these are read
-    return Loaded(gallery.revision, gallery.generation, gallery.deletions, _built(gallery), snapshot, maps)
+    return OpenGallery(gallery.revision, gallery.generation, gallery.deletions, _built(gallery), snapshot, maps)
 
 
 def _built(gallery: Gallery) -> int:
@@ -131,7 +131,7 @@ def _opened_maps(settings: Settings, gallery: Gallery) -> MapStore | None:
     return open_maps(folder, gallery.maps, count=gallery.next_position)
 
 
-def _extended(session: Session, gallery: Gallery, before: Loaded) -> Snapshot:
+def _extended(session: Session, gallery: Gallery, before: OpenGallery) -> Snapshot:
     snapshot, start = before.snapshot, len(before.snapshot)
     if gallery.deletions != before.deletions:
         below = select(GalleryImage.position).where(GalleryImage.gallery_id == gallery.id)

@@ -16,7 +16,7 @@ from service.clock import rfc3339, utc_now
 from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Job, Worker
-from service.keys import create_key
+from service.keys.lifecycle import create_key
 from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve

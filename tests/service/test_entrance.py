@@ -10,7 +10,7 @@ import pytest
 
 from reid_core.methods import METHODS
 from service.db.session import Database
-from service.keys import create_key
+from service.keys.lifecycle import create_key
 from service.main import create_app
 from service.settings import Settings
 from tests.service.galleries.stock import add_model_row

@@ -19,10 +19,10 @@ import reid_core
 from reid_core.errors import CoreError, Fault, PictureError, SettingsError
 from service.api.dependencies import DatabaseDep, refuse_unknown_query
 from service.api.error_handlers import problem_from
-from service.bodies import Body, Name
 from service.db.tables import Job
 from service.errors import KINDS, Problem, problem_from_core
 from service.main import create_app
+from service.schemas import Body, Name
 from service.settings import Settings
 from tests.service.serving import open_client, serve
 

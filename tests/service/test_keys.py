@@ -14,7 +14,7 @@ from service.clock import utc_now
 from service.db.session import Database
 from service.db.tables import ApiKey
 from service.errors import Problem
-from service.keys import KeyUses, create_key, delete_key, ensure_admin_key, find_key, recognise
+from service.keys.lifecycle import KeyUses, create_key, delete_key, ensure_admin_key, find_key, recognise
 from service.settings import Settings
 
 

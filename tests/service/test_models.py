@@ -44,13 +44,16 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+METRICS = {"mINP": 0.25, "queries": 4, "gallery": 8, "interval": {"mAP": [0.1, 0.9]}}
+
+
 def add_evaluation(database: Database, model: str, dataset: str, accuracy: float) -> str:
     row = Evaluation(
         id=new_id("eval"),
         model_id=model,
         dataset_id=dataset,
         rerank="none",
-        metrics={"mAP": accuracy, "cmc": {"1": 0.5}, "valid_queries": 3},
+        metrics=METRICS | {"mAP": accuracy, "cmc": {"1": 0.5}, "valid_queries": 3},
         protocol={"cross_camera": True},
     )
     with database.write() as session:

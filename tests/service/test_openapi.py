@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from jsonschema_rs import Draft202012Validator
 
 from service.auth import SCOPES
-from service.keys import create_key
+from service.keys.lifecycle import create_key
 from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve
 
 PUBLIC = {"/healthz/live", "/healthz/ready", "/version", "/problems", "/problems/{slug}", "/"}
+
+CURVES = "GET /jobs/{job_id}/metrics 200"
+"""Its properties are the names of the curves."""
 
 Operation = tuple[str, str, dict[str, Any]]
 
@@ -69,13 +73,48 @@ def test_operation_names_are_unique(app: FastAPI) -> None:
     assert sorted(set(names)) == sorted(names)
 
 
-def test_problems_are_declared_everywhere(app: FastAPI) -> None:
+def test_every_problem_is_declared_by_its_status(app: FastAPI) -> None:
     schema = app.openapi()
-    assert {"ProblemBody", "WrongValue"} <= set(schema["components"]["schemas"])
+    assert {"ProblemAnswer", "WrongValue"} <= set(schema["components"]["schemas"])
     for method, path, operation in operations(app):
-        for status in ("400", "401", "403", "404", "422", "4XX", "5XX"):
-            content = operation["responses"][status]["content"]
-            assert list(content) == ["application/problem+json"], f"{method} {path} {status}"
+        problems = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
+        assert {"401", "422", "503"} <= problems.keys(), f"{method} {path}"
+        for status, answer in problems.items():
+            assert status.isdecimal(), f"{method} {path} declares {status}, which no checker can test"
+            assert list(answer["content"]) == ["application/problem+json"], f"{method} {path} {status}"
+
+
+def test_every_json_answer_has_a_schema(app: FastAPI) -> None:
+    components = app.openapi()["components"]["schemas"]
+    answers = list(json_answers(app))
+    assert len(answers) > 40
+    for where, schema in answers:
+        named = components.get(schema.get("$ref", "").rpartition("/")[2], schema)
+        assert named.get("properties") or where == CURVES, f"{where} answers {schema or 'anything'}"
+
+
+def test_examples_fit_their_schemas(app: FastAPI) -> None:
+    schema = app.openapi()
+    with_examples = {name: body for name, body in schema["components"]["schemas"].items() if "examples" in body}
+    assert {"DatasetAnswer", "JobAnswer", "ModelAnswer", "GalleryAnswer", "SearchAnswer"} <= set(with_examples)
+    for name, body in with_examples.items():
+        validator = Draft202012Validator({**body, "components": schema["components"]})
+        for example in body["examples"]:
+            assert [error.message for error in validator.iter_errors(example)] == [], name
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/datasets", "GET, POST"),
+        ("/v1/datasets/x", "DELETE, GET, PATCH"),
+        ("/galleries/x/identities/erase", "DELETE, POST"),
+    ],
+)
+def test_allow_lists_every_method_of_the_address(address: str, path: str, allowed: str) -> None:
+    with open_client(address) as client:
+        answer = client.put(path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
 
 
 def test_every_post_takes_an_idempotency_key(app: FastAPI) -> None:
@@ -99,6 +138,15 @@ def test_the_documentation_is_served(address: str) -> None:
 def operations(app: FastAPI) -> list[Operation]:
     paths = app.openapi()["paths"]
     return [(method.upper(), path, op) for path, methods in paths.items() for method, op in methods.items()]
+
+
+def json_answers(app: FastAPI) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each JSON answer is declared, and its schema."""
+    for method, path, operation in operations(app):
+        for status, answer in operation["responses"].items():
+            for media_type, content in answer.get("content", {}).items():
+                if media_type.endswith("json"):
+                    yield f"{method} {path} {status}", content.get("schema", {})
 
 
 def scopes_of(operation: dict[str, Any]) -> set[str]:

@@ -12,9 +12,9 @@ import pytest
 from fastapi import FastAPI
 
 from service.api.forms import SPOOLED_BYTES
-from service.api.permission import Permission
+from service.api.operations import find_operation, operations_of
 from service.auth import SCOPES
-from service.keys import create_key
+from service.keys.lifecycle import create_key
 from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve
@@ -34,11 +34,11 @@ def address(app: FastAPI) -> Iterator[str]:
 
 
 def test_the_route_tells_the_scope_that_openapi_names(app: FastAPI) -> None:
-    permission = Permission(app)
+    known = operations_of(app)
     for method, path, operation in operations(app):
         for prefix in ("", "/v1"):
             address = prefix + path.replace("{", "x-").replace("}", "")
-            found = permission._find({"app": app, "method": method, "path": address})
+            found = find_operation(known, {"app": app, "method": method, "path": address})
             assert {found.scope} - {None} == scopes_of(operation), f"{method} {path}"
             content = operation.get("requestBody", {}).get("content", {})
             assert found.takes_files is ("multipart/form-data" in content)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from reid_core.data.preprocessing import decoding_bytes
 from reid_core.errors import PictureError, PictureTooLarge
+from service.decoding import Decoder
 from service.errors import Problem
-from service.pictures import Decoder
 from service.settings import Settings
 
 

@@ -21,7 +21,7 @@ from reid_core.retrieval.maps import map_bytes
 from reid_core.retrieval.store import HEADER_BYTES
 from service.db.session import open_database
 from service.db.tables import Gallery, GalleryImage, Model, PendingErasure, PendingRemoval
-from service.vectors import vector_bytes
+from service.galleries.files import vector_bytes
 from tests.waiting import wait_until
 from tests.worker.service import Service
 

@@ -10,20 +10,20 @@ from typing import Any
 
 import psutil
 import pytest
+from service.jobs.views import read_curves, read_events
 
 from service.db.ids import new_ids
 from service.db.schema import upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Dataset, DatasetImage, Job, Model
-from service.jobs.bodies import TrainBody
 from service.jobs.lifecycle import claim, enqueue
+from service.jobs.planning import resolve
 from service.jobs.recording import add_points
-from service.jobs.specs import resolve
-from service.jobs.views import read_curves, read_events
+from service.jobs.schemas import TrainBody
 from service.settings import Settings
 from tests.reid_core.pictures import make_pictures
 from tests.waiting import wait_until
-from worker import training
+from worker import train
 from worker.reporter import Reporter
 from worker.supervisor import Supervisor
 from worker.work import Work
@@ -153,7 +153,7 @@ def test_progress_tells_the_stage_and_points_of_a_lost_attempt_are_dropped(
         return False
 
     reporter.start()
-    training.run(Work(settings, database, job, 1, reporter, look))
+    train.run(Work(settings, database, job, 1, reporter, look))
     reporter.close()
 
     places = [(one["stage"], one["stages"], one["epoch"], one["epochs"], one["step"]) for one in shown]
@@ -178,7 +178,7 @@ def test_a_stage_that_learned_nothing_is_told_in_events_log_and_result(
     reporter = Reporter(database, job.id, 1, 60)
     reporter.start()
     with caplog.at_level(logging.WARNING, logger="worker"):
-        result = training.run(Work(settings, database, job, 1, reporter, lambda: False)).result
+        result = train.run(Work(settings, database, job, 1, reporter, lambda: False)).result
     reporter.close()
 
     (warning,) = result["warnings"]

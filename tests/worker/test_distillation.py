@@ -23,7 +23,7 @@ from service.main import create_app
 from service.settings import Settings
 from tests.reid_core.pictures import make_pictures
 from tests.service.serving import open_client, serve
-from worker import training
+from worker import train
 from worker.reporter import Reporter
 from worker.work import Work
 
@@ -113,7 +113,7 @@ def test_a_student_is_published_like_any_model_and_names_its_teacher(
     with database.read() as session:
         job = session.get_one(Job, job_id)
 
-    outcome = training.run(Work(settings, database, job, 1, Reporter(database, job_id, 1, 60), lambda: False))
+    outcome = train.run(Work(settings, database, job, 1, Reporter(database, job_id, 1, 60), lambda: False))
 
     (row,) = outcome.rows
     assert isinstance(row, Model)

@@ -12,7 +12,7 @@ from celery import Celery
 from safetensors.torch import load_file
 
 from reid_core.sample_data import write_sample_data
-from service.queue.tasks import make_celery, send_job
+from service.queue.tasks import TRAINING_QUEUE, make_celery, send_job
 from tests.waiting import wait_until
 from tests.worker.service import Service
 
@@ -103,7 +103,7 @@ def test_two_deliveries_of_a_job_start_one_training(service: Service, people: Pa
     job_id = start_training(service, "once")
     celery = celery_of(service)
     for _ in range(3):
-        send_job(celery, job_id, "train")
+        send_job(celery, job_id, TRAINING_QUEUE)
     job = service.wait_for(job_id, "succeeded")
     assert job["attempt"] == 1
     other = start_training(service, "after", schedule={"epochs": 1})

@@ -26,7 +26,7 @@ from service.jobs.lifecycle import claim, enqueue
 from service.settings import Settings
 from tests.service.galleries.stock import add_model_row, load, save_tiny_model
 from tests.service.search.stock import EMBEDDING_SIZE, MATCHER_ID, METHOD, encode, match, save_matching_model, scene
-from worker import evaluation
+from worker import evaluate
 from worker.reporter import Reporter
 from worker.work import Work
 
@@ -127,7 +127,7 @@ def _phase(reporter: Reporter) -> str | None:
 
 def run(settings: Settings, database: Database, **spec: Any) -> dict[str, Any]:
     """The job's result, its evaluation row beside it."""
-    outcome = evaluation.run(make_work(settings, database, **spec))
+    outcome = evaluate.run(make_work(settings, database, **spec))
     (row,) = outcome.rows
     assert isinstance(row, Evaluation)
     assert (row.rerank, row.reranker_id) == (spec.get("rerank", "none"), spec.get("reranker"))
@@ -226,7 +226,7 @@ def test_mirror_images_count_where_the_manifest_says_so(settings: Settings, data
 def test_maps_do_not_stay_behind(settings: Settings, database: Database, people: People, phase: str) -> None:
     work = make_work(settings, database, stop_at=phase, rerank="qaconv", reranker=MATCHER_ID)
     with pytest.raises(Stopped):
-        evaluation.run(work)
+        evaluate.run(work)
     assert not (work.folder / "maps").exists()
     (work.folder / "maps" / "query").mkdir(parents=True)  # what an attempt leaves that is killed
-    assert evaluation.run(replace(work, should_stop=lambda: False)).result["queries"] == 10
+    assert evaluate.run(replace(work, should_stop=lambda: False)).result["queries"] == 10

@@ -20,7 +20,7 @@ from service.errors import Problem
 from service.jobs.lifecycle import LeaseLost, claim, enqueue
 from service.settings import Settings
 from tests.service.galleries.stock import add_dataset, add_model_row, save_tiny_model
-from worker import exporting
+from worker import export
 from worker.reporter import Reporter
 from worker.work import Work
 
@@ -63,7 +63,7 @@ def test_the_files_are_listed_beside_the_weights_and_the_result_says_how_well_th
     settings: Settings, database: Database
 ) -> None:
     work = make_work(settings, database, "onnx")
-    result = exporting.run(work).result
+    result = export.run(work).result
     assert (result["model"], result["format"], result["files"]) == (MODEL, "onnx", ["model.onnx"])
     assert result["agreement"]["pictures"] == 24
     assert 0 <= result["agreement"]["embeddings"] < 1e-4
@@ -79,7 +79,7 @@ def test_the_files_are_listed_beside_the_weights_and_the_result_says_how_well_th
     assert not (work.folder / "export").exists()
 
     file.write_bytes(b"damaged")
-    exporting.run(Work(settings, database, work.job, 1, work.reporter, lambda: False))
+    export.run(Work(settings, database, work.job, 1, work.reporter, lambda: False))
     assert hashlib.sha256(file.read_bytes()).hexdigest() == listed(database)["model.onnx"]["sha256"]
 
 
@@ -87,11 +87,11 @@ def test_an_export_that_is_stopped_or_has_lost_its_lease_leaves_nothing(settings
     before = listed(database)
     work = make_work(settings, database, "onnx", stop=True)
     with pytest.raises(Stopped):
-        exporting.run(work)
+        export.run(work)
     assert not (work.folder / "export").exists()
 
     with pytest.raises(LeaseLost):  # another attempt has the job
-        exporting.run(Work(settings, database, work.job, 2, work.reporter, lambda: False))
+        export.run(Work(settings, database, work.job, 2, work.reporter, lambda: False))
     assert kept(settings) == [MANIFEST_NAME, WEIGHTS_NAME]
     assert listed(database) == before
 
@@ -99,13 +99,13 @@ def test_an_export_that_is_stopped_or_has_lost_its_lease_leaves_nothing(settings
 def test_an_export_that_broke_between_its_files_lists_none_of_them(settings: Settings, database: Database) -> None:
     work, folder = make_work(settings, database, "openvino"), settings.models_dir / MODEL
     before = listed(database)
-    exporting._publish(work, written(work.folder, "first"))
+    export._publish(work, written(work.folder, "first"))
     assert set(listed(database)) == {*before, "model.xml", "model.bin"}
 
     (folder / "model.bin").unlink()
     (folder / "model.bin").mkdir()
     with pytest.raises(IsADirectoryError):
-        exporting._publish(work, written(work.folder, "second"))
+        export._publish(work, written(work.folder, "second"))
     assert (folder / "model.xml").read_text() == "second"
     assert listed(database) == before
 
@@ -131,7 +131,7 @@ def test_the_pictures_compared_are_spread_over_all_data_sets(settings: Settings,
                 labels = {"identity": "1", "camera": "1"}
                 session.add(DatasetImage(id=f"{key}_{position}", dataset_id=key, **place, **labels))
     work.job.spec = {**work.job.spec, "datasets": list(sizes)}
-    chosen = exporting._choose_pictures(work)
+    chosen = export._choose_pictures(work)
     assert len(set(chosen)) == len(chosen) == 60
     assert [sum(path.parent.name == key for path in chosen) for key in sizes] == [40, 20]
     assert int(chosen[-1].name) >= 57
@@ -143,7 +143,7 @@ def test_an_export_whose_data_sets_were_deleted_meanwhile_says_what_to_do(
     work = make_work(settings, database, "onnx")
     work.job.spec = {**work.job.spec, "datasets": ["ds_gone"]}
     with pytest.raises(Problem, match="have been deleted") as caught:
-        exporting.run(work)
+        export.run(work)
     assert "Name as dataset" in str(caught.value.hint)
     assert not (work.folder / "export").exists()
 
@@ -152,7 +152,7 @@ def test_a_full_disk_is_told_before_anything_is_written(settings: Settings, data
     full = settings.model_copy(update={"min_free_bytes": 2**62})
     work = make_work(full, database, "onnx")
     with pytest.raises(Problem, match="free") as caught:
-        exporting.run(work)
+        export.run(work)
     assert caught.value.slug == "disk-full"
     assert not (work.folder / "export").exists()
 
@@ -172,5 +172,5 @@ def test_embeddings_that_are_no_numbers_agree_with_nothing(settings: Settings, d
         preprocessing=model.manifest.preprocessing,
     )
     with pytest.raises(ExportFailed, match="up to nan away"):
-        exporting.run(make_work(settings, database, "onnx"))
+        export.run(make_work(settings, database, "onnx"))
     assert kept(settings) == [MANIFEST_NAME, WEIGHTS_NAME]

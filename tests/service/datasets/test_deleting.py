@@ -8,11 +8,11 @@ import httpx
 from sqlalchemy import func, select
 
 from service.datasets.catalog import delete_dataset
+from service.datasets.readiness import State, in_state
 from service.datasets.registration import register
 from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset, Model
-from service.readiness import State, in_state
 from service.settings import Settings
 from tests.service.datasets.registering import (
     Register,

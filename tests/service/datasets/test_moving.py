@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import update
 
 from service.datasets.catalog import bring_up_to_date
+from service.datasets.files import dataset_folder
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset
 from service.main import create_app
-from service.pictures import dataset_folder
 from service.settings import Settings
 from service.storage import find_stored, stored_path
 from tests.service.datasets.registering import Register, make_market, post, upload, zipped

@@ -14,6 +14,7 @@ from service.datasets.registration import register
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
+from service.errors import Problem
 from service.settings import Settings
 from tests.reid_core.pictures import make_pictures
 from tests.service.datasets.registering import (
@@ -172,7 +173,7 @@ def test_a_data_set_whose_registration_was_given_up_is_invalid_until_it_is_resum
     client: httpx.Client, database: Database, market: Path, run: Register, end: str
 ) -> None:
     dataset = post(client, name="lobby", path="market")
-    error = {"detail": "the process was lost", "hint": "resume it"} if end == "failed" else None
+    error = Problem("job-crashed", "the process was lost", hint="resume it").as_json() if end == "failed" else None
     set_job(database, dataset["job"], end, error)
 
     shown = client.get("/datasets/lobby").json()

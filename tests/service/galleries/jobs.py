@@ -9,8 +9,8 @@ import numpy as np
 
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
-from service.galleries.features import Features, generation_of
-from service.galleries.indexing import index_gallery
+from service.galleries.files import Features, generation_of
+from service.galleries.job import index_gallery
 from service.search.snapshots import Snapshots
 from service.settings import Settings
 from tests.service.galleries.stock import load

@@ -12,7 +12,7 @@ import pytest
 
 from service.db.session import Database
 from service.db.tables import AuditEntry
-from service.keys import create_key
+from service.keys.lifecycle import create_key
 from service.settings import Settings
 from tests.service.galleries.stock import files_containing, found_ids, make_gallery, picture, upload
 

@@ -16,13 +16,13 @@ from service.clock import utc_now
 from service.db.session import Database
 from service.db.tables import AuditEntry, Dataset, Gallery, GalleryImage, Model
 from service.errors import Problem
-from service.galleries.bodies import GalleryBody
 from service.galleries.erasure import erase_identity, erase_image
+from service.galleries.files import generation_folder, open_store
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery
-from service.galleries.upkeep import expire
+from service.galleries.retention import expire
+from service.galleries.schemas import GalleryBody
 from service.settings import Settings
-from service.vectors import generation_folder, open_store
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.jobs import Worker
 from tests.service.galleries.stock import (
@@ -182,7 +182,7 @@ def test_erasing_works_alike_on_every_database(each_database: Database, settings
     made = vectors(4)
     append(each_database, settings, hall, [row(0), row(1, SECRET), row(2), row(3, SECRET)], (made,))
     receipt = erase_identity(each_database, settings, "hall", SECRET, key_id=None)
-    assert receipt["removed"]["vectors"] == 2
+    assert receipt.removed.vectors == 2
     left = stored_vectors(settings, hall, 4)
     np.testing.assert_array_equal(left[[0, 2]], made[[0, 2]])
     assert not left[[1, 3]].any()

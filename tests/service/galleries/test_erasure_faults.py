@@ -20,15 +20,15 @@ from service.api.error_handlers import problem_from
 from service.datasets.catalog import delete_dataset
 from service.db.session import Database
 from service.db.tables import Dataset, Gallery, GalleryImage, Model, PendingErasure, PendingRemoval
-from service.galleries.bodies import GalleryBody
-from service.galleries.building import index_in_place
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.images import append
+from service.galleries.index import index_in_place
 from service.galleries.lifecycle import create_gallery, delete_gallery
 from service.galleries.removal import finish_erasures
-from service.galleries.upkeep import clear_up_after_the_dead
+from service.galleries.retention import sweep_interrupted_work
+from service.galleries.schemas import GalleryBody
 from service.main import create_app
-from service.models import delete_model
+from service.models.lifecycle import delete_model
 from service.settings import Settings
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.jobs import Worker
@@ -54,8 +54,8 @@ import io, os, signal, sys
 from functools import partial
 from service.db.session import open_database
 from service.galleries import uploads
-from service.galleries.bodies import PictureDetails
-from service.pictures import Decoder
+from service.galleries.image_schemas import PictureDetails
+from service.decoding import Decoder
 from service.settings import Settings
 from tests.service.galleries.stock import encoder_for, picture
 
@@ -130,7 +130,7 @@ def test_an_erasure_on_a_full_disk_changes_nothing_and_says_so(
     assert (problem.slug, problem.status) == ("disk-full", 507)
     assert state(database, hall) == before
     np.testing.assert_array_equal(Worker(database, settings, hall).vectors(), stored)
-    assert erase_identity(database, settings, hall, SECRET, key_id=None)["removed"]["images"] == 100
+    assert erase_identity(database, settings, hall, SECRET, key_id=None).removed.images == 100
 
 
 def test_an_erasure_that_is_killed_is_done_for_all_who_look_and_finished_by_the_sweep(
@@ -165,10 +165,10 @@ def test_a_receipt_says_what_could_not_be_removed_and_the_sweep_removes_it(
     database: Database, settings: Settings, hall: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("service.galleries.features.Generation.erase", _fail)
+        patch.setattr("service.galleries.files.Generation.erase", _fail)
         receipt = erase_identity(database, settings, hall, SECRET, key_id=None)
-    (remaining,) = receipt["remaining"]
-    assert (remaining["what"][:8], remaining["until"]) == ("bytes of", None)
+    (remaining,) = receipt.remaining
+    assert (remaining.what[:8], remaining.until) == ("bytes of", None)
     assert state(database, hall)[0] == 200
     finish_erasures(database, settings)
     assert files_containing(settings.home, vectors(300)[5].tobytes()) == []
@@ -243,7 +243,7 @@ def test_an_upload_that_is_killed_leaves_nothing_once_swept(
     leftover = store.read_bytes()[4096 + 4 * SIZE :]
     assert np.frombuffer(leftover, np.float32).any()
 
-    clear_up_after_the_dead(database, settings)
+    sweep_interrupted_work(database, settings)
 
     assert files_containing(settings.home, picture(7)) == []
     assert files_containing(settings.home, leftover) == []

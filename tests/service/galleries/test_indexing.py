@@ -18,16 +18,16 @@ from reid_core.retrieval.index import IVFPQ_LEAST
 from service.db.session import Database
 from service.db.tables import Dataset, GalleryImage, Model
 from service.errors import Problem
-from service.galleries import building, rebuilding, splits
-from service.galleries.bodies import GalleryBody
-from service.galleries.building import wanted_kind
+from service.galleries import index, reencoding, split_import
 from service.galleries.erasure import erase_identity, erase_image
+from service.galleries.files import gallery_folder, generation_folder
 from service.galleries.images import append
+from service.galleries.index import resolve_index_kind
 from service.galleries.lifecycle import create_gallery
+from service.galleries.schemas import GalleryBody
 from service.galleries.staging import indexing_folder
 from service.settings import Settings
 from service.storage import claim
-from service.vectors import gallery_folder, generation_folder
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.jobs import Worker
 from tests.service.galleries.stock import SIZE, add_model_row, files_containing, load
@@ -35,8 +35,8 @@ from tests.service.galleries.stock import SIZE, add_model_row, files_containing,
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "PAGE_SIZE", 5)
-    monkeypatch.setattr(rebuilding, "PAGE_SIZE", 5)
+    monkeypatch.setattr(split_import, "PAGE_SIZE", 5)
+    monkeypatch.setattr(reencoding, "PAGE_SIZE", 5)
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_a_person_erased_while_the_index_is_built_is_not_in_it(
 ) -> None:
     worker.run(split)
     vectors, images = worker.vectors(), worker.images()
-    build, calls = building.build_index, []
+    build, calls = index.build_index, []
 
     def build_then_erase(*arguments: Any, **options: Any) -> Any:
         index = build(*arguments, **options)
@@ -208,7 +208,7 @@ def test_a_person_erased_while_the_index_is_built_is_not_in_it(
         calls.append(index)
         return index
 
-    monkeypatch.setattr(building, "build_index", build_then_erase)
+    monkeypatch.setattr(index, "build_index", build_then_erase)
     worker.run()
     assert len(calls) == 1
     gone = [image for image in images if image.identity == "0002"]
@@ -305,9 +305,9 @@ def test_searches_go_on_while_a_gallery_is_rebuilt(client: httpx.Client, worker:
 
 
 def test_the_kind_of_index_follows_the_gallery() -> None:
-    assert wanted_kind("auto", 1000, 512) == "flat"
-    assert wanted_kind("auto", 500_000, 512) == "hnsw"
-    assert wanted_kind("hnsw", 10, 512) == "hnsw"
-    assert wanted_kind("hnsw", 0, 512) == "flat"
-    assert wanted_kind("ivfpq", IVFPQ_LEAST - 1, 512) == "flat"
-    assert wanted_kind("ivfpq", IVFPQ_LEAST, 512) == "ivfpq"
+    assert resolve_index_kind("auto", 1000, 512) == "flat"
+    assert resolve_index_kind("auto", 500_000, 512) == "hnsw"
+    assert resolve_index_kind("hnsw", 10, 512) == "hnsw"
+    assert resolve_index_kind("hnsw", 0, 512) == "flat"
+    assert resolve_index_kind("ivfpq", IVFPQ_LEAST - 1, 512) == "flat"
+    assert resolve_index_kind("ivfpq", IVFPQ_LEAST, 512) == "ivfpq"

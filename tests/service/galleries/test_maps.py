@@ -14,14 +14,13 @@ from reid_core.errors import CoreError, IndexCorrupt, Stopped
 from reid_core.retrieval import recall
 from service.db.session import Database
 from service.db.tables import Dataset, GalleryImage
-from service.galleries import rebuilding, splits
+from service.galleries import reencoding, split_import
 from service.galleries.erasure import erase_image
-from service.galleries.features import generation_of
+from service.galleries.files import generation_folder, generation_of
 from service.galleries.images import append
-from service.galleries.upkeep import remove_leftovers
+from service.galleries.retention import remove_leftovers
 from service.search.snapshots import Snapshots
 from service.settings import Settings
-from service.vectors import generation_folder
 from tests.service.galleries.conftest import MATCHER_ID
 from tests.service.galleries.jobs import Worker
 from tests.service.galleries.stock import (
@@ -46,8 +45,8 @@ EITHER = pytest.mark.parametrize("fields", [BY_ITSELF, BY_ANOTHER], ids=["by-its
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "PAGE_SIZE", 5)
-    monkeypatch.setattr(rebuilding, "PAGE_SIZE", 5)
+    monkeypatch.setattr(split_import, "PAGE_SIZE", 5)
+    monkeypatch.setattr(reencoding, "PAGE_SIZE", 5)
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from PIL import Image
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.bodies import GalleryBody
+from service.galleries.files import generation_folder, open_store
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery
-from service.galleries.upkeep import remove_leftovers
+from service.galleries.retention import remove_leftovers
+from service.galleries.schemas import GalleryBody
 from service.main import create_app
 from service.settings import Settings
-from service.vectors import generation_folder, open_store
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.stock import SIZE, add_model_row, added_ids, found_ids, make_gallery, picture, upload
 from tests.service.serving import open_client, serve

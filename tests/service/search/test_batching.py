@@ -11,7 +11,7 @@ import torch
 
 from reid_core.retrieval.encoder import Encoding
 from service.search.batching import MAX_PICTURES, Batcher
-from service.search.encoders import KEPT_MODELS, Encoders
+from service.search.models import KEPT_MODELS, Encoders
 from service.settings import Settings
 from tests.service.search.stock import MATCHER_ID
 from tests.waiting import HANG_SECONDS

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.db.session import Database
-from service.explanations import keep_record, sweep_records
-from service.keys import create_key
-from service.search.drawing import Side, draw, fitted
-from service.search.explain import PlacePair
+from service.kept_searches import keep_record, sweep_records
+from service.keys.lifecycle import create_key
+from service.search.explanations.drawing import Side, draw, fitted
+from service.search.explanations.pairs import PlacePair
 from service.settings import Settings
 from tests.service.galleries.stock import added_ids, files_containing, make_gallery, upload
 from tests.service.search.stock import GRID, MATCHER_ID, encode, match, scene

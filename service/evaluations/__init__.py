@@ -1,0 +1,1 @@
+"""Evaluations: what models reached on data sets, one by one and as a table."""

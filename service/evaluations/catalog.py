@@ -1,0 +1,36 @@
+"""The rows of evaluations, by model and as a table of models and data sets."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.db.tables import Dataset, Evaluation, Model
+from service.evaluations.schemas import EvaluatedDataset, EvaluatedModel, EvaluationAnswer, MatrixAnswer
+
+
+def evaluations_of(session: Session, model_id: str) -> list[Evaluation]:
+    """The model's evaluations, newest first."""
+    of_model = select(Evaluation).where(Evaluation.model_id == model_id)
+    return list(session.scalars(of_model.order_by(Evaluation.id.desc())))
+
+
+def read_matrix(session: Session, prefix: str = "") -> MatrixAnswer:
+    """The newest evaluation of each pair of model and data set; `prefix` is put before links.
+
+    Only models and data sets that were evaluated are named; the name of a data set that is gone is null.
+    """
+    newest = {
+        (row.model_id, row.dataset_id): row for row in session.scalars(select(Evaluation).order_by(Evaluation.id))
+    }
+    models = session.scalars(select(Model).where(Model.id.in_({model for model, _ in newest})).order_by(Model.id))
+    datasets = sorted({dataset for _, dataset in newest})
+    names = {row.id: row.name for row in session.scalars(select(Dataset).where(Dataset.id.in_(datasets)))}
+    cells: dict[str, dict[str, EvaluationAnswer]] = {}
+    for (model, dataset), row in newest.items():
+        cells.setdefault(model, {})[dataset] = EvaluationAnswer.of(row, prefix)
+    return MatrixAnswer(
+        models=[EvaluatedModel(id=model.id, name=model.name, method=model.method) for model in models],
+        datasets=[EvaluatedDataset(id=dataset, name=names.get(dataset)) for dataset in datasets],
+        cells=cells,
+    )

@@ -1,0 +1,112 @@
+"""The answers of the evaluation routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from service.db.tables import Evaluation
+from service.schemas import Answer, Omittable, Pair, Time, example
+
+
+class EvaluationLinks(Answer):
+    """Links of an evaluation: its model, its data set and its job."""
+
+    model: str
+    dataset: str
+    job: Omittable[str] = None
+
+
+class FirstStage(Answer):
+    """The accuracy of the embeddings alone, before re-ranking."""
+
+    cmc: dict[str, float]
+    mAP: float  # noqa: N815  the field's own spelling
+
+
+class EvaluationAnswer(Answer):
+    """The accuracy of a model on a data set, in shares from 0 to 1."""
+
+    model_config = example(
+        id="eval_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        model="mdl_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        dataset="ds_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        rerank="none",
+        reranker=None,
+        flip_average=False,
+        cmc={"1": 0.93, "5": 0.97, "10": 0.98, "20": 0.99},
+        mAP=0.87,
+        mINP=0.6,
+        valid_queries=80,
+        queries=80,
+        gallery=240,
+        interval={"mAP": [0.83, 0.9], "rank1": [0.89, 0.96]},
+        protocol={"similarity": "dot product of embeddings, larger is closer", "rerank": "none"},
+        created_at="2026-01-31T12:00:00Z",
+        job=None,
+        links={"model": "/models/mdl_01…", "dataset": "/datasets/ds_01…"},
+    )
+
+    id: str
+    model: str
+    dataset: str
+    rerank: str
+    reranker: str | None
+    flip_average: bool | None
+    cmc: dict[str, float] = Field(description="rank -> share of queries with a match at that rank or before")
+    mAP: float  # noqa: N815
+    mINP: float  # noqa: N815
+    valid_queries: int
+    queries: int
+    gallery: int
+    interval: dict[str, Pair] = Field(description="95 % intervals of mAP and rank1")
+    first_stage: Omittable[FirstStage] = None
+    protocol: dict[str, Any] = Field(description="how the accuracies came about")
+    created_at: Time
+    job: str | None
+    links: EvaluationLinks
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, prefix: str = "") -> EvaluationAnswer:
+        """The evaluation as clients see it; `prefix` is put before links."""
+        return cls(
+            id=evaluation.id,
+            model=evaluation.model_id,
+            dataset=evaluation.dataset_id,
+            rerank=evaluation.rerank,
+            reranker=evaluation.reranker_id,
+            flip_average=evaluation.protocol.get("flip_average", False),
+            **evaluation.metrics,
+            protocol=evaluation.protocol,
+            created_at=evaluation.created_at,
+            job=evaluation.job_id,
+            links=EvaluationLinks(
+                model=f"{prefix}/models/{evaluation.model_id}",
+                dataset=f"{prefix}/datasets/{evaluation.dataset_id}",
+                job=f"{prefix}/jobs/{evaluation.job_id}" if evaluation.job_id else None,
+            ),
+        )
+
+
+class EvaluatedModel(Answer):
+    """A model of the matrix."""
+
+    id: str
+    name: str
+    method: str
+
+
+class EvaluatedDataset(Answer):
+    """A data set of the matrix; `name` is null once it is deleted."""
+
+    id: str
+    name: str | None
+
+
+class MatrixAnswer(Answer):
+    """Models x data sets: `cells[model id][dataset id]` is the newest evaluation of that pair."""
+
+    models: list[EvaluatedModel]
+    datasets: list[EvaluatedDataset]
+    cells: dict[str, dict[str, EvaluationAnswer]]

@@ -1,0 +1,74 @@
+"""Evaluations: a model on the query and gallery splits of a data set."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from reid_core.errors import Fault
+from reid_core.methods import METHODS
+from service.datasets.readiness import find_ready
+from service.db.lookup import find
+from service.db.tables import DatasetImage, Model
+from service.errors import Problem
+from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding, impossible, passes_of
+from service.jobs.schemas import EvaluateBody
+from service.settings import Settings
+
+_SPLITS = ("query", "gallery")
+
+
+def resolve(session: Session, settings: Settings, body: EvaluateBody) -> Resolved:
+    """The spec of the evaluation asked for."""
+    model, dataset = find(session, Model, body.model), find_ready(session, body.dataset)
+    reranker = _resolve_reranker(session, body, model)
+    if not (dataset.report or {}).get("evaluable_queries"):
+        raise Problem(
+            "invalid-dataset",
+            f"Data set {dataset.name!r} has no query with a picture of the same identity on another camera.",
+            hint=f"GET /datasets/{dataset.id}/report says why under findings.",
+            errors=[Fault("/dataset", "nothing-to-evaluate", "no evaluable query")],
+        )
+    spec = {
+        "model": model.id,
+        "dataset": dataset.id,
+        "rerank": body.rerank,
+        "reranker": reranker.id if reranker else None,
+        "candidates": body.candidates,
+        "flip_average": body.flip_average,
+    }
+    return Resolved("evaluate", spec, (dataset.id,))
+
+
+def workloads(session: Session, job: Resolved) -> list[Workload]:
+    """Embedding the images of both splits, and again by another model that re-ranks."""
+    spec, of_dataset = job.spec, DatasetImage.dataset_id.in_(job.datasets)
+    images = session.scalar(select(func.count()).where(of_dataset, DatasetImage.split.in_(_SPLITS))) or 0
+    passes = None if spec["flip_average"] is None else passes_of(spec["flip_average"])
+    first = embedding(session, spec["model"], images, passes=passes)
+    if spec["reranker"] in (None, spec["model"]):
+        return [first]
+    return [first, embedding(session, spec["reranker"], images, passes=first.passes, is_first=False)]
+
+
+def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Model | None:
+    """The model whose matcher re-ranks; None unless asked for. Raises 404 or 422."""
+    if body.rerank != "qaconv":
+        for name in ("reranker", "candidates"):
+            if getattr(body, name) is not None:
+                raise impossible(f"/{name}", "not-used", f"{name} is only used with rerank qaconv")
+        return None
+    reranker = model if body.reranker is None else find(session, Model, body.reranker)
+    if METHODS[reranker.method].matching_head is None:
+        able = " or ".join(name for name, method in METHODS.items() if method.matching_head is not None)
+        message = f"model {reranker.name!r} is of method {reranker.method!r}, which matches no local features"
+        raise Problem(
+            "invalid-request",
+            f"{message[0].upper()}{message[1:]}.",
+            hint=f"Name as reranker a model that was trained by {able}, or use rerank k_reciprocal.",
+            errors=[Fault("/rerank" if body.reranker is None else "/reranker", "cannot-rerank", message)],
+        )
+    return reranker
+
+
+PLAN = Plan(resolve, workloads)

@@ -1,0 +1,90 @@
+"""The plan of a kind of job: its spec from a request, and the work of networks that the spec means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from reid_core.errors import Fault
+from reid_core.methods import find_method
+from reid_core.methods.method import Method
+from reid_core.settings import TrainingSettings
+from service.db.tables import Model
+from service.errors import Problem
+from service.jobs.schemas import Kind
+from service.settings import Settings
+
+_EMBEDDING_BATCH = 32
+_ANY_CLASSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A spec that a worker can carry out, and the ids of the data sets that it reads."""
+
+    kind: Kind
+    spec: dict[str, Any]
+    datasets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A network's work on one set of images.
+
+    Attributes:
+        classes: of the network's classifier.
+        batch: images at a time.
+        passes: forward passes over all images; a backward pass counts as two.
+        is_first: False where another network of the job works on the same images, which are counted once.
+    """
+
+    method: Method
+    settings: TrainingSettings
+    classes: int
+    images: int
+    batch: int
+    passes: float
+    is_first: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The planning of a kind of job.
+
+    Attributes:
+        resolve: (session, settings, body) -> the spec with every name an id and every setting written out. Raises the
+            problem of what cannot be: 404 for unknown things, 409 for things in the wrong state, 422 with pointers.
+        workloads: (session, resolved) -> the work.
+        device: where the job runs, whatever its spec says; None: where that or REID_DEVICE says.
+    """
+
+    resolve: Callable[[Session, Settings, Any], Resolved]
+    workloads: Callable[[Session, Resolved], Sequence[Workload]]
+    device: str | None = None
+
+
+def embedding(
+    session: Session, model_id: str, images: int, *, passes: float | None = None, is_first: bool = True
+) -> Workload:
+    """The work of embedding so many images by the model; `passes` left out are those that its settings ask for."""
+    model = session.get_one(Model, model_id)
+    method = find_method(model.method)
+    settings = type(method.recipe).model_validate(model.settings)
+    if passes is None:
+        passes = passes_of(settings.flip_average)
+    return Workload(method, settings, _ANY_CLASSES, images, _EMBEDDING_BATCH, passes, is_first)
+
+
+def passes_of(flip_average: bool) -> float:
+    """Forward passes over an image for one embedding."""
+    return 2.0 if flip_average else 1.0
+
+
+def impossible(pointer: str, code: str, message: str, *, hint: str = "") -> Problem:
+    """The 422 problem of one value of a job's body; `message` is a sentence without its full stop."""
+    return Problem(
+        "invalid-request", f"{message[0].upper()}{message[1:]}.", hint=hint, errors=[Fault(pointer, code, message)]
+    )

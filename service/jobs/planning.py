@@ -1,0 +1,18 @@
+"""Planning a job from its request. Builds networks, for which PyTorch is needed."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from service.jobs.kinds import evaluate, export, index, train
+from service.jobs.kinds.plan import Plan, Resolved
+from service.jobs.schemas import JobBody
+from service.settings import Settings
+
+PLANS: dict[str, Plan] = {"train": train.PLAN, "evaluate": evaluate.PLAN, "index": index.PLAN, "export": export.PLAN}
+"""The plan of each kind that POST /jobs takes."""
+
+
+def resolve(session: Session, settings: Settings, body: JobBody) -> Resolved:
+    """The spec of the job asked for; raises as `Plan.resolve` says."""
+    return PLANS[body.kind].resolve(session, settings, body)

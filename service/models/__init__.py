@@ -1,0 +1,1 @@
+"""Models: trained networks with what they were made from and what they reached."""

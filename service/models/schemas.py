@@ -1,0 +1,157 @@
+"""The bodies and answers of the model routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
+
+from service.db.tables import Evaluation, Model
+from service.evaluations.schemas import EvaluationAnswer
+from service.schemas import Answer, Body, Name, Omittable, Pair, SelfLink, Time, Triple, example
+
+
+class ModelChange(Body):
+    """A model's new name."""
+
+    name: Name
+
+
+@with_config(extra="allow")
+class Transfer(TypedDict, total=False):
+    """The transfer of given weights into a network: a count of those taken, and the names of the others."""
+
+    taken: int
+    left_out: list[str]
+    as_initialised: list[str]
+
+
+@with_config(extra="allow")
+class TrainedOn(TypedDict, total=False):
+    """A data set as it was when a model was trained on it."""
+
+    id: str
+    name: str
+    fingerprint: str | None
+    split: str
+    protocol: dict[str, Any] | None
+
+
+@with_config(extra="allow")
+class TrainedStage(TypedDict, total=False):
+    """One stage of a chain: ids of its data sets, and what it took from the network before."""
+
+    datasets: list[str]
+    weights: Transfer | None
+
+
+@with_config(extra="allow")
+class Lineage(TypedDict, total=False):
+    """The lineage of a model: data sets, weights and teacher that it was made from."""
+
+    datasets: list[TrainedOn]
+    chain: list[TrainedStage]
+    parent: str | None
+    init_from: str | dict[str, Any] | None
+    weights: Transfer | None
+    teacher: str | None
+    seed: int
+
+
+@with_config(extra="allow")
+class Preprocessing(TypedDict, total=False):
+    """The steps from an image to the network's input."""
+
+    height: int
+    width: int
+    mean: Triple
+    std: Triple
+    interpolation: str
+    flip_average: bool
+    colour: str
+    range: Pair
+    layout: str
+
+
+class FileLinks(Answer):
+    """Links of a file."""
+
+    content: str
+
+
+class ModelFile(Answer):
+    """A file of a model: weights, manifest, exports."""
+
+    name: str
+    bytes: int
+    sha256: str
+    links: FileLinks
+
+
+class ModelLinks(SelfLink):
+    """Links of a model."""
+
+    job: Omittable[str] = None
+
+
+class ModelAnswer(Answer):
+    """A model: what it was made from, what it reached, and its files."""
+
+    model_config = example(
+        id="mdl_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        name="lobby-baseline",
+        method="bnneck",
+        settings={"backbone": "resnet50", "image": {"height": 256, "width": 128}},
+        lineage={"datasets": [], "parent": None, "init_from": "imagenet", "teacher": None, "seed": 0},
+        embedding_size=2048,
+        preprocessing={"height": 256, "width": 128, "interpolation": "bilinear", "flip_average": False},
+        evaluations=[],
+        files=[
+            {
+                "name": "weights.safetensors",
+                "bytes": 94389104,
+                "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "links": {"content": "/models/mdl_01…/files/weights.safetensors"},
+            }
+        ],
+        created_at="2026-01-31T12:00:00Z",
+        job=None,
+        links={"self": "/models/mdl_01…"},
+    )
+
+    id: str
+    name: str
+    method: str
+    settings: dict[str, Any] = Field(description="every setting of its method")
+    lineage: Lineage
+    embedding_size: int
+    preprocessing: Preprocessing
+    evaluations: list[EvaluationAnswer] = Field(description="newest first")
+    files: list[ModelFile]
+    created_at: Time
+    job: str | None
+    links: ModelLinks
+
+    @classmethod
+    def of(cls, model: Model, evaluations: Sequence[Evaluation], prefix: str = "") -> ModelAnswer:
+        """The model as clients see it, with what it reached; `prefix` is put before links."""
+        here = f"{prefix}/models/{model.id}"
+        return cls(
+            id=model.id,
+            name=model.name,
+            method=model.method,
+            settings=model.settings,
+            lineage=cast("Lineage", model.lineage),
+            embedding_size=model.embedding_size,
+            preprocessing=cast("Preprocessing", model.preprocessing),
+            evaluations=[EvaluationAnswer.of(evaluation, prefix) for evaluation in evaluations],
+            files=[
+                ModelFile(name=name, **facts, links=FileLinks(content=f"{here}/files/{name}"))
+                for name, facts in model.files.items()
+            ],
+            created_at=model.created_at,
+            job=model.job_id,
+            links=ModelLinks(self=here, job=f"{prefix}/jobs/{model.job_id}" if model.job_id else None),
+        )

@@ -1,0 +1,200 @@
+"""Encoding a query: embeddings and, for matching, local features of its images, as the gallery's models see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reid_core.errors import IndexCorrupt
+from reid_core.matching import FoldedHead
+from reid_core.retrieval.store import REBUILD
+from service.db.session import Database
+from service.db.tables import Gallery, GalleryImage, Model
+from service.decoding import Decoder
+from service.errors import Problem
+from service.galleries.image_files import find_any_image, image_path, missing_image
+from service.search.fusion import mean_direction, unit
+from service.search.models import Encoders, SharedEncoder
+from service.search.queries import impossible
+from service.search.schemas import EmbeddingQuery, Query, StoredQuery
+from service.search.snapshots import OpenGallery, Snapshots
+from service.search.timing import Stopwatch
+from service.settings import Settings
+
+ATTEMPTS = 20
+"""How often a search starts over because the gallery has changed under it."""
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matching:
+    """P pictures as the gallery's reranker sees them, and how it scores pairs.
+
+    Attributes:
+        maps: (P, h * w, c) floating, where the head is.
+        sizes: width and height of each picture in pixels.
+        grid: h and w.
+    """
+
+    maps: Tensor
+    sizes: tuple[Size, ...]
+    head: FoldedHead
+    grid: Size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedQuery:
+    """Pictures of one person, or an embedding.
+
+    Attributes:
+        vectors: (V, D) float32 of unit length by the gallery's model, one for each picture or their mean.
+        matching: None where maps are not needed.
+        fusion: what the scores of several pictures come to.
+    """
+
+    vectors: NDArray[np.float32]
+    matching: Matching | None = None
+    fusion: Literal["mean", "max"] = "mean"
+
+    def need_matching(self) -> Matching:
+        """`matching`, for what is only asked for where `Query.needs_maps` says so."""
+        if self.matching is None:
+            raise TypeError("the query was encoded without local features")
+        return self.matching
+
+
+class QueryEncoder:
+    """Encodes queries with their galleries' models. Threads may share it."""
+
+    def __init__(
+        self, database: Database, settings: Settings, encoders: Encoders, snapshots: Snapshots, decoder: Decoder
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._decoder = decoder
+        self._encoders = encoders
+        self._snapshots = snapshots
+
+    def encode(self, query: Query, pictures: Sequence[bytes], gallery: Gallery, watch: Stopwatch) -> EncodedQuery:
+        """Encodes `query` as its gallery compares it; `pictures` are the files of a PictureQuery.
+
+        Raises:
+            Problem: 404 for an unknown picture, 410 for an erased one, 413 and 415 for files that cannot be taken, 422
+                for an embedding of another size or without a direction.
+        """
+        if isinstance(query, StoredQuery):
+            return self._stored(query, gallery, watch)
+        if isinstance(query, EmbeddingQuery):
+            return EncodedQuery(unit(self._checked(query, gallery)))
+        encoded = self._encoded(pictures, query, gallery, watch)
+        vectors = encoded.vectors if query.fusion == "max" else mean_direction(encoded.vectors)
+        return replace(encoded, vectors=vectors, fusion=query.fusion)
+
+    def _stored(self, query: StoredQuery, gallery: Gallery, watch: Stopwatch) -> EncodedQuery:
+        """By what is stored of the picture if it is this gallery's, or else by its file."""
+        with self._database.read() as session:
+            picture = find_any_image(session, query.image_id)
+            own = isinstance(picture, GalleryImage) and picture.gallery_id == gallery.id
+            path = None if own else image_path(session, self._settings, picture)
+        if path is not None:
+            return self._encoded([path.read_bytes()], query, gallery, watch)
+        with watch.stage("retrieve"):
+            return self._own(query, gallery)
+
+    def _own(self, query: StoredQuery, gallery: Gallery) -> EncodedQuery:
+        for _ in range(ATTEMPTS):
+            opened = self._snapshots.current(gallery.id)
+            with self._database.read() as session:
+                image = session.get(GalleryImage, query.image_id)
+                if image is None:
+                    raise missing_image(session, query.image_id)
+                generation = session.get_one(Gallery, gallery.id).generation
+            # A rebuild may have renumbered the pictures, or an erasure zeroed this one, since the snapshot was taken.
+            if generation == opened.generation and image.position < len(opened.snapshot):
+                vectors = opened.snapshot.store.read([image.position])
+                if vectors.any():
+                    return self._stored_features(vectors, query, image, gallery, opened)
+                if self._stands(image, generation):
+                    raise IndexCorrupt(f"the vector of picture {image.id!r} is lost", hint=f"{REBUILD}, or delete it")
+        raise changing_too_fast()
+
+    def _stands(self, image: GalleryImage, generation: int) -> bool:
+        """True if the image is still where it was, neither erased nor moved by a rebuild."""
+        with self._database.read() as session:
+            now = session.get(GalleryImage, image.id)
+            gallery = session.get(Gallery, image.gallery_id)
+            return now is not None and gallery is not None and gallery.generation == generation
+
+    def _stored_features(
+        self, vectors: NDArray[np.float32], query: Query, image: GalleryImage, gallery: Gallery, opened: OpenGallery
+    ) -> EncodedQuery:
+        if not query.needs_maps:
+            return EncodedQuery(unit(vectors))
+        maps = read_maps(opened, [image.position])
+        return EncodedQuery(unit(vectors), self._matching(maps, ((image.width, image.height),), gallery))
+
+    def _encoded(self, contents: Sequence[bytes], query: Query, gallery: Gallery, watch: Stopwatch) -> EncodedQuery:
+        """By files, each through the gallery's model and its reranker: one pass where these are the same."""
+        reranker_id = gallery.reranker_id if query.needs_maps else None
+        models = {key: self._encoders.get(key) for key in (gallery.model_id, reranker_id) if key is not None}
+        with watch.stage("decode"):
+            sizes, inputs = self._prepared(contents, list(models.values()))
+        with watch.stage("embed"):
+            encoded = {
+                key: model.encode_prepared(prepared, with_maps=key == reranker_id)
+                for (key, model), prepared in zip(models.items(), inputs, strict=True)
+            }
+        maps = encoded[reranker_id].maps if reranker_id is not None else None
+        matching = None if maps is None else self._matching(maps.flatten(1, 2), sizes, gallery)
+        return EncodedQuery(unit(encoded[gallery.model_id].embeddings.numpy()), matching)
+
+    def _matching(self, maps: Tensor, sizes: tuple[Size, ...], gallery: Gallery) -> Matching:
+        head = self._encoders.get(gallery.reranker_id).head if gallery.reranker_id is not None else None
+        if head is None or gallery.maps is None:
+            raise IndexCorrupt(f"gallery {gallery.name!r} has no maps to match with", hint=REBUILD)
+        height, width, _ = gallery.maps["shape"]
+        return Matching(maps.to(head.weights.device), sizes, head, (height, width))
+
+    def _prepared(
+        self, contents: Sequence[bytes], models: Sequence[SharedEncoder]
+    ) -> tuple[tuple[Size, ...], list[Tensor]]:
+        """The pictures' sizes, and for every model all of them as it takes them: (P, 3, H, W) uint8.
+
+        One after the other: no more than one of them is held in full.
+        """
+        sizes: list[Size] = []
+        prepared: list[list[Tensor]] = [[] for _ in models]
+        for number, content in enumerate(contents, 1):
+            with self._decoder.opened(content, f"picture {number}") as picture:
+                sizes.append(picture.image.size)
+                for model, inputs in zip(models, prepared, strict=True):
+                    inputs.append(model.prepare(picture.image))
+        return tuple(sizes), [torch.stack(inputs) for inputs in prepared]
+
+    def _checked(self, query: EmbeddingQuery, gallery: Gallery) -> NDArray[np.float64]:
+        with self._database.read() as session:
+            size = session.get_one(Model, gallery.model_id).embedding_size
+        if len(query.embedding) != size:
+            message = f"the gallery's model makes embeddings of {size} numbers, this one has {len(query.embedding)}"
+            hint = "embed the picture with the gallery's model"
+            raise impossible(query, "embedding", "wrong-size", message, hint=hint)
+        return np.array([query.embedding])
+
+
+def read_maps(opened: OpenGallery, positions: Sequence[int]) -> Tensor:
+    """(n, h * w, c) maps of the gallery's pictures at `positions`; raises IndexCorrupt where it keeps none."""
+    if opened.maps is None:
+        raise IndexCorrupt("the gallery has no maps to match with", hint=REBUILD)
+    return torch.from_numpy(opened.maps.read(positions))
+
+
+def changing_too_fast() -> Problem:
+    """The 503 problem of a search that met another revision at every attempt."""
+    return Problem("unavailable", "the gallery is changing too fast just now", headers={"Retry-After": "1"})

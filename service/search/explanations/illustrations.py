@@ -1,0 +1,82 @@
+"""Drawings of why a result matched, made anew from what the search left behind and what the gallery holds."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from service.auth import Caller
+from service.db.lookup import find
+from service.db.session import Database
+from service.db.tables import Gallery
+from service.decoding import Decoder
+from service.errors import Problem
+from service.galleries.image_files import find_any_image, image_path
+from service.kept_searches import KeptMatch, KeptSearch, read_picture, read_record
+from service.search.encoding import Matching, QueryEncoder
+from service.search.explanations.drawing import Side, draw, fitted
+from service.search.explanations.pairs import contributions, explain
+from service.search.schemas import PictureQuery, StoredQuery
+from service.search.timing import Stopwatch
+from service.settings import Settings
+
+
+class Illustrations:
+    """Draws explanations. Threads may share it."""
+
+    def __init__(self, database: Database, settings: Settings, query_encoder: QueryEncoder, decoder: Decoder) -> None:
+        self._database = database
+        self._settings = settings
+        self._query_encoder = query_encoder
+        self._decoder = decoder
+
+    def draw(self, search_id: str, rank: int, caller: Caller) -> bytes:
+        """A PNG: the query and the result at `rank` side by side, lines between the places that correspond.
+
+        Raises:
+            Problem: 404 for a search that left no record or has no such result, and where a gallery keeps no picture;
+                410 once one of the two pictures has been erased.
+        """
+        record = read_record(self._settings, search_id, caller)
+        if not 1 <= rank <= len(record.results):
+            raise Problem("not-found", f"search {search_id!r} has {len(record.results)} results, there is no {rank}")
+        kept = record.results[rank - 1]
+        with self._database.read() as session:
+            gallery = find(session, Gallery, record.gallery)
+        match_picture, match = self._stored(kept.image_id, gallery)
+        picture, query = self._query_image(search_id, record, kept, gallery)
+        explanation = explain(query, match.maps[0], match.sizes[0])
+        heat, match_heat = contributions(query, match.maps[0])
+        drawn = draw(
+            Side("query", picture, query.sizes[0], heat),
+            Side(f"rank {rank}: score {kept.score:.3f}", match_picture, match.sizes[0], match_heat),
+            explanation.pairs,
+        )
+        file = io.BytesIO()
+        drawn.save(file, "PNG")
+        return file.getvalue()
+
+    def _query_image(
+        self, search_id: str, record: KeptSearch, kept: KeptMatch, gallery: Gallery
+    ) -> tuple[Image.Image, Matching]:
+        """The picture that the search asked by, or that of several which explains the result."""
+        if record.image_id is not None:
+            return self._stored(record.image_id, gallery)
+        content = read_picture(self._settings, search_id, kept.picture)
+        query = PictureQuery(gallery=gallery.id, explain=True)
+        encoded = self._query_encoder.encode(query, [content], gallery, Stopwatch())
+        return self._reduced(content, "the query"), encoded.need_matching()
+
+    def _stored(self, image_id: str, gallery: Gallery) -> tuple[Image.Image, Matching]:
+        with self._database.read() as session:
+            path = image_path(session, self._settings, find_any_image(session, image_id))
+        query = StoredQuery(gallery=gallery.id, image_id=image_id, explain=True)
+        encoded = self._query_encoder.encode(query, (), gallery, Stopwatch())
+        return self._reduced(path, "the picture"), encoded.need_matching()
+
+    def _reduced(self, source: bytes | Path, name: str) -> Image.Image:
+        """The picture in the size in which it is drawn: two in full would be too much to hold."""
+        with self._decoder.opened(source, name) as picture:
+            return fitted(picture.image)

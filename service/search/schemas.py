@@ -1,0 +1,162 @@
+"""The queries that the search routes take, and their answer."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from reid_core.retrieval.filters import Filters
+from service.schemas import Answer, Body, CaptureTime, LabelFilter, Omittable, Pair, Reference, SelfLink, Time, example
+
+
+class Options(Body):
+    """The options of every search."""
+
+    pointer: ClassVar[str] = ""
+    """Where these stand in the request, for pointers to a wrong one: `/query`, or empty for the body."""
+
+    top_k: int = Field(default=10, ge=1, description="most results; REID_MAX_TOP_K at most")
+    rerank: Literal["none", "qaconv", "k_reciprocal"] = "none"
+    candidates: int = Field(default=100, ge=1, description="how many a re-ranking looks at; top_k where that is more")
+    camera: list[LabelFilter] = Field(
+        default_factory=list, description="only these cameras; empty text: pictures without a camera"
+    )
+    exclude_camera: list[LabelFilter] = Field(default_factory=list, description="none of these cameras")
+    captured_after: CaptureTime | None = Field(default=None, description="taken then or later")
+    captured_before: CaptureTime | None = Field(default=None, description="taken before then")
+    min_score: float | None = Field(default=None, description="no results with a lower score, by `rerank` where given")
+    explain: bool = Field(
+        default=False, description="say which places of the two pictures match; can be drawn for a while"
+    )
+
+    @model_validator(mode="after")
+    def _times_in_order(self) -> Options:
+        if self.captured_after and self.captured_before and self.captured_after >= self.captured_before:
+            raise ValueError("captured_after must be earlier than captured_before")
+        return self
+
+    @property
+    def filters(self) -> Filters:
+        return Filters(
+            cameras=tuple(self.camera),
+            exclude_cameras=tuple(self.exclude_camera),
+            captured_after=self.captured_after,
+            captured_before=self.captured_before,
+        )
+
+    @property
+    def needs_maps(self) -> bool:
+        return self.rerank == "qaconv" or self.explain
+
+    @property
+    def width(self) -> int:
+        """The number of closest images that are looked at before the cut to `top_k`."""
+        return self.top_k if self.rerank == "none" else max(self.top_k, self.candidates)
+
+
+class StoredQuery(Options):
+    """Search by a picture of a gallery or a data set."""
+
+    pointer: ClassVar[str] = "/query"
+
+    gallery: Reference
+    image_id: Reference
+    exclude_self: bool = Field(default=False, description="leave the picture itself out")
+
+
+class PictureParameters(Options):
+    """Parameters in the address of a search whose body holds images or an embedding."""
+
+    gallery: Reference | None = None
+    fusion: Literal["mean", "max"] = Field(
+        default="mean", description="of several pictures: mean embedding, or best score"
+    )
+
+
+class PictureQuery(PictureParameters):
+    """Search by uploaded pictures of one person."""
+
+    gallery: Reference
+
+
+class EmbeddingQuery(PictureQuery):
+    """Search by an embedding that the gallery's model made."""
+
+    embedding: list[float] = Field(min_length=1, max_length=100_000)
+
+
+Query = StoredQuery | PictureQuery | EmbeddingQuery
+
+
+class Correspondence(Answer):
+    """A place (x, y) of the query, the place of the match that it corresponds to, and their similarity, -1 to 1."""
+
+    query: Pair
+    match: Pair
+    similarity: float
+
+
+class MatchLinks(SelfLink):
+    """Links of a match, its file and its explanation's drawing; `image` is null where no file is kept."""
+
+    image: str | None
+    explanation: Omittable[str] = None
+
+
+class MatchAnswer(Answer):
+    """A result of a search. `score` ranks, larger is better; `retrieval_*` are of the embeddings alone."""
+
+    rank: int
+    image_id: str
+    score: float
+    retrieval_score: float
+    retrieval_rank: int
+    identity: str | None
+    camera: str | None
+    captured_at: Time | None
+    external_id: str | None
+    query_picture: Omittable[int] = Field(
+        default=None, description="with explain: which of the query's pictures explains it, from 1"
+    )
+    correspondences: Omittable[list[Correspondence]] = Field(
+        default=None, description="with explain: places that match, in pixels of both pictures"
+    )
+    links: MatchLinks
+
+
+class SearchAnswer(Answer):
+    """The results of a search, best first, and what they were found with."""
+
+    model_config = example(
+        search_id="search_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        gallery="gal_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        revision=7,
+        model="mdl_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        reranker=None,
+        rerank="none",
+        timings_ms={"decode": 1.1, "embed": 18.0, "retrieve": 0.4, "rerank": 0.0, "total": 19.7},
+        results=[
+            {
+                "rank": 1,
+                "image_id": "img_01jb2c3d4e5f6g7h8j9k0m1n2p",
+                "score": 0.83,
+                "retrieval_score": 0.83,
+                "retrieval_rank": 1,
+                "identity": "0042",
+                "camera": "3",
+                "captured_at": None,
+                "external_id": None,
+                "links": {"self": "/galleries/gal_01…/images/img_01…", "image": None},
+            }
+        ],
+    )
+
+    search_id: str
+    gallery: str
+    revision: int
+    model: str
+    reranker: str | None
+    rerank: str
+    timings_ms: dict[str, float]
+    results: list[MatchAnswer]

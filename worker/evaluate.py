@@ -1,0 +1,184 @@
+"""Evaluation jobs: a model on the query and gallery splits of a data set, re-ranked where asked for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from reid_core.data.records import Picture
+from reid_core.devices import resolve_device
+from reid_core.errors import CoreError
+from reid_core.evaluation.metrics import Metrics
+from reid_core.evaluation.ranking import BLOCK_SCORES, Labels, encode_labels, evaluate, evaluate_scores
+from reid_core.matching import FoldedHead
+from reid_core.model import Model, load_model, read_manifest
+from reid_core.reranking import Reciprocal, rerank_embeddings
+from reid_core.retrieval.maps import MapStore, map_bytes
+from service.datasets.checking import as_dataset_problem, check_files
+from service.datasets.pictures import pictures
+from service.db.ids import new_id
+from service.db.lookup import find
+from service.db.tables import Dataset, Evaluation
+from service.storage import ensure_free_space
+from worker.matching import Pairs, encode_into
+from worker.work import Outcome, Work
+
+_QUERIES_AT_ONCE = 64
+"""So many are matched between two signs of progress."""
+
+_MAP_DTYPE = "float16"
+
+
+@dataclass(frozen=True, slots=True)
+class _Splits:
+    query: Sequence[Picture]
+    gallery: Sequence[Picture]
+
+    @property
+    def labels(self) -> tuple[Labels, Labels]:
+        return encode_labels(self.query, self.gallery)
+
+    @property
+    def paths(self) -> tuple[list[Path], list[Path]]:
+        return [picture.path for picture in self.query], [picture.path for picture in self.gallery]
+
+
+def run(work: Work) -> Outcome:
+    """Ranks the gallery for every query by embeddings, then again where asked for; numbers carry their protocol."""
+    spec = work.job.spec
+    check_files(work.database, work.settings, spec["dataset"], ("query", "gallery"), on_progress=work.progress("check"))
+    with work.database.read() as session:
+        dataset = find(session, Dataset, spec["dataset"])
+        splits = _Splits(*(pictures(session, work.settings, dataset, split) for split in ("query", "gallery")))
+    with as_dataset_problem([dataset.name]):
+        first, metrics = _measure(work, splits)
+    return _outcome(work, dataset, first, metrics)
+
+
+def _measure(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
+    """Before and after re-ranking; the same twice where none is asked for."""
+    spec = work.job.spec
+    if spec["rerank"] == "qaconv":
+        return _match(work, splits)
+    query, gallery = _embed(work, splits, _load(work, spec["model"]))
+    first = metrics = evaluate(query, gallery, *splits.labels)
+    if spec["rerank"] == "k_reciprocal":
+        metrics = _rerank(work, splits, query, gallery)
+    return first, metrics
+
+
+def _match(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
+    """Before and after re-ranking by the reranker's matcher."""
+    spec = work.job.spec
+    reranker = _load(work, spec["reranker"])
+    head, shape = _matcher(reranker)
+    query_paths, gallery_paths = splits.paths
+    with _maps_on_disk(work, shape, len(query_paths), len(gallery_paths)) as (query_maps, gallery_maps):
+        encoder = reranker.encoder(flip_average=_flip_average(work))
+        query = encode_into(query_maps, encoder, query_paths, work.progress("query maps"))
+        gallery = encode_into(gallery_maps, encoder, gallery_paths, work.progress("gallery maps"))
+        if spec["reranker"] != spec["model"]:
+            query, gallery = _embed(work, splits, _load(work, spec["model"]))
+        first = evaluate(query, gallery, *splits.labels)
+        pairs = Pairs(query_maps, gallery_maps, head, work.should_stop)
+        metrics = evaluate_scores(
+            _scores(pairs, query, gallery, spec["candidates"]),
+            *splits.labels,
+            similarity="score of the matcher",
+            block_scores=min(BLOCK_SCORES, _QUERIES_AT_ONCE * len(gallery)),
+            on_progress=work.progress("rerank"),
+        )
+    return first, metrics
+
+
+def _scores(pairs: Pairs, query: Tensor, gallery: Tensor, candidates: int | None) -> Callable[[int, int], Tensor]:
+    """Scores of a block of queries: the matcher's for all pairs, or for each query's first `candidates`."""
+    if candidates is None or candidates >= len(gallery):
+        return pairs.score_all
+    return lambda start, stop: pairs.score_candidates(start, query[start:stop] @ gallery.T, candidates)
+
+
+def _rerank(work: Work, splits: _Splits, query: Tensor, gallery: Tensor) -> Metrics:
+    """After k-reciprocal re-ranking of queries and gallery together."""
+    reranked = rerank_embeddings(
+        query, gallery, Reciprocal(), on_progress=work.progress("rerank"), should_stop=work.should_stop
+    )
+    return evaluate_scores(reranked.scores, *splits.labels, similarity="1 - k-reciprocal distance of embeddings")
+
+
+def _embed(work: Work, splits: _Splits, model: Model) -> tuple[Tensor, Tensor]:
+    encoder, (query, gallery) = model.encoder(flip_average=_flip_average(work)), splits.paths
+    return (
+        encoder.embed_files(query, on_progress=work.progress("query")),
+        encoder.embed_files(gallery, on_progress=work.progress("gallery")),
+    )
+
+
+def _load(work: Work, model_id: str) -> Model:
+    return load_model(work.settings.models_dir / model_id, resolve_device(work.settings.device))
+
+
+def _matcher(model: Model) -> tuple[FoldedHead, tuple[int, int, int]]:
+    head, shape = model.matching_head(), model.manifest.map_shape
+    if head is None or shape is None:
+        raise CoreError(
+            f"A model of method {model.manifest.method!r} makes no local feature maps to match.",
+            hint="Re-rank by a model of a QAConv method.",
+        )
+    return head, shape
+
+
+@contextmanager
+def _maps_on_disk(
+    work: Work, shape: tuple[int, int, int], queries: int, gallery: int
+) -> Iterator[tuple[MapStore, MapStore]]:
+    """Stores in the job's folder for that many maps, gone at the end: those of a large gallery do not fit in memory."""
+    folder = work.folder / "maps"
+    shutil.rmtree(folder, ignore_errors=True)  # what an attempt left that was killed
+    needed = (queries + gallery) * map_bytes(shape, _MAP_DTYPE)
+    ensure_free_space(work.folder, needed_bytes=needed, min_free_bytes=work.settings.min_free_bytes)
+    folder.mkdir(parents=True)
+    try:
+        stores = [MapStore.create(folder / name, shape, _MAP_DTYPE) for name in ("query", "gallery")]
+        yield stores[0], stores[1]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flip_average(work: Work) -> bool | None:
+    return work.job.spec.get("flip_average")  # jobs of earlier versions do not say
+
+
+def _averages(work: Work, model_id: str) -> bool:
+    """True if that model's images were averaged with their mirror images."""
+    asked = _flip_average(work)
+    return read_manifest(work.settings.models_dir / model_id).preprocessing.flip_average if asked is None else asked
+
+
+def _outcome(work: Work, dataset: Dataset, first: Metrics, metrics: Metrics) -> Outcome:
+    spec, result = work.job.spec, metrics.as_json()
+    asked = {name: spec[name] for name in ("rerank", "reranker", "candidates")}
+    averaged = {"flip_average": _averages(work, spec["model"])}
+    if spec["reranker"] is not None:
+        averaged["reranker_flip_average"] = _averages(work, spec["reranker"])
+    read_as = {"dataset": {**(dataset.report or {}).get("protocol", {}), "fingerprint": dataset.fingerprint}}
+    result["protocol"] = {**result["protocol"], **asked, **averaged, **read_as}
+    if spec["rerank"] != "none":
+        before = first.as_json()
+        result["first_stage"] = {"cmc": before["cmc"], "mAP": before["mAP"]}
+    row = Evaluation(
+        id=new_id("eval"),
+        model_id=spec["model"],
+        dataset_id=spec["dataset"],
+        job_id=work.job.id,
+        rerank=spec["rerank"],
+        reranker_id=spec["reranker"],
+        metrics={name: value for name, value in result.items() if name != "protocol"},
+        protocol=result["protocol"],
+    )
+    return Outcome({"evaluation": row.id, "model": spec["model"], "dataset": spec["dataset"], **result}, [row])

@@ -1,0 +1,101 @@
+"""Export jobs: a model as files for another runtime, kept beside its weights once both agree."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from sqlalchemy import select
+
+from reid_core.data.records import SPLITS
+from reid_core.export import export_model
+from reid_core.model import load_model
+from service.datasets.checking import check_files
+from service.db.tables import Dataset, DatasetImage, Model
+from service.jobs.kinds.export import COMPARED_IMAGES, nothing_to_compare
+from service.jobs.lifecycle import renew
+from service.jobs.recording import progress_as_json
+from service.models.lifecycle import describe_file
+from service.storage import ensure_free_space, find_stored, flush_file, replace_file
+from worker.work import Outcome, Work
+
+_COPIES = 3
+"""Of the weights' size: ONNX, and what it is turned into, beside some room."""
+
+
+def run(work: Work) -> Outcome:
+    """Writes the files into the job's folder, compares, and moves them into the model's."""
+    spec, settings = work.job.spec, work.settings
+    pictures = _choose_pictures(work)
+    _check_files(work)
+    for chatty in ("onnx_ir", "onnxscript"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    model = load_model(settings.models_dir / spec["model"], torch.device("cpu"))
+    weights = sum(tensor.nbytes for tensor in model.network.state_dict().values())
+    ensure_free_space(settings.home, needed_bytes=_COPIES * weights, min_free_bytes=settings.min_free_bytes)
+    making = work.folder / "export"
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    try:
+        work.reporter.progress(progress_as_json(0.0, "convert"))
+        files, agreement = export_model(model, spec["format"], making, pictures, on_progress=work.progress("compare"))
+        _publish(work, files)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    names = [path.name for path in files]
+    return Outcome({"model": spec["model"], "format": spec["format"], "files": names, "agreement": asdict(agreement)})
+
+
+def _choose_pictures(work: Work) -> list[Path]:
+    """Evenly from all pictures of the data sets; raises 422 where they were deleted since the job was posted."""
+    with work.database.read() as session:
+        rows = session.execute(
+            select(Dataset.path, DatasetImage.path)
+            .join(Dataset, Dataset.id == DatasetImage.dataset_id)
+            .where(DatasetImage.dataset_id.in_(work.job.spec["datasets"]))
+            .order_by(DatasetImage.dataset_id, DatasetImage.split, DatasetImage.position)
+        ).all()
+    if not rows:
+        raise nothing_to_compare("its data sets have been deleted")
+    count = min(COMPARED_IMAGES, len(rows))
+    bases = work.settings.bases
+    return [
+        find_stored(folder, bases) / path
+        for folder, path in (rows[index * len(rows) // count] for index in range(count))
+    ]
+
+
+def _check_files(work: Work) -> None:
+    with work.database.read() as session:
+        left = session.scalars(select(Dataset.id).where(Dataset.id.in_(work.job.spec["datasets"]))).all()
+    for key in left:
+        check_files(work.database, work.settings, key, SPLITS, on_progress=work.progress("check"))
+
+
+def _publish(work: Work, files: Sequence[Path]) -> None:
+    """Moves the files beside the weights, in the place of an earlier export, and lists them in the model's row.
+
+    In between they are not listed, so that no file is ever served under another's checksum.
+    """
+    for path in files:
+        flush_file(path)
+    facts = {path.name: describe_file(path) for path in files}
+    with _own_model(work) as model:
+        model.files = {name: told for name, told in model.files.items() if name not in facts}
+    with _own_model(work) as model:
+        for path in files:
+            replace_file(path, work.settings.models_dir / model.id / path.name)
+        model.files = {**model.files, **facts}
+
+
+@contextmanager
+def _own_model(work: Work) -> Iterator[Model]:
+    """The model's row, locked; raises `LeaseLost` unless this attempt still has the job."""
+    with work.database.write() as session:
+        renew(session, work.job.id, work.attempt, work.settings.lease_seconds)
+        yield session.get_one(Model, work.job.spec["model"], with_for_update=True)

@@ -1,0 +1,206 @@
+"""Training jobs: from a resolved spec to a published model. A plain training is a chain of one stage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from reid_core.backbones import BackboneName
+from reid_core.backbones.weights import Transfer
+from reid_core.data.records import SPLITS, Picture
+from reid_core.devices import resolve_device
+from reid_core.methods import find_method
+from reid_core.model import Manifest, load_model, save_model
+from reid_core.sampling import Graph
+from reid_core.training.chain import fit_chain
+from reid_core.training.checkpoint import History
+from reid_core.training.initial import Initialise, from_file, from_imagenet, from_model
+from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result
+from reid_core.training.progress import Progress
+from reid_core.training.recognition import LearnedNothing
+from service.datasets.checking import as_dataset_problem, check_files
+from service.datasets.pictures import joined_pictures
+from service.db.lookup import find
+from service.db.tables import Dataset, Model
+from service.jobs.graphs import write_graph
+from service.jobs.recording import progress_as_json
+from service.jobs.stages import Stage, stages_of
+from service.models.lifecycle import describe_file
+from service.storage import publish_folder
+from worker.work import Outcome, Work
+
+logger = logging.getLogger(__name__)
+
+
+def run(work: Work) -> Outcome:
+    """Trains, publishes the last stage's network by a rename of its folder, and gives back its row."""
+    datasets, plans = _read_plans(work)
+    names = [row.name for of_stage in datasets for row in of_stage]
+    if not any(work.folder.glob(f"*/{CHECKPOINT_NAME}")):
+        work.reporter.restart_curves({})  # an attempt that was lost before its first checkpoint has left points
+    with as_dataset_problem(names):
+        result = fit_chain(
+            plans,
+            work.folder,
+            lambda number: _observer(work, number + 1, len(plans)),
+            checkpoint_seconds=work.settings.checkpoint_seconds,
+        )
+    model_id = f"mdl_{work.job.id.removeprefix('job_')}"
+    folder, manifest = _publish(work, model_id, plans[-1], result)
+    row = Model(
+        id=model_id,
+        name=work.job.spec["model_name"] or f"{manifest.method}-{model_id[-8:]}",
+        method=manifest.method,
+        settings=dict(manifest.settings),
+        lineage=_lineage(work, datasets),
+        embedding_size=manifest.embedding_size,
+        preprocessing=manifest.preprocessing.as_json(),
+        files={path.name: describe_file(path) for path in sorted(folder.iterdir())},
+        job_id=work.job.id,
+    )
+    told = {
+        "model": model_id,
+        "identities": result.num_classes,
+        "images": len(plans[-1].pictures),
+        "warnings": [asdict(warning) for warning in result.warnings],
+    }
+    return Outcome(told, [row])
+
+
+def _read_plans(work: Work) -> tuple[list[list[Dataset]], list[Plan]]:
+    """The data sets of every stage and its plan."""
+    spec = work.job.spec
+    method, device = find_method(spec["method"]), resolve_device(spec["device"])
+    teacher = load_model(work.settings.models_dir / spec["teacher"], device) if spec["teacher"] else None
+    datasets, plans = [], []
+    for stage in stages_of(spec):
+        _check_files(work, stage)
+        settings = type(method.recipe).model_validate(stage.settings)
+        with work.database.read() as session:
+            datasets.append([find(session, Dataset, key) for key in stage.datasets])
+            parts = [part for _, part in stage.parts]
+            pictures = joined_pictures(session, work.settings, list(zip(datasets[-1], parts, strict=True)))
+        initialise = _initialise(work, settings.backbone)
+        plans.append(Plan(method, settings, pictures, spec["seed"], device, initialise, teacher))
+    return datasets, plans
+
+
+def _check_files(work: Work, stage: Stage) -> None:
+    for key, part in stage.parts:
+        splits = SPLITS if part == "all" else (part,)
+        check_files(work.database, work.settings, key, splits, on_progress=work.progress("check"))
+
+
+def _initialise(work: Work, backbone: BackboneName) -> Initialise | None:
+    source = work.job.spec["init_from"]
+    if source is None:
+        return None
+    if source == "imagenet":
+        return from_imagenet(backbone)
+    if isinstance(source, dict):
+        return from_file(work.settings.weights_dir / source["weights"])
+    return from_model(work.settings.models_dir / source)
+
+
+def _observer(work: Work, stage: int, stages: int) -> Observer:
+    def on_transfer(transfer: Transfer) -> None:
+        told = {
+            "taken": len(transfer.taken),
+            "left_out": list(transfer.left_out),
+            "as_initialised": list(transfer.kept),
+        }
+        _transfer_file(work, stage).write_text(json.dumps(told))
+        work.reporter.event("weights", {"stage": stage, **told})
+
+    def on_resume(step: int, history: History) -> None:
+        work.reporter.restart_curves(history)
+        work.reporter.event("checkpoint", {"stage": stage, "resumed_at_step": step})
+
+    def on_progress(progress: Progress) -> None:
+        shown = progress_as_json(
+            progress.fraction,
+            progress.phase,
+            stage=stage,
+            stages=stages,
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            step=progress.step,
+            steps=progress.steps,
+            images_per_second=progress.images_per_second,
+            eta_seconds=progress.eta_seconds,
+        )
+        work.reporter.progress(shown, progress.values, progress.total_step)
+
+    def on_graph(epoch: int, graph: Graph, pictures: Sequence[Picture]) -> None:
+        write_graph(work.folder, epoch, graph, pictures)
+        work.reporter.event("graph", {"epoch": epoch + 1, "classes": len(pictures)})
+
+    def on_warning(warning: LearnedNothing) -> None:
+        logger.warning("%s %s", warning.detail, warning.hint)
+        work.reporter.event("warning", asdict(warning))
+
+    return Observer(on_transfer, on_resume, on_graph, on_progress, on_warning, work.should_stop)
+
+
+def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Path, Manifest]:
+    work.reporter.progress(progress_as_json(1.0, "publish"))
+    making = work.folder / "model"
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir()
+    manifest = save_model(
+        making,
+        result.network,
+        method=plan.method.name,
+        settings=plan.settings,
+        num_classes=result.num_classes,
+        preprocessing=result.preprocessing,
+    )
+    folder = work.settings.models_dir / model_id
+    # What an attempt left that was lost between its rename and its row.
+    shutil.rmtree(folder, ignore_errors=True)
+    publish_folder(making, folder)
+    return folder, manifest
+
+
+def _lineage(work: Work, datasets: Sequence[Sequence[Dataset]]) -> dict[str, Any]:
+    spec = work.job.spec
+    used = {row.id: row for of_stage in datasets for row in of_stage}
+    parts = {key: part for stage in stages_of(spec) for key, part in stage.parts}
+    chain = [
+        {"datasets": [row.id for row in of_stage], "weights": _read_transfer(work, stage)}
+        for stage, of_stage in enumerate(datasets, 1)
+    ]
+    return {
+        "datasets": [_origin(row, parts[row.id]) for row in used.values()],
+        "chain": chain,
+        "parent": spec["init_from"] if _is_model(spec["init_from"]) else None,
+        "init_from": spec["init_from"],
+        "weights": chain[0]["weights"],
+        "teacher": spec["teacher"],
+        "seed": spec["seed"],
+    }
+
+
+def _origin(row: Dataset, part: str) -> dict[str, Any]:
+    """A data set in a model's lineage: its name and fingerprint, and the part of it that was trained on."""
+    protocol = (row.report or {}).get("protocol")
+    return {"id": row.id, "name": row.name, "fingerprint": row.fingerprint, "split": part, "protocol": protocol}
+
+
+def _transfer_file(work: Work, stage: int) -> Path:
+    return work.folder / f"transfer-{stage}.json"
+
+
+def _read_transfer(work: Work, stage: int) -> Any:
+    """The transfer of given weights into the stage; None where it started from random ones."""
+    file = _transfer_file(work, stage)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _is_model(init_from: Any) -> bool:
+    return isinstance(init_from, str) and init_from != "imagenet"
