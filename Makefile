@@ -8,7 +8,7 @@ RUN_EXTRAS ?= cpu
 
 .PHONY: setup demo test test-slow test-faults test-gpu lint clean
 
-INSTALL = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e
+INSTALL = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e
 
 setup: .venv/.installed
 

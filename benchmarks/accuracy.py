@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from reid_core.data.contents import Contents
+from reid_core.devices import resolve_dtype
 from reid_core.evaluation.ranking import encode_labels, evaluate
 from reid_core.methods import METHODS
 from reid_core.model import Model, load_model, save_model
 from reid_core.retrieval.encoder import Encoder
 from reid_core.training.initial import from_file
 from reid_core.training.loop import Plan, Result, fit
-from reid_core.training.precision import resolve_dtype
 
 Row = dict[str, Any]
 """One run: the values that say which, and what was measured."""

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from reid_core.backbones import BACKBONES, BackboneName, build_backbone
+from reid_core.devices import resolve_dtype
 from reid_core.heads.pyramid import PyramidHead
 from reid_core.losses.distance import euclidean
 from reid_core.losses.identity import identity_loss
 from reid_core.losses.triplet import batch_hard, triplet_loss
 from reid_core.network import Output
-from reid_core.training.precision import resolve_dtype
 from worker.supervisor import CHILD_ENVIRONMENT
 
 CPU = torch.device("cpu")

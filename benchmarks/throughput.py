@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from reid_core.devices import has_bf16_units
+from reid_core.devices import has_bf16_units, resolve_dtype
 from reid_core.methods import METHODS
 from reid_core.methods.method import Moment
 from reid_core.network import Batch
 from reid_core.settings import override
-from reid_core.training.precision import resolve_dtype
 from worker.supervisor import CHILD_ENVIRONMENT
 
 CPU = torch.device("cpu")

@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from reid_core.data.preprocessing import Preprocessing, preprocessing_from_json
+from reid_core.devices import resolve_dtype
 from reid_core.errors import WeightsError
 from reid_core.matching import FoldedHead
 from reid_core.methods import find_method
+from reid_core.network import ReidNetwork
 from reid_core.retrieval.encoder import Encoder
 from reid_core.settings import Precision, TrainingSettings
-from reid_core.training.precision import resolve_dtype
 
 WEIGHTS_NAME = "weights.safetensors"
 MANIFEST_NAME = "manifest.json"
@@ -29,7 +30,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a model is: which method and settings built it, what it takes and what it gives.
+    """The description of a model: the method and settings that built it, its input and its output.
 
     `map_shape` is the (h, w, c) of the local features by which it matches pairs; None for a method that does not.
     """
@@ -49,11 +50,11 @@ class Model:
 
     manifest: Manifest
     settings: TrainingSettings
-    network: nn.Module
+    network: ReidNetwork
     device: torch.device
 
     def matching_head(self) -> FoldedHead | None:
-        """What scores pairs of this model's maps; None for a method that does not match locally."""
+        """Returns the scorer of pairs of local features; None for a method that does not match by them."""
         fold = find_method(self.manifest.method).matching_head
         return fold(self.network) if fold else None
 
@@ -73,7 +74,7 @@ class Model:
 
 def save_model(
     folder: Path,
-    network: nn.Module,
+    network: ReidNetwork,
     *,
     method: str,
     settings: TrainingSettings,
@@ -87,8 +88,8 @@ def save_model(
         method=method,
         settings=settings.model_dump(mode="json"),
         num_classes=num_classes,
-        embedding_size=int(network.embedding_size),  # type: ignore[arg-type]
-        map_shape=network.map_shape if find_method(method).matching_head else None,  # type: ignore[arg-type]
+        embedding_size=network.embedding_size,
+        map_shape=network.map_shape,
         preprocessing=preprocessing,
         weights_sha256=_sha256(weights),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B pictures with their labels.
+    """B images with their labels.
 
     Attributes:
         images: (B, 3, H, W) float, normalised as the model's preprocessing says.
@@ -24,11 +25,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a re-identification network says of a batch of B pictures.
+    """The answer of a re-identification network to a batch of B images.
 
     Attributes:
         embedding: (B, D) float, what search compares. Not normalised here; the encoder normalises to unit length.
-        features: vectors that metric losses (triplet, center) take, each (B, d_i).
+        features: embeddings that metric losses (triplet, center) compare, each (B, d_i).
         logits: identity scores before softmax, each (B, C); empty where the network has no classifier.
         feature_map: (B, c, h, w) local features, or None where the method has none.
     """
@@ -37,3 +38,24 @@ class Output:
     features: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     feature_map: Tensor | None = None
+
+
+class ReidNetwork(nn.Module):
+    """The base of every network that a method trains: images (B, 3, H, W) to an `Output`.
+
+    The part that `init_from` fills is a module of the name `backbone`.
+
+    Attributes:
+        embedding_size: D, the length of the embedding.
+        map_shape: (h, w, c) of the local features, for a method that matches by them; None for others.
+    """
+
+    embedding_size: int
+    map_shape: tuple[int, int, int] | None = None
+
+    if TYPE_CHECKING:  # a module of torch is called with anything and gives anything
+
+        def __call__(self, images: Tensor) -> Output: ...
+
+    def reset_state(self) -> None:
+        """Forgets what the network carries from batch to batch, as every epoch begins and when the run is over."""

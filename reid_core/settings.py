@@ -129,7 +129,7 @@ class Validation(Part):
 
 
 class TrainingSettings(Part):
-    """What every method takes, beside its own."""
+    """The settings that every method takes, beside its own."""
 
     backbone: BackboneName
     image: ImageSize

@@ -41,7 +41,7 @@ class DenseNet(nn.Module):
         return self.stages(self.stem(images))
 
     def stem(self, images: Tensor) -> Tensor:
-        """What the first stage takes."""
+        """Computes the input of the first stage."""
         features = self.features
         stem: Tensor = features.pool0(features.relu0(features.norm0(features.conv0(images))))
         return stem

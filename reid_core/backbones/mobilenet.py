@@ -39,7 +39,7 @@ class MobileNetV2(nn.Module):
         return self.stages(self.stem(images))
 
     def stem(self, images: Tensor) -> Tensor:
-        """What the first stage takes."""
+        """Computes the input of the first stage."""
         stem: Tensor = self.features[:_STEM_END](images)
         return stem
 

@@ -47,7 +47,7 @@ class ResNet(nn.Module):
         return self.stages(self.stem(images))
 
     def stem(self, images: Tensor) -> Tensor:
-        """What the first stage takes."""
+        """Computes the input of the first stage."""
         stem: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return stem
 

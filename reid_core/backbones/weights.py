@@ -33,7 +33,7 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What was taken from given weights and what was not, by parameter name."""
+    """The parameters that given weights filled and did not fill, by name."""
 
     taken: tuple[str, ...]
     left_out: tuple[str, ...]

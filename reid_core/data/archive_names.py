@@ -68,7 +68,7 @@ class Names:
 
 
 def settle_encoding(names: Collection[bytes], asked: str = "") -> NameEncoding | None:
-    """How to read the names, of which only those beyond ASCII count; None where there are none.
+    """Chooses the encoding of the names, of which only those beyond ASCII count; None where there are none.
 
     Raises:
         DatasetError: they cannot be read as `asked`, or, where nothing was asked, no encoding is the likely one.
@@ -128,7 +128,7 @@ def _likeness(names: Collection[bytes], encoding: str) -> float:
 
 
 def _fits(name: str, place: int, scripts: tuple[str, ...]) -> bool:
-    """Whether the character is a letter of the scripts in the company that it keeps in names.
+    """True where the character is a letter of the scripts, in the company that it keeps in names.
 
     Letters of Latin with marks stand among plain ones, letters of other scripts among their like; capitals begin words.
     """

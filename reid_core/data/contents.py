@@ -1,4 +1,4 @@
-"""What reading a data set gives: its pictures by split, and a count of every name that was passed over."""
+"""The contents of a data set: its images by split, and a count of every name that was passed over."""
 
 from __future__ import annotations
 

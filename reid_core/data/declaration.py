@@ -1,4 +1,4 @@
-"""What whoever registers a data set says of it: where splits lie, what names and columns mean, how text is encoded."""
+"""The declaration of a data set by its registrar: folders of splits, meaning of names and columns, encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: names for the types that are not read, with the way out."""
+"""File types by their first bytes: names for the types that are not read, with the way out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong or remarkable in a data set: small functions that look for it."""
+"""Findings: small functions that look for what is wrong or remarkable in a data set."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _pictures(contents: Contents) -> Iterator[Picture]:
 
 
 def _lacks(contents: Contents) -> list[str]:
-    """What is missing for training and for evaluation, if both are impossible; a gallery by itself can be searched."""
+    """Names what training and evaluation lack, if both are impossible; a gallery alone can be searched."""
     people = len({picture.identity for picture in contents.pictures["train"]})
     queries, gallery = contents.pictures["query"], contents.pictures["gallery"]
     matched = len(queries) - len(unmatched_queries(contents))
@@ -156,7 +156,7 @@ def _in_train_and_test(contents: Contents) -> list[str]:
 
 
 def _look_alikes(contents: Contents) -> list[str]:
-    """Of identities and of cameras, each group in one line."""
+    """Lists look-alike labels of identities and of cameras, each group in one line."""
     told = []
     for kind in ("identity", "camera"):
         for group in look_alikes({getattr(picture, kind) for picture in _pictures(contents)}):

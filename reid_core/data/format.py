@@ -1,4 +1,4 @@
-"""What a data set's format is, as data: where each split lies, what a picture's name tells, how splits are made."""
+"""The format of a data set, as data: the folder of each split, the meaning of an image's name, the making of splits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How one format looks and reads.
+    """One format: its looks and its reader.
 
     Attributes:
         layout, naming, notes: for a person.
@@ -74,7 +74,7 @@ class Format:
     withdrawn: str = ""
 
     def match(self, name: str) -> re.Match[str] | None:
-        """What the pattern reads in a picture's path or in a line of a list; None where it does not fit."""
+        """Reads an image's path, or a line of a list, by the pattern; None where it does not fit."""
         if not self.loose:
             return self.pattern.fullmatch(name)
         if not _PICTURE.search(name):

@@ -44,7 +44,7 @@ def normal_label(text: str) -> str:
 
 @lru_cache(maxsize=2**16)
 def label_fault(label: str) -> str:
-    """Why the `normal_label` may not name a person, a camera or a thing; "" where it may."""
+    """Explains why the `normal_label` may not name a person, a camera or a thing; "" where it may."""
     if label in UNKNOWN_WORDS:
         return "it means that nothing is known" if label else "it is empty"
     if label == JUNK:
@@ -55,14 +55,14 @@ def label_fault(label: str) -> str:
 
 
 def name_fault(name: str) -> str:
-    """Why the `normal_label` may not name a data set, a model or a gallery; "" where it may."""
+    """Explains why the `normal_label` may not name a data set, a model or a gallery; "" where it may."""
     if "/" in name:
         return "a slash divides an address"
     return _address_fault(name) or text_fault(name)
 
 
 def text_fault(label: str) -> str:
-    """Why the `normal_label` is no line of text; "" where it is one."""
+    """Explains why the `normal_label` is no line of text; "" where it is one."""
     if len(label) > MAX_LABEL:
         return f"it has {len(label)} characters, at most {MAX_LABEL} are allowed"
     if any(unicodedata.category(character) in _UNSAFE_CATEGORIES for character in label):
@@ -80,7 +80,7 @@ def look_alikes(labels: Iterable[str]) -> list[tuple[str, ...]]:
 
 @lru_cache(maxsize=2**16)
 def look_of(label: str) -> str:
-    """What is left of a label without case, width, invisible characters and doubled blanks; equal for look-alikes."""
+    """Strips a label of case, width, invisible characters and doubled blanks: equal for look-alikes."""
     visible = "".join(character for character in unicodedata.normalize("NFKC", label) if not _is_invisible(character))
     return unicodedata.normalize("NFKC", " ".join(visible.casefold().split()))
 
@@ -94,7 +94,7 @@ def shown_label(label: str) -> str:
 
 
 def _address_fault(label: str) -> str:
-    """Why no address carries the label unharmed.
+    """Explains why no address carries the label unharmed.
 
     Clients and proxies shorten `.`, `..` and nothing between slashes, even where they are escaped, so that an address
     means another thing: `/galleries/hall/identities/..` is the gallery. They take a backslash for a slash.

@@ -48,7 +48,7 @@ def list_files(folder: Path, boundary: Path, *, deep: bool) -> Listing:
 
 
 def is_inside(path: Path, boundary: Path) -> bool:
-    """Whether the path, its links and `..` followed, lies in the boundary (itself already resolved)."""
+    """True where the path, its links and `..` followed, lies in the boundary (itself already resolved)."""
     return real_path(path).is_relative_to(boundary)
 
 
@@ -68,7 +68,7 @@ def fence(boundary: Path) -> Callable[[Path], bool]:
 
 
 def locator(root: Path) -> Callable[[str], Path]:
-    """Where a list's relative name lies below `root`, however its letters are composed there; unchanged if nowhere.
+    """Finds a list's relative name below `root`, however its letters are composed there; unchanged if nowhere.
 
     A name typed on a keyboard (NFC) then finds the file that a Mac wrote (NFD), and the other way round.
     """

@@ -154,7 +154,7 @@ class _Reading:
         return None
 
     def finish(self) -> Gathered:
-        """What was gathered, with the words that were taken for unknown."""
+        """Returns the rows gathered, with the words that were taken for unknown."""
         if self._unknown:
             told = tuple(
                 f"{word} as {column}: {count} times" for (column, word), count in sorted(self._unknown.items())
@@ -213,7 +213,7 @@ def _split(value: str, where: str) -> Split:
 
 
 def _oml_split(row: Mapping[str, str], where: str, *, first: bool) -> Split | None:
-    """Where the row belongs; None for validation rows that are neither asked for nor searched in."""
+    """The split of the row; None for validation rows that are neither query nor gallery."""
     split = _OML_SPLITS.get(row["split"].lower())
     if split is None:
         raise DatasetError(f"{where} has the split '{row['split']}'.", hint="Splits are train and validation.")

@@ -1,4 +1,4 @@
-"""What each finding about a data set means, how bad it is and what to do about it, as a table.
+"""The meanings of findings about a data set, as a table: severity, consequence and remedy of each.
 
 docs/datasets.md lists every code.
 """
@@ -18,7 +18,7 @@ MANY_SAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """How bad a finding is, what follows from it, what to do about it, and how many of its cases are named."""
+    """The severity of a finding, its consequence, its remedy, and the number of its cases that are named."""
 
     severity: Severity
     detail: str

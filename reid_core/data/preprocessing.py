@@ -1,4 +1,4 @@
-"""How a picture becomes a network's input; part of every model's manifest and written nowhere else.
+"""Preprocessing: turns an image into a network's input; part of every model's manifest and written nowhere else.
 
 This is the half that needs no PyTorch: registrations open pictures too. The other half is `reid_core.data.tensors`.
 """

@@ -102,7 +102,7 @@ def _read_all(folder: Path, formats: Collection[Format], declaration: Declaratio
 
 
 def _read_levels(boundary: Path, formats: Collection[Format], declaration: Declaration, least: float) -> list[Contents]:
-    """What fits at the highest level where anything does, best first."""
+    """Reads the formats that fit at the highest level where any does, best first."""
     if boundary.is_file():
         item = OML if is_oml_table(boundary, declaration) else MANIFEST
         return [_read_table(item, boundary, boundary.parent, declaration)] if item in formats else []
@@ -131,7 +131,7 @@ def _fits(contents: Contents, least: float) -> bool:
 
 
 def _are_people(contents: Contents, *, sure: bool) -> bool:
-    """Whether the folders hold a person each: two at least, and to be `sure` several pictures of each, near the top."""
+    """True where each folder holds a person: two at least, and to be `sure` several images of each, near the top."""
     paths = [picture.path.relative_to(contents.root).parts for split in contents.pictures.values() for picture in split]
     people = {parts[0] for parts in paths}
     if len(people) < 2 or not sure:
@@ -214,14 +214,14 @@ def _contents(item: Format, variant: str, root: Path, gathered: Gathered, weight
 
 
 def _left_out(contents: Contents, found: Collection[Picture]) -> dict[str, Skipped]:
-    """What was found and is in no split."""
+    """Counts what was found and is in no split."""
     used = {picture.path for split in contents.pictures.values() for picture in split}
     names = [contents.relative(picture.path) for picture in found if picture.path not in used]
     return {"left-out": Skipped(len(names), tuple(names[:SAMPLES]))} if names else {}
 
 
 def _nothing_found(folder: Path, format: str, asked: Collection[Format]) -> DatasetError:
-    """What was looked for and what is there, so that the reader can rename a folder or choose another format."""
+    """Tells what was looked for and what is there, so that the user can rename a folder or choose another format."""
     if folder.is_file():
         return DatasetError(
             f"'{folder.name}' is a file.", hint=f"Register a folder for {format}; only manifests are files."

@@ -1,4 +1,4 @@
-"""What travels between reading, training and evaluation: one picture's record, and a data set's three splits."""
+"""Records that go from reading to training and evaluation: one image's, and a data set's three splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set is good for: every picture opened and counted, and whatever would spoil training or scores named."""
+"""The report of a data set: every image opened and counted, and whatever would spoil training or scores named."""
 
 from __future__ import annotations
 

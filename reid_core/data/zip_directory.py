@@ -1,4 +1,4 @@
-"""How many entries a zip has, found out without reading its directory into memory, as `zipfile` does at once."""
+"""Counts a zip's entries without reading its directory into memory, as `zipfile` does at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a mean over queries would move with other people: a bootstrap over identities."""
+"""Confidence intervals of means over queries: a bootstrap over identities."""
 
 from __future__ import annotations
 

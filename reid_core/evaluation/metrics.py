@@ -1,4 +1,4 @@
-"""What the ranks of all matches come to: CMC, mAP, mINP, each query's own value, and how far to trust the means.
+"""Metrics from the ranks of all matches: CMC, mAP, mINP, each query's own value, and intervals of the means.
 
 CMC: Zheng et al. 2015 (Market-1501). mINP: Ye et al. 2021, eq. 4.
 """
@@ -43,7 +43,7 @@ class Metrics:
     first_rank: Integers
 
     def as_json(self) -> dict[str, Any]:
-        """What an evaluation answers over the API."""
+        """Returns the metrics as the API shows them."""
         return {
             "cmc": {str(rank): share for rank, share in self.cmc.items()},
             "mAP": self.mAP,

@@ -1,4 +1,4 @@
-"""How well people are found again: CMC, mAP and mINP of embeddings or scores, without ever holding all scores.
+"""Retrieval accuracy (CMC, mAP, mINP) of embeddings or scores, computed block by block.
 
 Protocol: Zheng et al. 2015 (Market-1501). Only the ranks of a query's matches are needed, and a match's rank is the
 number of pictures before it, so the gallery need not be put in order.
@@ -35,7 +35,7 @@ _ROWS_PER_TASK = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labels:
-    """Who is in N pictures and which camera took them: (N,) int64 codes, shared by query and gallery."""
+    """The identities and cameras of N images: (N,) int64 codes, shared by query and gallery."""
 
     identities: Integers
     cameras: Integers

@@ -13,7 +13,7 @@ from reid_core.errors import Fault, SettingsError
 
 
 class PyramidOutput(NamedTuple):
-    """What each of the N branches says, in the order of `windows`."""
+    """The outputs of the N branches, in the order of `windows`."""
 
     features: Tensor
     """(B, N, D), at least 0; `features.flatten(1)` is the concatenated vector x of section 3.1.2."""
@@ -112,7 +112,7 @@ def _selected_levels(parts: int, mask: str) -> tuple[int, ...]:
 
 
 def _slide(stripes: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
-    """What the windows of level 1, 2, ... n hold, from (n, B, c): (n, B, c), (n - 1, B, c), ... (1, B, c)."""
+    """Sums the windows of level 1, 2, ... n, from (n, B, c): (n, B, c), (n - 1, B, c), ... (1, B, c)."""
     levels = [stripes]
     for added in range(1, len(stripes)):
         levels.append(combine(levels[-1][:-1], stripes[added:]))

@@ -73,7 +73,7 @@ class DynamicLosses(nn.Module):
 
     @property
     def branch(self) -> Branch:
-        """What the next step minimises and so which batch it draws: "primary" a random one, "both" a balanced one."""
+        """The losses of the next step, and so its batch: "primary" draws a random one, "both" a balanced one."""
         if not self.settings.enabled:
             return "both"
         focal = self._focal_weights()
@@ -82,7 +82,7 @@ class DynamicLosses(nn.Module):
         return "both" if dominates and focal[self.secondary] > 0 else "primary"
 
     def weights(self) -> dict[str, float]:
-        """What each loss of the next step is multiplied by: 1 and 0 in the branch "primary"."""
+        """The weight of each loss in the next step: 1 and 0 in the branch "primary"."""
         if self.branch == "primary":
             return {self.primary: 1.0, self.secondary: 0.0}
         focal = self.settings.enabled and self.settings.weighting == "focal"

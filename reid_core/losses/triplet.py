@@ -26,7 +26,7 @@ class Hardest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CameraBias:
-    """How far the distances of same-camera pairs are moved before the hardest are selected (paper 001).
+    """The bias that is added to distances of same-camera pairs before the hardest are selected (paper 001).
 
     bias = size * std(D) / (1 + decay * t), with D the positive- or negative-masked distance matrix.
     """

@@ -1,4 +1,4 @@
-"""Which locations of two pictures carried their match."""
+"""Correspondences: the pairs of locations that carried the match of two images."""
 
 from __future__ import annotations
 

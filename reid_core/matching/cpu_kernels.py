@@ -31,7 +31,7 @@ _LARGEST = 2**15 - 1
 
 
 def is_available() -> bool:
-    """Whether this CPU is one that the kernel was measured on."""
+    """True on a CPU that the kernel was measured on."""
     # With AVX-512, fp32 products are as fast; ATEN_CPU_CAPABILITY=default turns this off as it does PyTorch's kernels.
     return torch.backends.cpu.get_cpu_capability() == "AVX2"
 

@@ -41,7 +41,7 @@ _MAXIMA_BYTES = 256 * 2**20
 
 
 def is_available() -> bool:
-    """Whether CUDA tensors can be matched by these kernels here."""
+    """True where these kernels can match CUDA tensors."""
     return torch.cuda.is_available() and not _find_lack()
 
 
@@ -271,7 +271,7 @@ def _kernels() -> Any:
 
 
 def _find_lack() -> str:
-    """What these kernels need and this machine lacks, or nothing."""
+    """Names the first requirement that this machine does not meet; None where it meets all."""
     if find_spec("triton") is None:
         return "the package triton is not installed"
     if _interprets():

@@ -116,7 +116,7 @@ def _fastest(maps: Tensor) -> Products:
 def _add_maxima(
     query: Tensor, gallery: Tensor, tile: Tile, *, dtype: torch.dtype
 ) -> Iterator[tuple[int, slice, Tensor]]:
-    """What `add_maxima` yields, from blocks of correlations as `dtype`."""
+    """Adds up maxima as `add_maxima` does, from blocks of correlations as `dtype`."""
     for one, several, block in correlate(query, gallery, tile, dtype):
         yield one, several, _largest(block, 1).add_(_largest(block, 2))
 

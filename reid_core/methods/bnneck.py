@@ -15,8 +15,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn, optim
 
-from reid_core.backbones import BackboneName, build_backbone
-from reid_core.heads.bnneck import BNNeck
+from reid_core.backbones import BackboneName
 from reid_core.losses.center import CenterLoss
 from reid_core.losses.distance import euclidean
 from reid_core.losses.dynamic import DynamicLosses, DynamicSettings
@@ -31,8 +30,9 @@ from reid_core.losses.triplet import (
     triplet_accuracy,
     triplet_loss,
 )
-from reid_core.methods.method import Losses, Method, Moment
-from reid_core.network import Batch, Output
+from reid_core.methods.method import Losses, Method, Moment, Teacher
+from reid_core.network import Batch, Output, ReidNetwork
+from reid_core.networks.bnneck import GlobalNetwork
 from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.alternating import BALANCED, RANDOM, draw_random_and_balanced
 from reid_core.sampling.identities import draw_identity_batches
@@ -90,19 +90,9 @@ class BnneckCameraSettings(BnneckSettings):
     mining: MiningSettings = MiningSettings()
 
 
-class BnneckNetwork(nn.Module):
-    """Backbone, global average pooling, BNNeck. (B, 3, H, W) to an `Output`."""
-
-    def __init__(self, settings: BnneckSettings, num_classes: int) -> None:
-        super().__init__()
-        self.backbone = build_backbone(settings.backbone, last_stride=settings.last_stride)
-        self.embedding_size = self.backbone.channels[-1]
-        self.neck = BNNeck(self.embedding_size, num_classes)
-
-    def forward(self, images: Tensor) -> Output:
-        feature_map = self.backbone(images)[-1]
-        before, after, logits = self.neck(feature_map.mean(dim=(2, 3)))
-        return Output(embedding=after, features=[before], logits=[logits], feature_map=feature_map)
+def build_network(settings: BnneckSettings, num_classes: int) -> GlobalNetwork:
+    """Builds the backbone with global average pooling and the neck."""
+    return GlobalNetwork(settings.backbone, num_classes, last_stride=settings.last_stride)
 
 
 class BnneckCriterion(nn.Module):
@@ -111,10 +101,12 @@ class BnneckCriterion(nn.Module):
     With dynamic losses the center loss goes with the triplet loss: left out where that is, and weighted as it is.
     """
 
-    def __init__(self, settings: BnneckSettings, num_classes: int, network: nn.Module) -> None:
+    def __init__(
+        self, settings: BnneckSettings, num_classes: int, network: ReidNetwork, teacher: Teacher | None = None
+    ) -> None:
         super().__init__()
         self.settings = settings
-        self.center = CenterLoss(num_classes, network.embedding_size, settings.center.weight)  # type: ignore[arg-type]
+        self.center = CenterLoss(num_classes, network.embedding_size, settings.center.weight)
         # Only where it is used: it would be a part of every checkpoint.
         enabled = settings.dynamic.enabled
         self.dynamic = DynamicLosses("identity_loss", "triplet_loss", settings.dynamic) if enabled else None
@@ -155,7 +147,9 @@ class BnneckCriterion(nn.Module):
         return camera_biased_batch_hard(distances, batch.identities, batch.cameras, bias, time)
 
 
-def build_optimizers(settings: BnneckSettings, network: nn.Module, criterion: BnneckCriterion) -> list[optim.Optimizer]:
+def build_optimizers(
+    settings: BnneckSettings, network: ReidNetwork, criterion: BnneckCriterion
+) -> list[optim.Optimizer]:
     """Adam for the network, plain gradient descent for the centers."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     adam = optim.Adam(trainable, lr=settings.schedule.base_lr, weight_decay=settings.weight_decay)
@@ -183,7 +177,7 @@ BNNECK = Method(
     paper="Luo et al. 2019, A Strong Baseline and Batch Normalization Neck for Deep Person Re-identification",
     summary="One global feature; identity, batch-hard triplet and center loss; batch normalisation between them.",
     recipe=BnneckSettings(),
-    build_network=BnneckNetwork,
+    build_network=build_network,
     build_criterion=BnneckCriterion,
     build_optimizers=build_optimizers,
     draw_batches=draw_batches,

@@ -21,9 +21,8 @@ from reid_core.backbones import BackboneName
 from reid_core.errors import Fault, SettingsError
 from reid_core.losses.identity import identity_accuracy, identity_loss
 from reid_core.methods.finetuning import FinetuneSettings, build_optimizers, draw_batches
-from reid_core.methods.method import Losses, Method, Moment
-from reid_core.methods.teacher import Teacher
-from reid_core.network import Batch, Output
+from reid_core.methods.method import Losses, Method, Moment, Teacher
+from reid_core.network import Batch, Output, ReidNetwork
 from reid_core.networks.mgn import MgnNetwork
 from reid_core.networks.progressive import PlainNetwork
 from reid_core.settings import Fraction, TrainingSettings, override
@@ -52,7 +51,9 @@ class StudentSettings(FinetuneSettings):
         description="the plain method whose network is trained; null: the teacher's own network without cells. "
         "backbone and last_stride are then the teacher's too, image, normalisation and interpolation always",
     )
-    balance: Fraction = Field(default=0.8, description="lambda: the share of the teacher's say, labels have the rest")
+    balance: Fraction = Field(
+        default=0.8, description="lambda in eq. 4: weight of the distillation term; cross entropy gets 1 - lambda"
+    )
 
 
 class DistillationCriterion(nn.Module):
@@ -62,11 +63,15 @@ class DistillationCriterion(nn.Module):
     is; it is trained and resumed with the run and no part of the student.
     """
 
-    def __init__(self, settings: StudentSettings, num_classes: int, network: nn.Module, teacher: Teacher) -> None:
+    def __init__(
+        self, settings: StudentSettings, num_classes: int, network: ReidNetwork, teacher: Teacher | None = None
+    ) -> None:
         super().__init__()
+        if teacher is None:
+            raise TypeError("distillation learns from a teacher")
         self.balance, self.teacher = settings.balance, teacher
-        own, wanted = int(network.embedding_size), teacher.embedding_size  # type: ignore[arg-type]
-        self.projection = nn.Identity() if own == wanted else nn.Linear(own, wanted, bias=False)
+        sizes = network.embedding_size, teacher.embedding_size
+        self.projection = nn.Identity() if sizes[0] == sizes[1] else nn.Linear(*sizes, bias=False)
 
     def forward(self, output: Output, batch: Batch, moment: Moment) -> Losses:
         identity = torch.stack([identity_loss(logits, batch.identities) for logits in output.logits]).mean()
@@ -75,7 +80,7 @@ class DistillationCriterion(nn.Module):
         return Losses(terms, {"identity_accuracy": identity_accuracy(output.logits[0], batch.identities)})
 
 
-def build_student(settings: StudentSettings, num_classes: int) -> nn.Module:
+def build_student(settings: StudentSettings, num_classes: int) -> ReidNetwork:
     """The very network of the plain method; backbone and three-layer classifier where none is named."""
     if settings.student != "mgn":
         return PlainNetwork(settings.backbone, num_classes, last_stride=settings.last_stride)
@@ -90,7 +95,7 @@ def build_student(settings: StudentSettings, num_classes: int) -> nn.Module:
 
 
 def settle(asked: Mapping[str, Any], method: str, teacher: TrainingSettings) -> StudentSettings:
-    """What was asked for, completed: pictures as the teacher sees them, and its own network where it is the student.
+    """Completes the settings: images as the teacher sees them, and its own network where that is the student.
 
     A student that is named after another network has that one's own backbone.
     """

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import nn, optim
 
 from reid_core.backbones import BackboneName
+from reid_core.network import ReidNetwork
 from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.random import draw_random_batches
 from reid_core.settings import (
@@ -40,7 +41,7 @@ class FinetuneSettings(TrainingSettings):
     )
 
 
-def build_optimizers(settings: FinetuneSettings, network: nn.Module, criterion: nn.Module) -> list[optim.Optimizer]:
+def build_optimizers(settings: FinetuneSettings, network: ReidNetwork, criterion: nn.Module) -> list[optim.Optimizer]:
     """Gradient descent with momentum, for the network and what the criterion learns."""
     parameters, rate = [*network.parameters(), *criterion.parameters()], settings.schedule.base_lr
     return [optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)]

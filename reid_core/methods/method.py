@@ -1,22 +1,24 @@
-"""What a training method is made of: plain functions and a recipe."""
+"""The parts of a training method: plain functions and a recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn, optim
 
 from reid_core.matching import FoldedHead
-from reid_core.network import Batch, Output
+from reid_core.network import ReidNetwork
 from reid_core.sampling import Draw, Epoch
+from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import TrainingSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How far a run is: optimiser steps and whole epochs since its start."""
+    """A moment of a run: optimiser steps and whole epochs since its start."""
 
     step: int
     epoch: int
@@ -30,7 +32,39 @@ class Losses:
     measures: dict[str, Tensor] = field(default_factory=dict)
 
 
-Criterion = Callable[[Output, Batch, Moment], Losses]
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A trained network in evaluation mode, which learning from it leaves as it is.
+
+    Not a module: a criterion that holds one neither trains it, nor switches its mode, nor saves it with the run.
+    """
+
+    network: ReidNetwork
+    dtype: torch.dtype
+
+    @property
+    def embedding_size(self) -> int:
+        return self.network.embedding_size
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """Embeds images as in `Batch`: (B, D) float32, not normalised; the forward pass runs in `dtype`."""
+        with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            return self.network(images).embedding.float()
+
+
+class BuildCriterion(Protocol):
+    """Builds the module that is called as (output, batch, moment) and gives `Losses`.
+
+    `teacher` is for a method that has `settle`, and None for every other.
+    """
+
+    def __call__(self, settings: Any, num_classes: int, network: Any, teacher: Teacher | None = None) -> nn.Module: ...
+
+
+def draw_pk_batches(settings: Any, epoch: Epoch) -> Draw:
+    """Draws P identities with K images each, as `settings.batch` says."""
+    return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +73,16 @@ class Method:
 
     Attributes:
         recipe: every setting with the paper's value.
-        build_network: (settings, num_classes) -> module whose forward gives an `Output`.
-        build_criterion: (settings, num_classes, network) -> module called as (output, batch, moment) -> `Losses`.
+        build_network: (settings, num_classes) -> network.
+        build_criterion: see `BuildCriterion`.
         build_optimizers: (settings, network, criterion) -> optimisers; a parameter group with `"scheduled": False`
             keeps its learning rate, the others follow the schedule.
-        draw_batches: (settings, epoch) -> one epoch's batches of picture indices.
+        draw_batches: (settings, epoch) -> one epoch's batches of indices of images; P x K where left out.
         choose_stream: (criterion) -> which of the drawn streams gives the next batch.
-        reset_state: (network) -> None, for a network that carries something from batch to batch: forgets it, as every
-            epoch begins and when the run is over.
-        matching_head: (network) -> what scores pairs of its feature maps, for a method that matches locally; its
-            network then has `map_shape`, the (h, w, c) of a map.
+        matching_head: (network) -> scorer of pairs of local features, for a method that matches by them; its network
+            then has a `map_shape`.
         settle: (settings asked for, the teacher's method, its settings) -> settings, for a method that learns from a
-            trained model; its `build_criterion` takes a `Teacher` as well.
+            trained model.
     """
 
     name: str
@@ -58,12 +90,11 @@ class Method:
     paper: str
     summary: str
     recipe: TrainingSettings
-    build_network: Callable[[Any, int], nn.Module]
-    build_criterion: Callable[..., nn.Module]
+    build_network: Callable[[Any, int], ReidNetwork]
+    build_criterion: BuildCriterion
     build_optimizers: Callable[[Any, Any, Any], list[optim.Optimizer]]
-    draw_batches: Callable[[Any, Epoch], Draw]
+    draw_batches: Callable[[Any, Epoch], Draw] = draw_pk_batches
     choose_stream: Callable[[Any], int] = lambda criterion: 0
-    reset_state: Callable[[Any], None] = lambda network: None
     matching_head: Callable[[Any], FoldedHead] | None = None
     settle: Callable[[Mapping[str, Any], str, Any], TrainingSettings] | None = None
 

@@ -19,11 +19,9 @@ from reid_core.backbones import BackboneName
 from reid_core.losses.distance import euclidean
 from reid_core.losses.identity import identity_accuracy, identity_loss
 from reid_core.losses.triplet import batch_hard, triplet_accuracy, triplet_loss
-from reid_core.methods.method import Losses, Method, Moment
-from reid_core.network import Batch, Output
+from reid_core.methods.method import Losses, Method, Moment, Teacher
+from reid_core.network import Batch, Output, ReidNetwork
 from reid_core.networks.mgn import MgnNetwork, ProgressiveMgnNetwork
-from reid_core.sampling import Draw, Epoch
-from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import (
     Augmentation,
     Erasing,
@@ -52,15 +50,15 @@ class MgnSettings(TrainingSettings):
 
 
 class ProgressiveMgnSettings(MgnSettings):
-    carry_state: bool = Field(
-        default=True, description="false: cells start every batch from zero, to see what it is worth"
-    )
+    carry_state: bool = Field(default=True, description="false resets the latent state before every batch (ablation)")
 
 
 class MgnCriterion(nn.Module):
     """Identity loss of every feature, triplet loss of the global ones; each a mean."""
 
-    def __init__(self, settings: MgnSettings, num_classes: int, network: nn.Module) -> None:
+    def __init__(
+        self, settings: MgnSettings, num_classes: int, network: ReidNetwork, teacher: Teacher | None = None
+    ) -> None:
         super().__init__()
         self.settings = settings
 
@@ -90,15 +88,10 @@ def build_progressive(settings: ProgressiveMgnSettings, num_classes: int) -> Pro
     return ProgressiveMgnNetwork(settings.backbone, num_classes, carry_state=settings.carry_state)
 
 
-def build_optimizers(settings: MgnSettings, network: nn.Module, criterion: nn.Module) -> list[optim.Optimizer]:
+def build_optimizers(settings: MgnSettings, network: ReidNetwork, criterion: nn.Module) -> list[optim.Optimizer]:
     """Adam, its amsgrad variant."""
     rate = settings.schedule.base_lr
     return [optim.Adam(network.parameters(), lr=rate, weight_decay=settings.weight_decay, amsgrad=True)]
-
-
-def draw_batches(settings: MgnSettings, epoch: Epoch) -> Draw:
-    """P x K batches."""
-    return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
 
 
 MGN = Method(
@@ -110,7 +103,6 @@ MGN = Method(
     build_network=build_plain,
     build_criterion=MgnCriterion,
     build_optimizers=build_optimizers,
-    draw_batches=draw_batches,
 )
 
 PTL_MGN = replace(
@@ -121,5 +113,4 @@ PTL_MGN = replace(
     summary="MGN with cells beside it that carry what the data set is like from batch to batch.",
     recipe=ProgressiveMgnSettings(),
     build_network=build_progressive,
-    reset_state=ProgressiveMgnNetwork.reset_state,
 )

@@ -15,21 +15,21 @@ from torch import nn
 
 from reid_core.losses.identity import identity_accuracy, identity_loss
 from reid_core.methods.finetuning import FinetuneSettings, build_optimizers, draw_batches
-from reid_core.methods.method import Losses, Method, Moment
-from reid_core.network import Batch, Output
+from reid_core.methods.method import Losses, Method, Moment, Teacher
+from reid_core.network import Batch, Output, ReidNetwork
 from reid_core.networks.progressive import PlainNetwork, ProgressiveNetwork
 
 
 class ProgressiveSettings(FinetuneSettings):
-    carry_state: bool = Field(
-        default=True, description="false: cells start every batch from zero, to see what it is worth"
-    )
+    carry_state: bool = Field(default=True, description="false resets the latent state before every batch (ablation)")
 
 
 class ClassificationCriterion(nn.Module):
     """Cross entropy of the one classifier."""
 
-    def __init__(self, settings: FinetuneSettings, num_classes: int, network: nn.Module) -> None:
+    def __init__(
+        self, settings: FinetuneSettings, num_classes: int, network: ReidNetwork, teacher: Teacher | None = None
+    ) -> None:
         super().__init__()
 
     def forward(self, output: Output, batch: Batch, moment: Moment) -> Losses:
@@ -76,7 +76,6 @@ PTL_RESNET50 = replace(
     summary="Cells beside the backbone carry what the data set is like from batch to batch.",
     recipe=ProgressiveSettings(),
     build_network=build_progressive,
-    reset_state=ProgressiveNetwork.reset_state,
 )
 
 PTL_DENSENET161 = replace(

@@ -22,8 +22,8 @@ from reid_core.losses.distance import euclidean
 from reid_core.losses.dynamic import DynamicLosses, DynamicSettings
 from reid_core.losses.identity import identity_accuracy, identity_loss
 from reid_core.losses.triplet import batch_hard, triplet_accuracy, triplet_loss
-from reid_core.methods.method import Losses, Method, Moment
-from reid_core.network import Batch, Output
+from reid_core.methods.method import Losses, Method, Moment, Teacher
+from reid_core.network import Batch, Output, ReidNetwork
 from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.alternating import BALANCED, RANDOM, draw_random_and_balanced
 from reid_core.settings import (
@@ -64,7 +64,7 @@ class PyramidSettings(TrainingSettings):
     )
 
 
-class PyramidNetwork(nn.Module):
+class PyramidNetwork(ReidNetwork):
     """Backbone and pyramid head. (B, 3, H, W) to an `Output` with one set of logits per window."""
 
     def __init__(self, settings: PyramidSettings, num_classes: int) -> None:
@@ -91,7 +91,9 @@ class PyramidNetwork(nn.Module):
 class PyramidCriterion(nn.Module):
     """Equation 2, or equation 8 with the weights of the dynamic scheme."""
 
-    def __init__(self, settings: PyramidSettings, num_classes: int, network: nn.Module) -> None:
+    def __init__(
+        self, settings: PyramidSettings, num_classes: int, network: ReidNetwork, teacher: Teacher | None = None
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.dynamic = DynamicLosses("identity_loss", "triplet_loss", settings.dynamic)

@@ -27,8 +27,8 @@ from reid_core.heads.retrieval import RetrievalHead, RetrievalVector
 from reid_core.losses.pairwise import memory_loss, pair_accuracy, pairwise_loss
 from reid_core.losses.triplet import batch_hard, triplet_loss
 from reid_core.matching import FoldedHead, MatchingHead, best_correlations, symmetric_scores, to_locations
-from reid_core.methods.method import Losses, Method, Moment
-from reid_core.network import Batch, Output
+from reid_core.methods.method import Losses, Method, Moment, Teacher, draw_pk_batches
+from reid_core.network import Batch, Output, ReidNetwork
 from reid_core.reranking import Reciprocal, rerank_distances
 from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.graph import draw_graph_batches
@@ -123,8 +123,10 @@ class GraphSettings(PairwiseSettings):
     rerank_graph: bool = Field(default=True, description="k-reciprocal re-ranking of the distances between classes")
 
 
-class QaconvNetwork(nn.Module):
+class QaconvNetwork(ReidNetwork):
     """Backbone to its third stage, neck convolution, a unit vector at every location. (B, 3, H, W) to an `Output`."""
+
+    map_shape: tuple[int, int, int]
 
     def __init__(self, settings: QaconvSettings, num_classes: int) -> None:
         super().__init__()
@@ -155,7 +157,9 @@ class QaconvNetwork(nn.Module):
 class PairwiseCriterion(nn.Module):
     """Every picture of the batch against every other one."""
 
-    def __init__(self, settings: PairwiseSettings, num_classes: int, network: QaconvNetwork) -> None:
+    def __init__(
+        self, settings: PairwiseSettings, num_classes: int, network: QaconvNetwork, teacher: Teacher | None = None
+    ) -> None:
         super().__init__()
         self.settings = settings
         self._score = network.head.forward  # not as a module: the network holds its parameters
@@ -181,7 +185,9 @@ class PairwiseCriterion(nn.Module):
 class MemoryCriterion(nn.Module):
     """Every picture of the batch against one map of every class: that of its last picture seen."""
 
-    def __init__(self, settings: MemorySettings, num_classes: int, network: QaconvNetwork) -> None:
+    def __init__(
+        self, settings: MemorySettings, num_classes: int, network: QaconvNetwork, teacher: Teacher | None = None
+    ) -> None:
         super().__init__()
         height, width, channels = network.map_shape
         self._score = network.head.forward
@@ -229,18 +235,13 @@ def draw_memory_batches(settings: MemorySettings, epoch: Epoch) -> Draw:
     return Draw((draw_identity_batches(epoch.identities, of_identities, epoch.generator),))
 
 
-def draw_pk_batches(settings: PairwiseSettings, epoch: Epoch) -> Draw:
-    """P x K batches."""
-    return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
-
-
 def draw_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
     """P x K at first, then batches of nearest classes by the matcher as trained so far."""
     if epoch.number < settings.pk_epochs:
         return draw_pk_batches(settings, epoch)
 
     def measure(pictures: Sequence[int]) -> NDArray[np.float32]:
-        network: QaconvNetwork = epoch.network  # type: ignore[assignment]
+        network: QaconvNetwork = epoch.network  # type: ignore[assignment]  # the one that this method builds
         maps: Tensor = epoch.encode(pictures).maps  # type: ignore[assignment]  # this network has maps
         device = network.neck.weight.device
         # On cards the matcher's kernel wants half precision; on CPUs fp32 is converted as the CPU has units for it.
@@ -253,7 +254,7 @@ def draw_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
 
 
 def matching_head(network: QaconvNetwork) -> FoldedHead:
-    """What scores a pair of maps, as trained so far."""
+    """Folds the matching head, as trained so far, into what scores a pair of local features."""
     return network.head.fold()
 
 

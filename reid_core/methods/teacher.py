@@ -1,11 +1,6 @@
-"""The trained model that a method may learn from."""
+"""The check of the trained model that a method learns from."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
 
 from reid_core.data.preprocessing import Preprocessing, preprocessing_of
 from reid_core.errors import Fault, SettingsError
@@ -13,33 +8,11 @@ from reid_core.methods.method import Method
 from reid_core.settings import TrainingSettings
 
 _SEEN = ("height", "width", "mean", "std", "interpolation")
-"""What of a preprocessing makes a network's input. The rest is about embeddings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """A trained network in evaluation mode, which learning from it leaves as it is.
-
-    Not a module: a criterion that holds one neither trains it, nor switches its mode, nor saves it with the run.
-    """
-
-    network: nn.Module
-    dtype: torch.dtype
-
-    @property
-    def embedding_size(self) -> int:
-        return int(self.network.embedding_size)  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def embed(self, images: Tensor) -> Tensor:
-        """(B, D) float32, not normalised, of pictures as in `Batch`; the forward pass runs in `dtype`."""
-        with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            embedding: Tensor = self.network(images).embedding
-        return embedding.float()
+"""The settings of a preprocessing that make a network's input. The rest is about embeddings."""
 
 
 def check_teacher(method: Method, settings: TrainingSettings, preprocessing: Preprocessing | None) -> None:
-    """That there is a teacher where the method needs one, and only there, and that it sees what its student sees.
+    """Checks that there is a teacher where the method needs one, and only there, and that both see the same images.
 
     `preprocessing` is the teacher's; None without one.
 
@@ -53,10 +26,12 @@ def check_teacher(method: Method, settings: TrainingSettings, preprocessing: Pre
         return
     if method.settle is None:
         raise _problem("no-teacher", f"method {method.name!r} learns from no teacher", "Leave teacher out.")
-    own = preprocessing_of(settings)
-    apart = [name for name in _SEEN if getattr(own, name) != getattr(preprocessing, name)]
-    if apart:
-        theirs, ours = (", ".join(f"{name} {getattr(each, name)}" for name in apart) for each in (preprocessing, own))
+    student = preprocessing_of(settings)
+    differing = [name for name in _SEEN if getattr(student, name) != getattr(preprocessing, name)]
+    if differing:
+        theirs, ours = (
+            ", ".join(f"{name} {getattr(seen, name)}" for name in differing) for seen in (preprocessing, student)
+        )
         message = f"the teacher sees pictures of {theirs}, its student would see them of {ours}"
         hint = "Leave image, normalisation and interpolation out of the settings: they are the teacher's then."
         raise _problem("other-pictures", message, hint)

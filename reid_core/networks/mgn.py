@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from reid_core.backbones import BackboneName
 from reid_core.backbones.branched import BranchedBackbone
 from reid_core.heads.mgn import MgnHead
 from reid_core.heads.progressive import ProgressiveBranch, join
-from reid_core.network import Output
+from reid_core.network import Output, ReidNetwork
 
 _LAST_STRIDES = (2, 1, 1)
 _FEATURE_SIZE = 256
 
 
-class MgnNetwork(nn.Module):
+class MgnNetwork(ReidNetwork):
     """Three branches from the second block at stride 16 on. (B, 3, H, W) to `Output`.
 
     The embedding is the eight features one after the other; metric losses take the three global ones.
@@ -31,10 +31,10 @@ class MgnNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         _, maps = self.backbone(images)
-        return _say(self.head, maps)
+        return _to_output(self.head, maps)
 
 
-class ProgressiveMgnNetwork(nn.Module):
+class ProgressiveMgnNetwork(ReidNetwork):
     """The same with cells: each branch's map is joined by a last cell's of its own before it is pooled."""
 
     embedding_size = MgnHead.num_features * _FEATURE_SIZE
@@ -58,10 +58,10 @@ class ProgressiveMgnNetwork(nn.Module):
     def forward(self, images: Tensor) -> Output:
         trunk, tails = self.backbone(images)
         cells = self.branch(images, trunk)
-        return _say(self.head, list(map(join, tails, cells)))
+        return _to_output(self.head, list(map(join, tails, cells)))
 
 
-def _say(head: MgnHead, maps: Sequence[Tensor]) -> Output:
+def _to_output(head: MgnHead, maps: Sequence[Tensor]) -> Output:
     features, logits = head(maps)
     return Output(
         embedding=features.flatten(1),

@@ -8,13 +8,13 @@ from reid_core.backbones import BackboneName, build_backbone
 from reid_core.heads.classifier import ThreeLayerClassifier
 from reid_core.heads.pointwise import Pointwise
 from reid_core.heads.progressive import ProgressiveBranch, join
-from reid_core.network import Output
+from reid_core.network import Output, ReidNetwork
 
 _FEATURE_SIZE = 512
 """The paper gives no size of the feature; this is what its parameter counts agree with (`benchmarks/parameters.py`)."""
 
 
-class PlainNetwork(nn.Module):
+class PlainNetwork(ReidNetwork):
     """Backbone, average pooling, three-layer classifier: the baselines of tables 1 and 2. (B, 3, H, W) to `Output`."""
 
     def __init__(self, backbone: BackboneName, num_classes: int, *, last_stride: int) -> None:
@@ -27,7 +27,7 @@ class PlainNetwork(nn.Module):
         return _classify(self.backbone(images)[-1], self.classifier)
 
 
-class ProgressiveNetwork(nn.Module):
+class ProgressiveNetwork(ReidNetwork):
     """The same with cells: the last one's output and the last stage's, fused, make the feature (figure 1)."""
 
     def __init__(self, backbone: BackboneName, num_classes: int, *, last_stride: int, carry_state: bool = True) -> None:

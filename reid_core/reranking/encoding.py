@@ -25,7 +25,7 @@ class Sparse:
     values: Tensor
 
     def count(self, rows: Tensor) -> Tensor:
-        """How many entries each of these rows has."""
+        """Counts the entries of each of these rows."""
         return self.starts[rows + 1] - self.starts[rows]
 
     def find(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +155,7 @@ def _find_mutual(nearest: Tensor, inner: int, should_stop: Callable[[], bool]) -
 
 
 def _find_more(own: Tensor, inner: Tensor, nobody: int) -> tuple[Tensor, Tensor]:
-    """What eq. 4 adds to R(i, k1), `own`: rows and columns, each pair once."""
+    """Finds what eq. 4 adds to R(i, k1), `own`: rows and columns, each pair once."""
     theirs = inner[own]  # (r, k1 + 1, inner)
     marks = own.new_zeros((len(own), nobody + 1), dtype=torch.bool).scatter_(1, own, True)
     marks[:, nobody] = False

@@ -34,7 +34,7 @@ from reid_core.reranking.encoding import Sparse, average, encode, find_neighbour
 
 @dataclass(frozen=True, slots=True)
 class Reciprocal:
-    """How to re-rank; the defaults are the paper's.
+    """The settings of re-ranking; the defaults are the paper's.
 
     k1: two pictures must be among each other's k1 nearest. k2: so many pictures' encodings are averaged, the picture's
     own among them; 1 leaves each as it is. weight: share of the original distance in the result, the paper's lambda.

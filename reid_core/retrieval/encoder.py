@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from reid_core.data.preprocessing import Preprocessing, open_picture
 from reid_core.data.tensors import normalise, resize
+from reid_core.network import ReidNetwork
 
 BATCH_SIZE = 32
 _DECODERS = 4
@@ -21,7 +22,7 @@ _DECODERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What a network says of N pictures, on the CPU.
+    """Embeddings of N images, with local features where asked for, on the CPU.
 
     Attributes:
         embeddings: (N, D) float32, unit length.
@@ -44,7 +45,7 @@ class Encoder:
     """
 
     def __init__(
-        self, network: nn.Module, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
+        self, network: ReidNetwork, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._network = network
         self._preprocessing = preprocessing
@@ -110,7 +111,7 @@ class Encoder:
                 output = self._network(inputs)
         finally:
             self._network.train(training)
-        maps = output.feature_map.permute(0, 2, 3, 1).float().cpu() if with_maps else None
+        maps = _to_maps(output.feature_map) if with_maps else None
         return Encoding(functional.normalize(output.embedding.float(), dim=1).cpu(), maps)
 
     def _read(self, paths: Sequence[Path], batch_size: int) -> Iterator[Tensor]:
@@ -128,8 +129,15 @@ class Encoder:
 
 
 def average(seen: Encoding, mirrored: Encoding) -> Encoding:
-    """Of pictures and their mirror images, as `Encoder` says."""
+    """Averages the encodings of images and of their mirror images, as `Encoder` describes."""
     embeddings = functional.normalize(seen.embeddings + mirrored.embeddings, dim=1)
     if seen.maps is None or mirrored.maps is None:
         return Encoding(embeddings)
     return Encoding(embeddings, functional.normalize(seen.maps + mirrored.maps.flip(2), dim=3))
+
+
+def _to_maps(feature_map: Tensor | None) -> Tensor:
+    """Turns (B, c, h, w) on any device into (B, h, w, c) float32 on the CPU."""
+    if feature_map is None:
+        raise TypeError("this network gives no local features")
+    return feature_map.permute(0, 2, 3, 1).float().cpu()

@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which pictures a search may return; empty means any.
+    """The images that a search may return; empty means any.
 
     Attributes:
         cameras: the cameras to search, or () for all; "" is the camera of pictures that name none.

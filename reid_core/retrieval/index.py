@@ -85,7 +85,7 @@ def build_index(kind: str, vectors: NDArray[np.float32], *, seed: int) -> Any:
 
 
 def is_exact(index: Any) -> bool:
-    """Whether `candidates` of this index are certain to be the closest ones."""
+    """True where `candidates` of this index are certain to be the closest ones."""
     return isinstance(index, faiss.IndexFlat)
 
 

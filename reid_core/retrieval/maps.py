@@ -76,7 +76,10 @@ class MapStore:
 
 
 def map_bytes(shape: Sequence[int], dtype: str) -> int:
-    """What one map takes: 24 x 8 locations of 64 numbers are 24,576 bytes as float16, half of that as int8."""
+    """Computes the bytes of one image's local features.
+
+    24 x 8 locations of 64 numbers take 24,576 bytes as float16, half of that as int8.
+    """
     return int(np.prod(shape)) * _known(dtype).itemsize
 
 

@@ -47,7 +47,7 @@ def estimate_candidate_recall(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> CandidateRecall | None:
-    """Of a random sample of the pictures at `positions`; None for fewer than two.
+    """Estimates candidate recall (0 to 1) on a random sample of `positions`; None for fewer than two.
 
     Compares `MAX_QUERIES` with `MAX_PICTURES`, or with as many as `MAX_SECONDS` allow, so in a larger gallery the
     value is that of a gallery as large as the sample. `on_progress` gets (pictures done, pictures in all).

@@ -180,7 +180,7 @@ class Snapshot:
         return self._compared(queries, segment.start + np.flatnonzero(match), width)
 
     def _is_compared(self, segment: Segment, queries: NDArray[np.float32], num_matching: int) -> bool:
-        """Whether comparing with all that match beats asking the index, in time or in what it finds."""
+        """True where comparing with all that match beats asking the index, in time or in what it finds."""
         share = num_matching / segment.index.ntotal
         if is_exact(segment.index):
             # Under a filter FAISS scans once per query; a matrix product over what is kept was 5 to 20 times as fast.
@@ -221,7 +221,7 @@ def _covering(segments: tuple[Segment, ...], store: FeatureStore, stop: int) -> 
 
 
 def _is_tied(scores: NDArray[np.float32], k: int, width: int) -> bool:
-    """Whether pictures that were not proposed could score as high as a query's k-th result."""
+    """True where images that were not proposed could score as high as a query's k-th result."""
     return bool((scores[:, k - 1] - scores[:, width - 1] < TIE).any())
 
 

@@ -1,4 +1,4 @@
-"""Which pictures make up the batches of an epoch.
+"""Sampling: chooses the images of an epoch's batches.
 
 A sampler is a function from `Epoch` to `Draw`. It has no memory: all randomness comes from the epoch's generator, which
 is seeded by (seed, epoch), and the batches drawn are part of a run's checkpoint, so a resumed epoch is the same one.
@@ -20,7 +20,7 @@ Batches = list[list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What a sampler may look at when an epoch begins.
+    """The view that a sampler has of a run when an epoch begins.
 
     Attributes:
         number: whole epochs since the start of the run.

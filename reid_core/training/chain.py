@@ -58,7 +58,7 @@ def fit_chain(
 
 
 def _shares(plans: Sequence[Plan]) -> list[tuple[float, float]]:
-    """Where each stage starts and stops, 0 to 1, by the pictures that it will see."""
+    """Computes the start and stop of each stage, 0 to 1, by the images that it will see."""
     work = [max(1, plan.settings.schedule.epochs * len(plan.pictures)) for plan in plans]
     ends = [done / sum(work) for done in accumulate(work)]
     return list(zip([0.0, *ends], ends, strict=False))

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if it had never stopped, in one file written atomically."""
+"""Checkpoints: all that a run needs to go on as if it had never stopped, in one file written atomically."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
+from reid_core.network import ReidNetwork
 from reid_core.sampling import Batches
 
 History = dict[str, list[tuple[int, float]]]
@@ -19,7 +20,7 @@ History = dict[str, list[tuple[int, float]]]
 
 @dataclass(slots=True)
 class Position:
-    """Where a run is.
+    """The position of a run.
 
     Attributes:
         epochs: how many the run has in all; an adaptive schedule lowers it.
@@ -49,7 +50,7 @@ class Position:
 
     @property
     def fraction(self) -> float:
-        """How much of the run is done, 0 to 1."""
+        """The share of the run that is done, 0 to 1."""
         return (self.epoch + self.step_in_epoch / max(1, self.steps)) / max(1, self.epochs)
 
     def begin_epoch(self, streams: Sequence[Batches]) -> None:
@@ -61,9 +62,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What changes while a network is trained."""
+    """The state of a training that changes from step to step."""
 
-    network: nn.Module
+    network: ReidNetwork
     criterion: nn.Module
     optimizers: Sequence[optim.Optimizer]
     scaler: torch.amp.GradScaler

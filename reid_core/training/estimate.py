@@ -1,4 +1,4 @@
-"""What a network will cost, told without running it: memory of a training step and operations per picture."""
+"""Estimates the cost of a network without running it: memory of a training step and operations per image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from reid_core.backbones import DEPTHWISE, BackboneName
-from reid_core.network import Output
+from reid_core.network import Output, ReidNetwork
 
 _PROCESS_BYTES = 500 * 1024**2
 _MATRIX_SIZE = 1024
@@ -20,7 +20,7 @@ _SHARE, _SHARE_DEPTHWISE = 0.35, 0.08
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one training step or one forward pass.
+    """The cost of one training step or one forward pass.
 
     Attributes:
         memory_bytes: parameters, gradients and optimiser state (Adam's) and every layer's output, in float32.
@@ -31,7 +31,7 @@ class Cost:
     forward_operations: float
 
 
-def count_cost(network: nn.Module, *, batch: int, height: int, width: int) -> Cost:
+def count_cost(network: ReidNetwork, *, batch: int, height: int, width: int) -> Cost:
     """The cost of a network built on the meta device (`with torch.device("meta")`)."""
     outputs = 0
 

@@ -1,4 +1,4 @@
-"""Where a network's first weights come from: torchvision's ImageNet weights, a file, or another model."""
+"""The first weights of a network: torchvision's ImageNet weights, a file, or another model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_file(path: Path, network: nn.Module) -> None:
 
 
 def from_model(folder: Path) -> Initialise:
-    """Everything of another model that has the same name and shape; a classifier of another size is made anew.
+    """Takes all weights of another model that have the same name and shape; a classifier of another size is made anew.
 
     Raises (when called):
         WeightsError: nothing of the model fits.

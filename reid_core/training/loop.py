@@ -15,16 +15,16 @@ from reid_core.backbones.weights import Transfer
 from reid_core.data.loading import BatchLoader, TrainingPictures, encode
 from reid_core.data.preprocessing import Preprocessing, preprocessing_of
 from reid_core.data.records import Picture
+from reid_core.devices import resolve_dtype
 from reid_core.errors import DatasetError, OutOfMemory, Stopped, TrainingDiverged
-from reid_core.methods.method import Losses, Method, Moment
-from reid_core.methods.teacher import Teacher, check_teacher
+from reid_core.methods.method import Losses, Method, Moment, Teacher
+from reid_core.methods.teacher import check_teacher
 from reid_core.model import Model
-from reid_core.network import Batch
+from reid_core.network import Batch, ReidNetwork
 from reid_core.retrieval.encoder import Encoder
 from reid_core.sampling import Epoch, Graph
 from reid_core.settings import TrainingSettings
 from reid_core.training.checkpoint import History, Position, Run, load_checkpoint, save_checkpoint
-from reid_core.training.precision import resolve_dtype
 from reid_core.training.progress import WHOLE, Progress, Span, Stopwatch
 from reid_core.training.recognition import AFTER, BEFORE, LearnedNothing, check_learning, draw_sample, recognise
 from reid_core.training.schedule import adapt, rate_factor, set_rates
@@ -35,7 +35,7 @@ CHECKPOINT_NAME = "checkpoint.pt"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be trained.
+    """The plan of a training.
 
     `initialise` fills the fresh network with given weights; None leaves it random. `teacher`, on the same device, is
     for a method that learns from a model; it stays as it is.
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """How a run talks to whoever started it; every part may be left out.
+    """The callbacks of a run; every one may be left out.
 
     Attributes:
         on_transfer: what the network took from given weights, once, before the first step of a new run.
@@ -74,7 +74,7 @@ class Observer:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    network: nn.Module
+    network: ReidNetwork
     num_classes: int
     preprocessing: Preprocessing
     history: History
@@ -140,13 +140,13 @@ def fit(
         _tell_measured(plan, run, _finish_epoch(plan, run, encoder, held_out, sample), watch, observer)
         if position.epoch == position.epochs:
             save_checkpoint(run, checkpoint)
-    plan.method.reset_state(run.network)
+    run.network.reset_state()
     return Result(run.network, data.num_classes, preprocessing, run.history, check_learning(run.history, settings))
 
 
 def _begin_epoch(plan: Plan, run: Run, data: TrainingPictures, encoder: Encoder, observer: Observer) -> None:
     position = run.position
-    plan.method.reset_state(run.network)
+    run.network.reset_state()
     epoch = Epoch(
         number=position.epoch,
         identities=data.identities,
@@ -217,8 +217,8 @@ def _has_gradient(optimizer: optim.Optimizer) -> bool:
 def _start(plan: Plan, num_classes: int, dtype: torch.dtype, checkpoint: Path, observer: Observer) -> Run:
     torch.manual_seed(plan.seed)
     network = plan.method.build_network(plan.settings, num_classes)
-    teacher = [Teacher(plan.teacher.network.eval(), dtype)] if plan.teacher else []
-    criterion = plan.method.build_criterion(plan.settings, num_classes, network, *teacher)
+    teacher = Teacher(plan.teacher.network.eval(), dtype) if plan.teacher else None
+    criterion = plan.method.build_criterion(plan.settings, num_classes, network, teacher)
     if plan.initialise and not checkpoint.exists():
         observer.on_transfer(plan.initialise(network))
     network.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

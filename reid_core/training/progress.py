@@ -1,4 +1,4 @@
-"""How far a training is and how fast it goes."""
+"""Progress and speed of a training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reid_core.training.checkpoint import Position
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a run lies in a chain of runs: it takes the whole from `start` to `stop` (fractions, 0 to 1), and
+    """The place of a run in a chain of runs: it takes the whole from `start` to `stop` (fractions, 0 to 1), and
     `steps_before` optimiser steps were done before it. Progress counts so; checkpoint and history are the run's own."""
 
     start: float
@@ -58,7 +58,7 @@ class Stopwatch:
         self._pace = Pace()
 
     def progress(self, phase: str, position: Position, images: int, values: dict[str, float]) -> Progress:
-        """What to tell of the step that just ended, which took `images` pictures."""
+        """Makes the progress of the step that just ended, which took `images` images."""
         span = self._span
         fraction = span.start + (span.stop - span.start) * position.fraction
         estimate = self._pace.mark(images, fraction)
@@ -76,7 +76,7 @@ class Stopwatch:
         )
 
     def checkpoint_due(self) -> bool:
-        """Whether the given seconds went by since this last said so."""
+        """True once the given seconds went by since it was last true."""
         now = time.monotonic()
         if now - self._last_checkpoint < self._checkpoint_seconds:
             return False

@@ -1,4 +1,4 @@
-"""Whether training teaches a network anything: how well it knows people whose pictures it is trained on.
+"""Recognition of training identities: shows whether training teaches a network anything.
 
 A network whose embeddings have all become alike has a loss that is finite and nearly still, as one that learns slowly
 has. What tells them apart is whether pictures of one person are nearer to each other than before the first step.

@@ -14,7 +14,7 @@ _REFERENCE_EPOCH = 2
 
 
 def rate_factor(schedule: Schedule, position: Position) -> float:
-    """What base_lr is multiplied by at this position of the run."""
+    """Computes the factor of base_lr at this position of the run."""
     # The strong baseline warms up epoch by epoch; here the rate rises with every step, so that short runs have one.
     fraction = position.fraction
     decays = position.decayed if schedule.adaptive else sum(fraction >= point for point in schedule.decay_at)

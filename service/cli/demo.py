@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from reid_core.backbones.weights import find_backbone, load_weights_file
-from reid_core.data.sample import write_sample_data
 from reid_core.errors import CoreError
+from reid_core.sample_data import write_sample_data
 from service.cli.client import Client, Refused
 from service.cli.sheet import Cell, write_contact_sheet
 
@@ -58,11 +58,10 @@ def run(data: Path | None, weights: Path | None, out: Path) -> int:
     home = Path(tempfile.mkdtemp(prefix="reid-demo-"))
     began = time.monotonic()
     try:
-        if data is None:
-            data = home / "datasets" / "sample"
-            draw_sample_data(data, identities=60, cameras=4, seed=0)
-        with start_service(home, data, weights) as client:
-            _main_job(client, data, weights, out)
+        sample = home / "datasets" / "sample"
+        draw = partial(draw_sample_data, sample, identities=60, cameras=4, seed=0)
+        with start_service(home, data or sample, weights, meanwhile=None if data else draw) as client:
+            _main_job(client, data or sample, weights, out)
     except Refused as error:
         console.print(f"[red]{error}[/red]")
         return 1
@@ -95,6 +94,8 @@ def _main_job(client: Client, data: Path, weights: Path | None, out: Path) -> No
 
 
 def _backbone_of(weights: Path) -> str:
+    from reid_core.backbones.weights import find_backbone, load_weights_file  # imports PyTorch
+
     try:
         return find_backbone(load_weights_file(weights), source=repr(weights.name))
     except CoreError as error:
@@ -182,8 +183,10 @@ def _bar() -> Progress:
 
 
 @contextmanager
-def start_service(home: Path, data: Path, weights: Path | None) -> Iterator[Client]:
-    """`reid up` on a free port of this machine, stopped at the end."""
+def start_service(
+    home: Path, data: Path, weights: Path | None, *, meanwhile: Callable[[], None] | None = None
+) -> Iterator[Client]:
+    """Runs `reid up` on a free port of this machine, and `meanwhile` beside its start; ends the service afterwards."""
     port = _free_port()
     environment = os.environ | {
         "REID_HOME": str(home),
@@ -195,6 +198,8 @@ def start_service(home: Path, data: Path, weights: Path | None) -> Iterator[Clie
     command = [sys.executable, "-P", "-m", "service.cli", "up", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
+        if meanwhile is not None:
+            meanwhile()
         yield _connect(process, home, port)
     finally:
         process.terminate()

@@ -20,6 +20,7 @@ from service.db.session import Database
 from service.db.tables import ErasedImage, Gallery, GalleryImage
 from service.decoding import Decoder
 from service.errors import Problem
+from service.galleries.image_files import find_any_image
 from service.kept_searches import KeptMatch, KeptSearch, erase_records, keep_record
 from service.search.answer import Match, SearchOutcome
 from service.search.batching import Batcher
@@ -111,6 +112,8 @@ class Engine:
         """The gallery, if it can be searched as asked."""
         with self._database.read() as session:
             gallery = find(session, Gallery, query.gallery)
+            if gallery.images == 0 and isinstance(query, StoredQuery):
+                find_any_image(session, query.image_id)  # that it was erased is the nearer reason
         validate_query(query, gallery, self._settings)
         if gallery.images == 0:
             raise Problem(

@@ -15,8 +15,7 @@ from reid_core.data.preprocessing import preprocessing_of
 from reid_core.errors import SettingsError
 from reid_core.methods import METHODS
 from reid_core.methods.distillation import DistillationCriterion, StudentSettings, settle
-from reid_core.methods.method import Moment
-from reid_core.methods.teacher import Teacher
+from reid_core.methods.method import Moment, Teacher
 from reid_core.model import Manifest, Model
 from reid_core.network import Batch, Output
 from reid_core.settings import override

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from reid_core.data.loading import BatchLoader, encode
 from reid_core.data.preprocessing import Preprocessing, preprocessing_of
 from reid_core.errors import SettingsError, Stopped, TrainingDiverged
 from reid_core.methods import METHODS
-from reid_core.methods.method import Method, Moment
-from reid_core.methods.teacher import Teacher
+from reid_core.methods.method import Method, Moment, Teacher
 from reid_core.model import Manifest, Model, load_model, save_model
 from reid_core.network import Batch
 from reid_core.retrieval.encoder import Encoder, Encoding
@@ -69,8 +69,8 @@ def plan(method: Method, folder: Path, **changes: Any) -> Plan:
 
 
 def build_criterion(plan: Plan, num_classes: int, network: nn.Module) -> nn.Module:
-    teacher = [Teacher(plan.teacher.network, torch.float32)] if plan.teacher else []
-    return plan.method.build_criterion(plan.settings, num_classes, network, *teacher)
+    teacher = Teacher(plan.teacher.network, torch.float32) if plan.teacher else None
+    return plan.method.build_criterion(plan.settings, num_classes, network, teacher)
 
 
 def first_batch(plan: Plan) -> tuple[Batch, int]:
@@ -104,6 +104,17 @@ def test_every_trainable_parameter_gets_a_finite_gradient(method: Method, tmp_pa
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_every_trainable_parameter_is_in_exactly_one_optimiser_group(method: Method, tmp_path: Path) -> None:
+    made = plan(method, tmp_path)
+    network = method.build_network(made.settings, 5)
+    criterion = build_criterion(made, 5, network)
+    optimizers = method.build_optimizers(made.settings, network, criterion)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    grouped = Counter(id(parameter) for group in groups for parameter in group["params"])
+    for name, parameter in [*network.named_parameters(), *criterion.named_parameters()]:
+        assert grouped[id(parameter)] == int(parameter.requires_grad), name
 
 
 def test_the_loss_goes_down_on_learnable_pictures(method: Method, tmp_path: Path) -> None:

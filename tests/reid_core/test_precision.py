@@ -9,19 +9,18 @@ import torch
 
 from reid_core.backbones import BackboneName, build_backbone
 from reid_core.data.preprocessing import preprocessing_of
-from reid_core.devices import has_bf16_units
+from reid_core.devices import has_bf16_units, resolve_dtype
 from reid_core.errors import SettingsError
 from reid_core.methods import METHODS
 from reid_core.model import load_model, save_model
 from reid_core.settings import override
-from reid_core.training.precision import resolve_dtype
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def bf16_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid_core.training.precision.has_bf16_units", lambda: True)
+    monkeypatch.setattr("reid_core.devices.has_bf16_units", lambda: True)
 
 
 @pytest.mark.usefixtures("bf16_units")

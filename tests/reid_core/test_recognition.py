@@ -13,9 +13,9 @@ import torch
 from reid_core.data.preprocessing import Preprocessing
 from reid_core.data.reader import read
 from reid_core.data.records import Picture
-from reid_core.data.sample import write_sample_data
 from reid_core.methods import METHODS
 from reid_core.retrieval.encoder import Encoder
+from reid_core.sample_data import write_sample_data
 from reid_core.settings import override
 from reid_core.training.chain import fit_chain
 from reid_core.training.loop import Observer, Plan, Result, fit

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_core.data.sample import write_sample_data
 from reid_core.errors import DatasetError
+from reid_core.sample_data import write_sample_data
 
 NAME = re.compile(r"(?P<identity>\d{4})_c(?P<camera>\d)s\d_\d{6}_\d{2}\.jpg")
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")

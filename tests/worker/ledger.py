@@ -131,7 +131,8 @@ class Ledger:
         for digest in sorted(self._ids.keys() - self.pictures.keys() - self._checked_gone):
             gone = self._ids[digest]
             for path in (f"/galleries/{HALL}/images/{gone}", f"/search?gallery={HALL}&image_id={gone}"):
-                assert service.http.get(path).status_code == 410
+                answer = service.http.get(path)
+                assert answer.status_code == 410, f"{path}: {answer.status_code} {answer.text}"
 
     def _found_on_disk(self, service: Service) -> str:
         """What lies under the home and should not; "" where all is well."""

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from safetensors.torch import load_file
 
-from reid_core.data.sample import write_sample_data
+from reid_core.sample_data import write_sample_data
 from service.queue.tasks import TRAINING_QUEUE, make_celery, send_job
 from tests.waiting import wait_until
 from tests.worker.service import Service

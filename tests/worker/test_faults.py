@@ -22,7 +22,7 @@ import psutil
 import pytest
 import torch
 
-from reid_core.data.sample import write_sample_data
+from reid_core.sample_data import write_sample_data
 from service.db.schema import upgrade
 from service.db.session import open_database
 from service.settings import Settings

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reid_core.data.sample import write_sample_data
+from reid_core.sample_data import write_sample_data
 from tests.waiting import HANG_SECONDS, wait_until
 from tests.worker.service import Service
 
@@ -97,14 +97,15 @@ def test_a_port_that_is_taken_ends_the_start_with_its_reason(service: Service, t
     assert "--port" in other.stderr
 
 
-def test_a_start_that_takes_longer_than_a_lease_loses_no_attempt(tmp_path: Path) -> None:
-    """A machine so busy that a child needs four leases to come to its first line."""
+@pytest.mark.parametrize(("lease", "held"), [(2, 8), pytest.param(20, 180, marks=pytest.mark.slow)])
+def test_a_start_that_takes_longer_than_a_lease_loses_no_attempt(tmp_path: Path, lease: int, held: int) -> None:
+    """A machine so busy that a child needs several leases (seconds, as `held`) to come to its first line."""
     (tmp_path / "slow").mkdir()
-    held = 'import sys, time\nif "worker.run" in sys.orig_argv:\n    time.sleep(8)\n'
-    (tmp_path / "slow" / "sitecustomize.py").write_text(held)
+    hook = f'import sys, time\nif "worker.run" in sys.orig_argv:\n    time.sleep({held})\n'
+    (tmp_path / "slow" / "sitecustomize.py").write_text(hook)
     write_sample_data(tmp_path / "people", identities=4, cameras=2, seed=1)
     path = os.pathsep.join(filter(None, [str(tmp_path / "slow"), os.environ.get("PYTHONPATH")]))
-    service = Service(tmp_path / "home", tmp_path, REID_LEASE_SECONDS="2", PYTHONPATH=path)
+    service = Service(tmp_path / "home", tmp_path, REID_LEASE_SECONDS=str(lease), PYTHONPATH=path)
     service.start()
     try:
         made = service.post("/datasets", {"name": "people", "path": "people"})

@@ -136,6 +136,7 @@ def test_a_gallery_whose_pictures_are_all_erased_has_no_index(client: httpx.Clie
     client.delete(f"/galleries/hall/images/{image}")
     answer = client.get("/search", params={"gallery": "hall", "image_id": other})
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/no-index")
+    assert client.get("/search", params={"gallery": "hall", "image_id": image}).status_code == 410
     assert client.get("/galleries/hall").json()["state"] == "empty"
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reid_core.data.sample.figure import Part
-from reid_core.data.sample.patterns import Cloth, paint
+from reid_core.sample_data.figure import Part
+from reid_core.sample_data.patterns import Cloth, paint
 
 Floats = NDArray[np.float32]
 SUPERSAMPLING = 2
@@ -18,7 +18,7 @@ AMBIENT, DIFFUSE = 0.5, 0.55
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a camera sees a person. Angles in radians: `facing` is how far they are turned from the camera (positive to
+    """A camera's view of a person. Angles in radians: `facing` is how far they are turned from the camera (positive to
     the image's right), `elevation` how far the camera looks down. `distance` in metres."""
 
     facing: float
@@ -73,7 +73,7 @@ def bound(shapes: Sequence[Shape]) -> Box:
 def render(
     shapes: Sequence[Shape], box: Box, size: tuple[int, int], facing: float, light: NDArray[np.float64]
 ) -> tuple[Floats, Floats]:
-    """What lies in `box`, as `size` (height, width) pixels.
+    """Draws what lies in `box`, as `size` (height, width) pixels.
 
     `light` is a unit vector towards the lamp. Returns colour (H, W, 3), already multiplied by coverage, and coverage
     (H, W, 1), both in 0..1.
@@ -158,7 +158,7 @@ def _draw(shape: Shape, canvas: _Canvas, facing: float, light: NDArray[np.float6
 
 
 def _meet(shape: Shape, xs: Floats, ys: Floats) -> tuple[NDArray[np.bool_], _Surface]:
-    """Which of the pixels (H, W) show the shape, and its surface there."""
+    """Finds the pixels (H, W) that show the shape, and its surface there."""
     x, y = xs[None, :] - shape.start[0], ys[:, None] - shape.start[1]
     span = shape.end - shape.start
     length = max(float(np.hypot(span[0], span[1])), 1e-4)

@@ -1,4 +1,4 @@
-"""Where the joints of a walking person are, in metres.
+"""The joints of a walking person, in metres.
 
 Axes of a person: x to the right of someone who looks at their front, y up from the ground, z forward.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from reid_core.data.sample.people import Build
+from reid_core.sample_data.people import Build
 
 Point = NDArray[np.float64]
 """(3,): x, y, z."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator, SeedSequence
 
-from reid_core.data.sample.cameras import Camera, install_cameras, photograph
-from reid_core.data.sample.people import Person, invent_person, invent_wardrobe
 from reid_core.errors import DatasetError
+from reid_core.sample_data.cameras import Camera, install_cameras, photograph
+from reid_core.sample_data.people import Person, invent_person, invent_wardrobe
 
 LIMITS = {
     "identities": (2, 9999),

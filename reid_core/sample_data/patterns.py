@@ -19,7 +19,7 @@ Pattern = Callable[[Plane, Plane], Mask]
 
 @dataclass(frozen=True, slots=True)
 class Cloth:
-    """What covers a part of a figure; `pattern` is a key of `PATTERNS`."""
+    """The cloth on a part of a figure; `pattern` is a key of `PATTERNS`."""
 
     colour: Colour
     accent: Colour = (0.0, 0.0, 0.0)

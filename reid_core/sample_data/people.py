@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from reid_core.data.sample.patterns import Cloth, Colour
+from reid_core.sample_data.patterns import Cloth, Colour
 
 PALETTE: dict[str, Colour] = {
     "red": (0.78, 0.10, 0.12),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reid_core.data.sample.patterns import Cloth
-from reid_core.data.sample.people import Person
-from reid_core.data.sample.skeleton import Point, Pose, Skeleton, offset, place_joints
+from reid_core.sample_data.patterns import Cloth
+from reid_core.sample_data.people import Person
+from reid_core.sample_data.skeleton import Point, Pose, Skeleton, offset, place_joints
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from reid_core.data.sample.figure import dress
-from reid_core.data.sample.people import Person
-from reid_core.data.sample.render import Box, View, bound, project, render
-from reid_core.data.sample.scenes import paint_occluder, paint_scene
-from reid_core.data.sample.skeleton import strike_pose
+from reid_core.sample_data.figure import dress
+from reid_core.sample_data.people import Person
+from reid_core.sample_data.render import Box, View, bound, project, render
+from reid_core.sample_data.scenes import paint_occluder, paint_scene
+from reid_core.sample_data.skeleton import strike_pose
 
 Floats = NDArray[np.float32]
 GOLDEN_ANGLE = 2.4
@@ -22,7 +22,7 @@ GOLDEN_ANGLE = 2.4
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a camera does to colours. `gains` per channel; `blur` in pixels; `noise` in grey levels."""
+    """The colours of a camera. `gains` per channel; `blur` in pixels; `noise` in grey levels."""
 
     gains: tuple[float, float, float]
     gamma: float
@@ -139,7 +139,7 @@ def _look_behind(camera: Camera, moment: Generator) -> Floats:
 
 
 def _shadow(size: tuple[int, int], box: Box, body: Box) -> Floats:
-    """How much light the floor around the feet keeps, (H, W, 1) in 0..1."""
+    """Computes the light that the floor around the feet keeps, (H, W, 1) in 0..1."""
     x = np.linspace(box.left, box.right, size[1]) - (body.left + body.right) / 2
     y = np.linspace(box.top, box.bottom, size[0]) - body.bottom
     distance = (x[None, :] / 0.3) ** 2 + ((y[:, None] - 0.05) / 0.08) ** 2
