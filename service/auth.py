@@ -72,7 +72,7 @@ def unauthenticated(detail: str) -> Problem:
     return Problem(
         "unauthenticated",
         detail,
-        hint="send `Authorization: Bearer <key>`; the first key is in `admin.key` in REID_HOME",
+        hint="Send `Authorization: Bearer <key>`; the first key is in `admin.key` in REID_HOME.",
         headers={"WWW-Authenticate": 'Bearer realm="reid"'},
     )
 
@@ -80,12 +80,12 @@ def unauthenticated(detail: str) -> Problem:
 def demand(caller: Caller | None, scope: Scope) -> Caller:
     """The caller, if it may do what `scope` covers; raises the 401 or 403 problem otherwise."""
     if caller is None:
-        raise unauthenticated("this needs an API key, and the request carries none that is valid")
+        raise unauthenticated("This needs an API key, and the request carries none that is valid.")
     if not caller.may(scope):
         held = ", ".join(sorted(caller.scopes)) or "none"
         raise Problem(
             "missing-scope",
-            f"this needs the scope {scope!r}; the key's scopes are: {held}",
-            hint=f"ask an admin for a key with {scope!r}: POST /api-keys",
+            f"This needs the scope {scope!r}; the key's scopes are: {held}.",
+            hint=f"Ask an admin for a key with {scope!r}: POST /api-keys.",
         )
     return caller

@@ -46,8 +46,8 @@ class Decoder:
         if len(content) > self._settings.max_picture_bytes:
             raise Problem(
                 "too-large",
-                f"{name} has more than {self._settings.max_picture_bytes:,} bytes",
-                hint="send a crop of one person, or raise REID_MAX_PICTURE_BYTES",
+                f"{name} has more than {self._settings.max_picture_bytes:,} bytes.",
+                hint="Send a crop of one person, or raise REID_MAX_PICTURE_BYTES.",
             )
 
     def _reserve(self, needed: int, name: str) -> None:
@@ -60,8 +60,8 @@ class Decoder:
         if not self._memory.take(needed, seconds=self._settings.max_wait_seconds):
             raise Problem(
                 "unavailable",
-                f"other pictures take all of REID_DECODE_MEMORY_BYTES = {self._memory.total:,}; "
-                f"{name} had to wait longer than {self._settings.max_wait_seconds:g} s",
-                hint="try again, with smaller pictures if you can",
+                f"Other pictures take all of REID_DECODE_MEMORY_BYTES = {self._memory.total:,}; "
+                f"{name} had to wait longer than {self._settings.max_wait_seconds:g} s.",
+                hint="Try again, with smaller pictures if you can.",
                 headers={"Retry-After": "2"},
             )

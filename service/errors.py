@@ -124,7 +124,7 @@ class Problem(Exception):
         """The problem as clients see it; `instance` is the path that was asked for, or that of the job."""
         hint = self.hint or self.kind.explanation
         if self.near and may_read:
-            hint = f"did you mean {' or '.join(map(repr, self.near))}? {hint}"
+            hint = f"Did you mean {' or '.join(map(repr, self.near))}? {hint}"
         return ProblemAnswer(
             type=f"/problems/{self.slug}",
             title=self.kind.title,
@@ -148,8 +148,18 @@ def problem_from_core(error: CoreError, *, below: str = "") -> Problem:
     return Problem(error.slug, error.detail, hint=error.hint, errors=errors)
 
 
+def invalid_request(pointer: str, code: str, message: str, *, hint: str = "") -> Problem:
+    """The 422 problem of one wrong value; `message` is a clause that becomes the detail's sentence."""
+    return Problem("invalid-request", sentence(message), hint=hint, errors=[Fault(pointer, code, message)])
+
+
+def sentence(clause: str) -> str:
+    """The clause with a capital letter and a full stop."""
+    return f"{clause[:1].upper()}{clause[1:]}" + ("" if clause.endswith((".", "!", "?")) else ".")
+
+
 def not_found(what: str, key: str, *, known: Sequence[str] = (), names: Sequence[str] = ()) -> Problem:
     """404 for the `what` ("model") called `key`, with the known names where listing them helps, or those like `key`."""
-    hint = f"known: {', '.join(known)}" if known else ""
+    hint = f"Known: {', '.join(known)}." if known else ""
     near = get_close_matches(key, [*known, *names], n=3)
-    return Problem("not-found", f"there is no {what} {key!r}", hint=hint, near=near)
+    return Problem("not-found", f"There is no {what} {key!r}.", hint=hint, near=near)

@@ -121,8 +121,8 @@ def _folder(settings: Settings, search_id: str) -> Path:
 def _no_record(search_id: str) -> Problem:
     return Problem(
         "not-found",
-        f"there is no explanation of a search {search_id!r}",
-        hint="searches with explain=true are kept for REID_EXPLANATION_MINUTES and explained to who asked them",
+        f"There is no explanation of a search {search_id!r}.",
+        hint="Searches with explain=true are kept for REID_EXPLANATION_MINUTES and explained to who asked them.",
     )
 
 

@@ -156,8 +156,8 @@ def ensure_free_space(folder: Path, *, needed_bytes: int, min_free_bytes: int) -
     if free - needed_bytes < min_free_bytes:
         raise Problem(
             "disk-full",
-            f"{needed_bytes:,} bytes are to be written and {min_free_bytes:,} must stay free, but {free:,} are free",
-            hint="delete data sets, models or galleries that nobody needs, or lower REID_MIN_FREE_BYTES",
+            f"{needed_bytes:,} bytes are to be written and {min_free_bytes:,} must stay free, but {free:,} are free.",
+            hint="Delete data sets, models or galleries that nobody needs, or lower REID_MIN_FREE_BYTES.",
         )
 
 
@@ -180,8 +180,10 @@ def resolve_data_path(path: str, roots: Iterable[Path]) -> Path:
         return resolve_data_path(path.replace("\\", "/"), roots)
     if len(inside) < len(candidates):
         raise _outside(path, roots, next((real for real in candidates if real is not None and _exists(real)), None))
-    hint = "~ stands for no folder here; " if path.startswith("~") else ""
-    raise Problem("invalid-dataset", f"there is nothing at {path!r}", hint=f"{hint}the data roots are {_listed(roots)}")
+    hint = "~ stands for no folder here. " if path.startswith("~") else ""
+    raise Problem(
+        "invalid-dataset", f"There is nothing at {path!r}.", hint=f"{hint}The data roots are {_listed(roots)}."
+    )
 
 
 def stored_path(path: Path, bases: Iterable[Path]) -> str:
@@ -208,7 +210,7 @@ def resolve_inside(folder: Path, relative: str) -> Path:
         real = (folder / relative).resolve()
         if real.is_relative_to(folder.resolve()):
             return real
-    raise Problem("not-found", f"there is no file {relative!r} here")
+    raise Problem("not-found", f"There is no file {relative!r} here.")
 
 
 def _real_candidates(path: str, roots: tuple[Path, ...]) -> list[Path | None]:
@@ -239,8 +241,8 @@ def _outside(path: str, roots: tuple[Path, ...], real: Path | None = None) -> Pr
     leads = f" leads to {real}, which" if real is not None and str(real) != path.rstrip("/") else ""
     return Problem(
         "path-outside-data-roots",
-        f"{path!r}{leads} is not under a data root; the roots are {_listed(roots)}",
-        hint="move or mount the folder under a root, or add its parent to REID_DATA_ROOTS",
+        f"{path!r}{leads} is not under a data root; the roots are {_listed(roots)}.",
+        hint="Move or mount the folder under a root, or add its parent to REID_DATA_ROOTS.",
     )
 
 

@@ -94,7 +94,7 @@ def _delete_checkpoints(work: Work) -> None:
 def _unexpected(error: Exception, job: Job) -> Problem:
     return Problem(
         "internal",
-        f"The job failed unexpectedly: {type(error).__name__}: {error}",
+        f"The job failed unexpectedly: {type(error).__name__}: {error}.",
         hint=f"GET /jobs/{job.id}/logs has the details.",
     )
 

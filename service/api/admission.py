@@ -47,4 +47,4 @@ class Admission:
             self._inside -= 1
 
     def _refusal(self, reason: str) -> Problem:
-        return Problem("unavailable", f"too busy: {reason}", hint="try again", headers={"Retry-After": "2"})
+        return Problem("unavailable", f"Too busy: {reason}.", hint="Try again.", headers={"Retry-After": "2"})

@@ -7,9 +7,8 @@ from typing import IO
 
 from fastapi import Request
 
-from reid_core.errors import Fault
 from service.api.forms import Form, read_form
-from service.errors import Problem
+from service.errors import invalid_request
 from service.settings import Settings
 from service.storage import ensure_free_space
 
@@ -35,20 +34,16 @@ async def receive_archive(request: Request, file: IO[bytes], settings: Settings)
 
 def _admit_archive(name: str, number: int) -> None:
     if name != ARCHIVE:
-        raise _impossible(name, "unknown", f"the only file of this form is {ARCHIVE!r}")
+        raise invalid_request(f"/{name}", "unknown", f"the only file of this form is {ARCHIVE!r}")
     if number > 1:
-        raise _impossible(ARCHIVE, "repeated", "exactly one file is needed")
+        raise invalid_request(f"/{ARCHIVE}", "repeated", "exactly one file is needed")
 
 
 def _fields(form: Form) -> dict[str, str]:
     if not form.files:
-        raise _impossible(ARCHIVE, "missing", "exactly one file is needed")
+        raise invalid_request(f"/{ARCHIVE}", "missing", "exactly one file is needed")
     fields = dict(form.texts)
     for name in fields:
         if len(form.values(name)) > 1:
-            raise _impossible(name, "repeated", "each field is given once")
+            raise invalid_request(f"/{name}", "repeated", "each field is given once")
     return fields
-
-
-def _impossible(name: str, code: str, message: str) -> Problem:
-    return Problem("invalid-request", f"{name}: {message}", errors=[Fault(f"/{name}", code, message)])

@@ -47,7 +47,7 @@ def _refuse_strangers(headers: Headers) -> None:
     if _is_strange(headers):
         raise unauthenticated(
             f"REID_AUTH=off serves this machine only, as localhost or 127.0.0.1 and not from pages of other sites; "
-            f"the request was for {_host(headers)!r}"
+            f"the request was for {_host(headers)!r}."
         )
 
 

@@ -96,14 +96,16 @@ def _limit_of(scope: Scope, headers: Headers) -> tuple[str, int]:
 
 
 def _too_large(name: str, limit: int) -> Problem:
-    return Problem("too-large", f"the body is larger than {name} = {limit:,} bytes", hint=f"send less, or raise {name}")
+    return Problem(
+        "too-large", f"The body is larger than {name} = {limit:,} bytes.", hint=f"Send less, or raise {name}."
+    )
 
 
 def _too_slow(settings: Settings) -> Problem:
     return Problem(
         "too-slow",
-        f"the body kept the service waiting for more than REID_BODY_SECONDS = {settings.body_seconds:g} "
-        f"and came more slowly than {settings.body_bytes_per_second:,} bytes a second",
+        f"The body kept the service waiting for more than REID_BODY_SECONDS = {settings.body_seconds:g} "
+        f"and came more slowly than {settings.body_bytes_per_second:,} bytes a second.",
         headers={"Connection": "close"},
     )
 
@@ -111,7 +113,7 @@ def _too_slow(settings: Settings) -> Problem:
 def _no_memory(settings: Settings) -> Problem:
     return Problem(
         "unavailable",
-        f"bodies that arrive just now fill REID_BODY_MEMORY_BYTES = {settings.body_memory_bytes:,}",
-        hint="try again",
+        f"Bodies that arrive just now fill REID_BODY_MEMORY_BYTES = {settings.body_memory_bytes:,}.",
+        hint="Try again.",
         headers={"Retry-After": "1"},
     )

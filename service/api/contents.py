@@ -9,8 +9,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from reid_core.errors import Fault
-from service.errors import Problem
+from service.errors import Problem, invalid_request
 
 Checked = TypeVar("Checked")
 BodyModel = TypeVar("BodyModel", bound=BaseModel)
@@ -23,8 +22,8 @@ def is_json(request: Request) -> bool:
         return kind == "application/json"
     raise Problem(
         "unsupported-media",
-        f"the body is {kind or 'of no stated type'}",
-        hint="send multipart/form-data with files, or application/json",
+        f"The body is {kind or 'of no stated type'}.",
+        hint="Send multipart/form-data with files, or application/json.",
     )
 
 
@@ -33,7 +32,7 @@ async def read_json(request: Request) -> Any:
     try:
         return json.loads(await request.body())
     except (ValueError, RecursionError) as error:
-        raise Problem("malformed-request", f"the body is not JSON: {error}") from error
+        raise Problem("malformed-request", f"The body is not JSON: {error}.") from error
 
 
 def check(model: type[BodyModel], values: Any) -> BodyModel:
@@ -50,7 +49,7 @@ def check_field(adapter: TypeAdapter[Checked], text: str | bytes, field: str) ->
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         message = f"{field} is not JSON: {error}"
-        raise Problem("invalid-request", message, errors=[Fault(f"/{field}", "json-invalid", message)]) from error
+        raise invalid_request(f"/{field}", "json-invalid", message) from error
     try:
         return adapter.validate_python(value)
     except ValidationError as error:

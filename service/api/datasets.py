@@ -12,9 +12,8 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.archive_form import ARCHIVE, receive_archive
 from service.api.contents import check, is_json, read_json
-from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, require
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, prefix_of, require
 from service.api.files import IMAGE_RESPONSES, answer_file, media_type
-from service.api.links import prefix_of
 from service.api.openapi import problems
 from service.api.pagination import filter_equal, list_page
 from service.auth import Caller
@@ -152,7 +151,7 @@ def list_dataset_images(
         dataset = find(session, Dataset, dataset_id)
         if dataset_state(session, dataset)[0] == "pending":
             raise Problem(
-                "wrong-state", f"data set {dataset.name!r} is still being read", hint="wait until it is ready"
+                "wrong-state", f"Data set {dataset.name!r} is still being read.", hint="Wait until it is ready."
             )
         query = filter_equal(
             select(DatasetImage).where(DatasetImage.dataset_id == dataset.id),

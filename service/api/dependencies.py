@@ -1,4 +1,4 @@
-"""The dependencies of routes, named by type: the database, the settings, a caller with a scope, a page."""
+"""The dependencies of routes, named by type: the database, the settings, a caller with a scope, a page; and links."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fastapi import Depends, Request, Response, Security, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
 from pydantic import BaseModel
+from starlette.types import Scope as AsgiScope
 
 from reid_core.errors import Fault
 from service.api.pagination import Page
@@ -59,6 +60,18 @@ def loaded_engine(request: Request) -> Engine:
     return engine.result()
 
 
+def prefix_of(request: Request) -> str:
+    """The prefix of links in answers: REID_ROOT_PATH, and `/v1` where the request came that way."""
+    root: str = request.scope.get("root_path", "")
+    return root + ("/v1" if route_path(request.scope).startswith("/v1/") else "")
+
+
+def route_path(scope: AsgiScope) -> str:
+    """The address that was asked for, without REID_ROOT_PATH."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 async def refuse_unknown_query(request: Request) -> None:
     """A dependency of every route: a misspelt `?dryrun=true`, or one filter of two, must not be ignored."""
     fields = get_flat_params(request.scope["route"].dependant)
@@ -73,7 +86,7 @@ async def refuse_unknown_query(request: Request) -> None:
         elif len(request.query_params.getlist(name)) > 1 and get_origin(known[name].annotation) is not list:
             faults.append(Fault(f"/query/{name}", "repeated", "it takes one value and is given several"))
     if faults:
-        detail = f"{faults[0].pointer}: {faults[0].message}"
+        detail = f"{faults[0].pointer}: {faults[0].message}."
         raise Problem("invalid-request", detail, errors=faults)
 
 

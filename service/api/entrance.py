@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
-from service.api.links import prefix_of
+from service.api.dependencies import prefix_of
 from service.api.schemas import EntranceAnswer
 from service.api.version import read_version
 from service.errors import not_found

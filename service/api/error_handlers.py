@@ -83,12 +83,12 @@ def problem_from(error: Exception) -> Problem:
         case OperationalError() | PoolTimeout():
             return _busy()
         case ClientDisconnect():
-            return Problem("malformed-request", "the client hung up before the body was complete")
+            return Problem("malformed-request", "The client hung up before the body was complete.")
         case DataError():
             return Problem(
-                "invalid-request", "a value cannot be stored: text may not contain NUL, numbers have 64 bits"
+                "invalid-request", "A value cannot be stored: text may not contain NUL, numbers have 64 bits."
             )
-    return Problem("internal", "an unexpected error; the log has more under this request's id")
+    return Problem("internal", "An unexpected error; the log has more under this request's id.")
 
 
 def _allow(problem: Problem, scope: Scope) -> dict[str, str]:
@@ -106,8 +106,8 @@ async def _handle(request: Request, error: Exception) -> ProblemResponse:
 def _busy() -> Problem:
     return Problem(
         "unavailable",
-        "the database does not answer or is busy",
-        hint="try again; `GET /healthz/ready` tells what is wrong if it stays so",
+        "The database does not answer or is busy.",
+        hint="Try again; `GET /healthz/ready` tells what is wrong if it stays so.",
         headers={"Retry-After": "5"},
     )
 
@@ -121,8 +121,8 @@ def _is_full(error: OperationalError) -> bool:
 def _disk_full(what: str) -> Problem:
     return Problem(
         "disk-full",
-        f"the disk is full: {what}, and nothing was changed",
-        hint="free some space; deleting data sets, models or galleries that nobody needs does",
+        f"The disk is full: {what}, and nothing was changed.",
+        hint="Free some space; deleting data sets, models or galleries that nobody needs does.",
     )
 
 
@@ -131,19 +131,19 @@ def _from_http(error: HTTPException) -> Problem:
         return error.detail
     slug = _SLUG_OF_STATUS.get(error.status_code, "unprocessable" if error.status_code < 500 else "internal")
     detail = KINDS[slug].title if error.detail == HTTPStatus(error.status_code).phrase else str(error.detail)
-    hint = "`GET /` says where to go on" if slug == "not-found" else ""
+    hint = "`GET /` says where to go on." if slug == "not-found" else ""
     return Problem(slug, detail, hint=hint, headers=error.headers)
 
 
 def _from_validation(error: RequestValidationError) -> Problem:
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
-        return Problem("malformed-request", f"the body is not JSON: {found[0]['ctx']['error']}")
+        return Problem("malformed-request", f"The body is not JSON: {found[0]['ctx']['error']}.")
     if isinstance(error.body, bytes):
         return Problem(
             "unsupported-media",
-            "the body is JSON here, but the request says otherwise",
-            hint="send `Content-Type: application/json`",
+            "The body is JSON here, but the request says otherwise.",
+            hint="Send `Content-Type: application/json`.",
         )
     faults = [Fault(_pointer(item["loc"], error.body), item["type"], item["msg"]) for item in found]
     summary = "; ".join(f"{fault.pointer or 'the body'}: {fault.message}" for fault in faults[:3])

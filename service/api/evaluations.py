@@ -8,13 +8,11 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from reid_core.errors import Fault
-from service.api.dependencies import DatabaseDep, PageDep, require
-from service.api.links import prefix_of
+from service.api.dependencies import DatabaseDep, PageDep, prefix_of, require
 from service.api.pagination import list_page
 from service.db.lookup import Named, find
 from service.db.tables import Dataset, Evaluation, Model
-from service.errors import Problem
+from service.errors import Problem, invalid_request
 from service.evaluations.catalog import read_matrix
 from service.evaluations.schemas import EvaluationAnswer, MatrixAnswer
 from service.schemas import Listing
@@ -59,5 +57,4 @@ def _filter(session: Session, table: type[Named], key: str, name: str) -> str:
     except Problem as problem:
         if session.scalar(select(Evaluation.id).where(Evaluation.dataset_id == key).limit(1)) is not None:
             return key
-        fault = Fault(f"/query/{name}", "unknown", problem.detail)
-        raise Problem("invalid-request", problem.detail, errors=[fault]) from problem
+        raise invalid_request(f"/query/{name}", "unknown", problem.detail) from problem

@@ -79,7 +79,7 @@ class _File(FileResponse):
 def _wrong_range(asked: str, size: str) -> Problem:
     return Problem(
         "range-not-satisfiable",
-        f"{asked!r} names no part of this file, which has {size} bytes",
-        hint="leave `Range` out for the whole file",
+        f"{asked!r} names no part of this file, which has {size} bytes.",
+        hint="Leave `Range` out for the whole file.",
         headers={"Content-Range": f"bytes */{size}"},
     )

@@ -15,7 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from service.errors import Problem
+from service.errors import Problem, sentence
 from service.settings import Settings
 
 AdmitFile = Callable[[str, int], None]
@@ -163,7 +163,7 @@ class _Reader:
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > _MAX_HEADER_BYTES:
-            raise Problem("too-large", f"a part of the form has more than {_MAX_HEADER_BYTES:,} bytes of headers")
+            raise Problem("too-large", f"A part of the form has more than {_MAX_HEADER_BYTES:,} bytes of headers.")
 
     def _count_text(self, size: int) -> None:
         self._text_bytes += size
@@ -250,8 +250,8 @@ def _text(raw: bytes) -> str:
 
 
 def _malformed(reason: str) -> Problem:
-    return Problem("malformed-request", f"the body is no multipart form: {reason}")
+    return Problem("malformed-request", f"The body is no multipart form: {reason}.")
 
 
 def _too_large(message: str, setting: str) -> Problem:
-    return Problem("too-large", message, hint=f"send it in several requests, or raise {setting}")
+    return Problem("too-large", sentence(message), hint=f"Send it in several requests, or raise {setting}.")

@@ -45,8 +45,8 @@ def read_readiness(request: Request) -> ReadinessAnswer | ProblemResponse:
     shown = checks if is_local(request.scope) or (caller and caller.may("read")) else None
     if not failed:
         return ReadinessAnswer(status="ok", checks=shown)
-    hint = "`checks` says why, part by part" if shown else "ask with a key that may read, or on the machine itself"
-    detail = f"not ready: {', '.join(failed)}" if shown else "not ready"
+    hint = "`checks` says why, part by part." if shown else "Ask with a key that may read, or on the machine itself."
+    detail = f"Not ready: {', '.join(failed)}." if shown else "Not ready."
     problem = Problem("unavailable", detail, hint=hint, headers={"Retry-After": _RETRY_SECONDS})
     content = problem.as_json(instance=request.url.path, request_id=request.state.request_id)
     if shown:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from email.message import Message as MailMessage
 from typing import IO
 
 import anyio
@@ -15,7 +17,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.fingerprint import BodyFingerprint
 from service.auth import sent_key
 from service.db import answers
 from service.db.answers import Answer, RequestKey
@@ -29,6 +30,8 @@ MAX_KEY_LENGTH = 255
 _IN_MEMORY_BYTES = 1024**2
 _PIECE_BYTES = 256 * 1024
 _KEPT_HEADERS = ("cache-control", "content-type", "location", "retry-after")
+
+_MARK = b"\0boundary\0"
 
 
 class Idempotency:
@@ -101,9 +104,42 @@ class _Recorder:
             await run_in_threadpool(self.on_settled, answer)
 
 
+class BodyFingerprint:
+    """SHA-256 over a body that arrives in pieces.
+
+    Clients make up a new boundary each time they send a form; it is replaced by a fixed mark, so that the same form
+    has the same fingerprint.
+    """
+
+    def __init__(self, content_type: str, query: bytes) -> None:
+        header = MailMessage()
+        header["content-type"] = content_type
+        boundary = header.get_boundary() if header.get_content_maintype() == "multipart" else None
+        self._boundary = f"--{boundary}".encode() if boundary else b""
+        self._hash = hashlib.sha256(header.get_content_type().encode() + b"\0" + query + b"\0")
+        self._held_back = b""  # may be the beginning of a boundary
+
+    def add(self, piece: bytes) -> None:
+        if not self._boundary:
+            self._hash.update(piece)
+            return
+        *complete, rest = (self._held_back + piece).split(self._boundary)
+        for part in complete:
+            self._hash.update(part + _MARK)
+        keep = min(len(rest), len(self._boundary) - 1)
+        self._hash.update(rest[: len(rest) - keep])
+        self._held_back = rest[len(rest) - keep :]
+
+    def hexdigest(self) -> str:
+        """The fingerprint in hex, once the last piece has been added."""
+        self._hash.update(self._held_back)
+        self._held_back = b""
+        return self._hash.hexdigest()
+
+
 def _checked(key: str) -> str:
     if not 0 < len(key) <= MAX_KEY_LENGTH:
-        raise Problem("malformed-request", f"{HEADER} has {len(key)} characters; it takes 1 to {MAX_KEY_LENGTH}")
+        raise Problem("malformed-request", f"{HEADER} has {len(key)} characters; it takes 1 to {MAX_KEY_LENGTH}.")
     return key
 
 
@@ -111,14 +147,14 @@ def _refusal(turn: str, key: str) -> Problem:
     if turn == "running":
         return Problem(
             "request-in-progress",
-            f"a request with {HEADER} {key!r} is being answered just now",
-            hint="wait, then send it again to get its answer",
+            f"A request with {HEADER} {key!r} is being answered just now.",
+            hint="Wait, then send it again to get its answer.",
             headers={"Retry-After": "2"},
         )
     return Problem(
         "idempotency-key-reused",
-        f"{HEADER} {key!r} was sent before with another body or query",
-        hint="use a new key for a new request; send the same body to get the first answer again",
+        f"{HEADER} {key!r} was sent before with another body or query.",
+        hint="Use a new key for a new request; send the same body to get the first answer again.",
     )
 
 

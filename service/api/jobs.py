@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from reid_core.errors import Fault
-from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, as_response, require
-from service.api.links import prefix_of
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, as_response, prefix_of, require
 from service.api.openapi import problems
 from service.api.pagination import filter_equal, list_page
 from service.auth import Caller

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 from sqlalchemy import select
 
-from reid_core.errors import Fault
 from service.api.dependencies import DatabaseDep, PageDep, require
 from service.api.openapi import problems
 from service.api.pagination import list_page
@@ -15,7 +14,7 @@ from service.auth import Caller
 from service.clock import rfc3339, utc_now
 from service.db import audit
 from service.db.tables import ApiKey
-from service.errors import Problem
+from service.errors import invalid_request
 from service.keys import lifecycle as keys
 from service.keys.schemas import KeyAnswer, KeyBody, NewKeyAnswer
 from service.schemas import Listing
@@ -30,7 +29,7 @@ def create_api_key(body: KeyBody, database: DatabaseDep, caller: Admin, response
     """Make a key. This answer is the only place where it is ever shown."""
     if body.expires_at and body.expires_at <= utc_now():
         message = f"expires_at {rfc3339(body.expires_at)} is past already"
-        raise Problem("invalid-request", message, errors=[Fault("/expires_at", "past", message)])
+        raise invalid_request("/expires_at", "past", message)
     with database.write() as session:
         row, key = keys.create_key(session, name=body.name, scopes=body.scopes, expires_at=body.expires_at)
         audit.record(session, key_id=caller.key_id, action="api_key.create", target=row.id, scopes=row.scopes)

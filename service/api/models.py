@@ -9,9 +9,8 @@ from fastapi.responses import FileResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, prefix_of, require
 from service.api.files import FILE_RESPONSES, answer_file
-from service.api.links import prefix_of
 from service.api.openapi import problems
 from service.api.pagination import filter_equal, list_page
 from service.auth import Caller

@@ -11,7 +11,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.types import Scope
 
-from service.api.links import route_path
+from service.api.dependencies import route_path
 from service.auth import Scope as KeyScope
 
 

@@ -77,6 +77,6 @@ def _decode(cursor: str, column: InstrumentedAttribute[Any]) -> Any:
     except (ValueError, binascii.Error) as error:
         raise Problem(
             "invalid-cursor",
-            f"{cursor!r} is not a cursor of this list",
-            hint="send `next_cursor` of the answer before as it is, or leave it out to start over",
+            f"{cursor!r} is not a cursor of this list.",
+            hint="Send `next_cursor` of the answer before as it is, or leave it out to start over.",
         ) from error

@@ -55,12 +55,12 @@ class Rates:
         """Counts a key that is not valid."""
         waits = self._wrong_by_address.take(_network(address)), self._wrong_by_key.take(visible_prefix(key))
         if any(waits):
-            raise _too_many("too many wrong keys, from this address or like this one", max(waits))
+            raise _too_many("Too many wrong keys, from this address or like this one.", max(waits))
 
     def count_request(self, key_id: str) -> None:
         """Counts a request by a key that is valid."""
         if wait := self._requests.take(key_id):
-            raise _too_many("this key has been used more often than REID_RATE_REQUESTS allows", wait)
+            raise _too_many("This key has been used more often than REID_RATE_REQUESTS allows.", wait)
 
 
 def _network(address: str) -> str:

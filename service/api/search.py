@@ -10,15 +10,13 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 
-from reid_core.errors import Fault
 from service.api.contents import check, is_json, read_json
-from service.api.dependencies import SettingsDep, loaded_engine, require
+from service.api.dependencies import SettingsDep, loaded_engine, prefix_of, require
 from service.api.files import PNG_RESPONSES
 from service.api.forms import Form, open_form, too_many_files
-from service.api.links import prefix_of
 from service.api.openapi import problems
 from service.auth import Caller
-from service.errors import Problem
+from service.errors import invalid_request
 from service.search.schemas import EmbeddingQuery, PictureParameters, PictureQuery, SearchAnswer, StoredQuery
 from service.search.schemas import Query as AnyQuery
 from service.settings import Settings
@@ -108,7 +106,7 @@ def _joined(address: QueryParams, body: Any) -> Any:
     twice = sorted(body.keys() & address.keys())
     if twice:
         message = f"{twice[0]!r} stands in the address and in the body"
-        raise _wrong(twice[0], "given-twice", message)
+        raise invalid_request(f"/{twice[0]}", "given-twice", message)
     return {name: _only(name, address.getlist(name)) for name in address} | body
 
 
@@ -119,7 +117,9 @@ def _only(name: str, values: list[str]) -> Any:
 
 def _admit_picture(settings: Settings, name: str, number: int) -> None:
     if name != "image":
-        raise _wrong(name, "unexpected", f"{name!r} is a file; pictures are sent as files called `image`")
+        raise invalid_request(
+            f"/{name}", "unexpected", f"{name!r} is a file; pictures are sent as files called `image`"
+        )
     if number > settings.max_query_images:
         raise too_many_files("REID_MAX_QUERY_IMAGES", settings.max_query_images)
 
@@ -128,9 +128,5 @@ def _read_pictures(form: Form, settings: Settings) -> list[bytes]:
     """The files called `image`, read one byte beyond what is allowed at most."""
     files = form.open_files("image")
     if not files or form.values("image"):
-        raise _wrong("image", "missing", "there is no picture; send each as a file called `image`")
+        raise invalid_request("/image", "missing", "there is no picture; send each as a file called `image`")
     return [file.read(settings.max_picture_bytes + 1) for _, file in files]
-
-
-def _wrong(field: str, code: str, message: str) -> Problem:
-    return Problem("invalid-request", message, errors=[Fault(f"/{field}", code, message)])

@@ -24,7 +24,7 @@ from service.db.schema import upgrade
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage, Job, JobDataset
 from service.deletion import remove_later, remove_pending
-from service.errors import Problem, not_found
+from service.errors import Problem, not_found, sentence
 from service.settings import Settings
 from service.storage import resolve_data_path, stored_path
 
@@ -47,8 +47,8 @@ def find_place(settings: Settings, path: str) -> Place:
     message = f"{path!r} is a file, neither a folder nor a table ({', '.join(TABLE_SUFFIXES)})"
     raise Problem(
         "invalid-dataset",
-        message,
-        hint="register the folder that holds it; an archive is sent as multipart/form-data",
+        sentence(message),
+        hint="Register the folder that holds it; an archive is sent as multipart/form-data.",
         errors=[Fault("/path", "not-a-folder", message)],
     )
 
@@ -88,8 +88,8 @@ def read_report(session: Session, dataset: Dataset) -> ReportAnswer:
     if dataset.report is None or state == "pending":
         raise Problem(
             "wrong-state",
-            f"data set {dataset.name!r} is {state} and has no report" + (f": {error['detail']}" if error else ""),
-            hint="try again when its state is ready" if state == "pending" else (error or {}).get("hint", ""),
+            f"Data set {dataset.name!r} is {state} and has no report" + (f": {error['detail']}" if error else "."),
+            hint="Try again when its state is ready." if state == "pending" else (error or {}).get("hint", ""),
         )
     return ReportAnswer(dataset=dataset.id, name=dataset.name, **dataset.report)
 
@@ -98,7 +98,9 @@ def rescan_dataset(session: Session, key: str) -> Dataset:
     """The data set, pending again; raises 404, and 409 while it is read or a job needs it."""
     dataset = _locked(session, key)
     if dataset_state(session, dataset)[0] == "pending":
-        raise Problem("wrong-state", f"data set {dataset.name!r} is being read just now", hint="wait until it is ready")
+        raise Problem(
+            "wrong-state", f"Data set {dataset.name!r} is being read just now.", hint="Wait until it is ready."
+        )
     _refuse_while_needed(session, dataset)
     dataset.state, dataset.error = "pending", None
     return dataset
@@ -118,10 +120,12 @@ def move_dataset(database: Database, settings: Settings, key: str, path: str, *,
         files = registered_files(session, dataset.id, SPLITS)
     if dataset.uploaded or not is_ready:
         reason = "was uploaded, and the service keeps its files" if dataset.uploaded else "is not ready"
-        raise Problem("wrong-state", f"data set {dataset.name!r} {reason}", hint="move one that was registered by path")
+        raise Problem(
+            "wrong-state", f"Data set {dataset.name!r} {reason}.", hint="Move one that was registered by path."
+        )
     table = (dataset.declaration or {}).get("table", "")
     if table and place.table not in ("", table):
-        raise Problem("files-differ", f"data set {dataset.name!r} is listed in {table}, not in {place.table}")
+        raise Problem("files-differ", f"Data set {dataset.name!r} is listed in {table}, not in {place.table}.")
     changes = find_changes(files, place.folder)
     if changes:
         raise changed_files("files-differ", dataset, changes)
@@ -164,8 +168,8 @@ def _refuse_if_used(session: Session, dataset: Dataset) -> None:
     if gallery := session.scalars(_galleries_with(dataset).limit(1)).first():
         raise Problem(
             "in-use",
-            f"gallery {gallery.name!r} ({gallery.id}) shows pictures of data set {dataset.name!r}",
-            hint=f"DELETE /galleries/{gallery.id} first",
+            f"Gallery {gallery.name!r} ({gallery.id}) shows pictures of data set {dataset.name!r}.",
+            hint=f"DELETE /galleries/{gallery.id} first.",
         )
 
 
@@ -182,8 +186,8 @@ def _refuse_while_needed(session: Session, dataset: Dataset) -> None:
     if job := session.scalars(_jobs_in_need_of(dataset).limit(1)).first():
         raise Problem(
             "in-use",
-            f"data set {dataset.name!r} is needed by {job.kind} job {job.id}, which is {job.state}",
-            hint=f"wait for its end, or POST /jobs/{job.id}/cancel",
+            f"Data set {dataset.name!r} is needed by {job.kind} job {job.id}, which is {job.state}.",
+            hint=f"Wait for its end, or POST /jobs/{job.id}/cancel.",
         )
 
 
@@ -202,7 +206,7 @@ def _galleries_with(dataset: Dataset) -> Any:
 def _name_taken(name: str) -> Problem:
     return Problem(
         "name-taken",
-        f"there is a data set called {name!r} already",
-        hint="choose another name, or delete that data set",
+        f"There is a data set called {name!r} already.",
+        hint="Choose another name, or delete that data set.",
         errors=[Fault("/name", "taken", "the name is taken")],
     )

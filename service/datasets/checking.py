@@ -99,8 +99,8 @@ def changed_files(slug: str, dataset: Dataset, changes: Sequence[Change]) -> Pro
     )
     return Problem(
         slug,
-        f"the files of data set {dataset.name!r} are not those that were registered: {told}",
-        hint=f"put them back, or POST /datasets/{dataset.id}/rescan to read them as they are",
+        f"The files of data set {dataset.name!r} are not those that were registered: {told}.",
+        hint=f"Put them back, or POST /datasets/{dataset.id}/rescan to read them as they are.",
         errors=[Fault("/dataset", what.replace(" ", "-"), f"{path} is {what}") for what, path in changes[:_LISTED]],
     )
 
@@ -113,8 +113,8 @@ def as_dataset_problem(names: Sequence[str]) -> Iterator[None]:
     except PictureError as error:
         raise Problem(
             "invalid-dataset",
-            f"a file of {', '.join(names)} has changed since the job began: {error.detail}",
-            hint="put it back and POST /jobs/{id}/resume, or POST /datasets/{id}/rescan to read it as it is",
+            f"A file of {', '.join(names)} has changed since the job began: {error.detail}",
+            hint="Put it back and POST /jobs/{id}/resume, or POST /datasets/{id}/rescan to read it as it is.",
         ) from error
 
 

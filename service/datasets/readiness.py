@@ -45,10 +45,10 @@ def find_ready(session: Session, key: str) -> Dataset:
     state, error = dataset_state(session, dataset)
     if state == "pending":
         raise Problem(
-            "wrong-state", f"data set {dataset.name!r} is still being read", hint="try again when its state is ready"
+            "wrong-state", f"Data set {dataset.name!r} is still being read.", hint="Try again when its state is ready."
         )
     if error is not None:
-        reason = f"data set {dataset.name!r} is invalid: {error['detail']}"
+        reason = f"Data set {dataset.name!r} is invalid: {error['detail']}"
         raise Problem(
             "invalid-dataset", reason, hint=error["hint"], errors=[Fault("/dataset", "invalid-dataset", reason)]
         )
@@ -57,5 +57,5 @@ def find_ready(session: Session, key: str) -> Dataset:
 
 def _given_up(dataset: Dataset, job: Job | None) -> dict[str, Any]:
     hint = f"POST /jobs/{job.id}/resume goes on with it; " if job else ""
-    problem = Problem("invalid-dataset", "its registration was cancelled", hint=f"{hint}DELETE removes the data set")
+    problem = Problem("invalid-dataset", "Its registration was cancelled.", hint=f"{hint}DELETE removes the data set.")
     return problem.as_json(instance=f"/datasets/{dataset.id}")

@@ -38,8 +38,8 @@ def check_archive(path: Path) -> None:
     if not (_is_zip(path) or _is_tar(path)):
         raise Problem(
             "unsupported-media",
-            "the upload is neither a zip nor a tar nor a tar.gz, or it is damaged",
-            hint="pack the folder of pictures, e.g. with `zip -r pictures.zip pictures`",
+            "The upload is neither a zip nor a tar nor a tar.gz, or it is damaged.",
+            hint="Pack the folder of pictures, e.g. with `zip -r pictures.zip pictures`.",
         )
 
 
@@ -111,8 +111,8 @@ def _extract(settings: Settings, archive: Path, folder: Path, encoding: str) -> 
     except OSError as error:
         if not is_full(error):
             raise
-        reason = f"the archive could not be unpacked: {error.strerror}"
-        raise Problem("disk-full", reason, hint="free some space, or lower REID_MIN_FREE_BYTES") from error
+        reason = f"The archive could not be unpacked: {error.strerror}."
+        raise Problem("disk-full", reason, hint="Free some space, or lower REID_MIN_FREE_BYTES.") from error
 
 
 def _is_zip(path: Path) -> bool:

@@ -108,8 +108,8 @@ def erase_images(
     if not filters:
         raise Problem(
             "invalid-request",
-            "no filter says which pictures to erase",
-            hint=f"give one or more of {', '.join(_FILTERS)}; DELETE /galleries/{gallery_key} erases all",
+            "No filter says which pictures to erase.",
+            hint=f"Give one or more of {', '.join(_FILTERS)}; DELETE /galleries/{gallery_key} erases all.",
         )
     return _erase_matching(database, settings, gallery_key, filters, "gallery.erase_images", key_id)
 
@@ -127,7 +127,7 @@ def erase_image(
 
     receipt = erase(database, settings, gallery_id, GalleryImage.id == image_id, record)
     if receipt is None:
-        raise Problem("erased", f"picture {image_id!r} has been erased")
+        raise Problem("erased", f"Picture {image_id!r} has been erased.")
     return receipt
 
 
@@ -180,8 +180,8 @@ def _erase_matching(
 def _nothing_to_erase(gallery: Gallery, filters: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> Problem:
     what = " and ".join(f"{name} {value!r}" for name, value in filters.items())
     labels = ", ".join(repr(other.identity) for other in look_alikes)
-    hint = f"it has labels that look alike: {labels}" if labels else ""
-    return Problem("not-found", f"gallery {gallery.name!r} holds no picture of {what}", hint=hint)
+    hint = f"It has labels that look alike: {labels}." if labels else ""
+    return Problem("not-found", f"Gallery {gallery.name!r} holds no picture of {what}.", hint=hint)
 
 
 def _count(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> Receipt:

@@ -33,7 +33,7 @@ def find_any_image(session: Session, image_id: str) -> GalleryImage | DatasetIma
 def missing_image(session: Session, image_id: str) -> Problem:
     """The problem of an image that is not there: 410 where it was erased, else 404."""
     if session.get(ErasedImage, image_id) is not None:
-        return Problem("erased", f"picture {image_id!r} has been erased")
+        return Problem("erased", f"Picture {image_id!r} has been erased.")
     return not_found("picture", image_id)
 
 
@@ -46,7 +46,7 @@ def image_path(session: Session, settings: Settings, image: GalleryImage | Datas
     origin = session.get(DatasetImage, image.dataset_image_id) if image.dataset_image_id else None
     if origin is None:
         reason = "its data set was deleted" if image.dataset_image_id else "its gallery keeps no pictures"
-        raise Problem("not-found", f"there is no file of picture {image.id!r}: {reason}")
+        raise Problem("not-found", f"There is no file of picture {image.id!r}: {reason}.")
     return dataset_image_path(session, settings, origin)
 
 

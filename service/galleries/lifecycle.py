@@ -46,7 +46,7 @@ def create_gallery(session: Session, settings: Settings, body: GalleryBody) -> G
     try:
         session.flush()
     except IntegrityError as error:
-        raise Problem("name-taken", f"there is a gallery called {body.name!r} already") from error
+        raise Problem("name-taken", f"There is a gallery called {body.name!r} already.") from error
     return gallery
 
 
@@ -57,8 +57,8 @@ def find_split(session: Session, dataset_key: str, split: str) -> Dataset:
     if session.scalar(of_split.limit(1)) is None:
         raise Problem(
             "invalid-dataset",
-            f"data set {dataset.name!r} has no pictures in split {split!r}",
-            hint=f"GET /datasets/{dataset.id} shows its splits",
+            f"Data set {dataset.name!r} has no pictures in split {split!r}.",
+            hint=f"GET /datasets/{dataset.id} shows its splits.",
         )
     return dataset
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from reid_core.errors import Fault
 from reid_core.methods import METHODS
 from reid_core.model import read_manifest
 from service.db.lookup import find
 from service.db.tables import JsonObject, Model
-from service.errors import Problem
+from service.errors import invalid_request
 from service.galleries.schemas import GalleryBody
 from service.settings import Settings
 
@@ -28,8 +27,8 @@ def choose_reranker(
     """
     if body.maps == "none":
         if body.reranker is not None:
-            raise _impossible(
-                "/maps", "needs-maps", "a re-ranker reads maps, but maps is 'none'", "leave one of them out"
+            raise invalid_request(
+                "/maps", "needs-maps", "a re-ranker reads maps, but maps is 'none'", hint="Leave one of them out."
             )
         return None, None
     reranker = model if body.reranker is None else find(session, Model, body.reranker)
@@ -39,7 +38,7 @@ def choose_reranker(
     if body.reranker is not None or body.maps is not None:
         pointer = "/maps" if body.reranker is None else "/reranker"
         message = f"model {reranker.name!r} cannot re-rank: its method {reranker.method!r} makes no local feature maps"
-        raise _impossible(pointer, "cannot-rerank", message, _ways_out(session))
+        raise invalid_request(pointer, "cannot-rerank", message, hint=_ways_out(session))
     return None, None
 
 
@@ -54,8 +53,4 @@ def _able_methods() -> list[str]:
 def _ways_out(session: Session) -> str:
     able = select(Model.name).where(Model.method.in_(_able_methods())).order_by(Model.id.desc()).limit(_NAMED_MODELS)
     names = ", ".join(repr(name) for name in session.scalars(able))
-    return f"name as reranker one of {names}" if names else f"train a model by {' or '.join(_able_methods())}"
-
-
-def _impossible(pointer: str, code: str, message: str, hint: str) -> Problem:
-    return Problem("invalid-request", message, hint=hint, errors=[Fault(pointer, code, message)])
+    return f"Name as reranker one of {names}." if names else f"Train a model by {' or '.join(_able_methods())}."

@@ -260,7 +260,7 @@ def _nothing_accepted(uploads: Sequence[Upload], rejected: Sequence[tuple[str, P
     first = rejected[0][1]
     return Problem(
         first.slug,
-        f"none of the {len(uploads)} files was accepted; the first: {first.detail}",
+        f"None of the {len(uploads)} files was accepted; the first: {first.detail}",
         hint=first.hint,
         headers=first.headers,
         errors=[Fault(f"/files/{place}", problem.slug, problem.detail) for place, (_, problem) in enumerate(rejected)],

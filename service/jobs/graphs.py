@@ -90,11 +90,11 @@ def _read(job_folder: Path, epoch: int | None) -> Any:
     epochs = _epochs(job_folder)
     if not epochs:
         raise Problem(
-            "not-found", "this job has no graph", hint="method qaconv-gs makes one an epoch, after its first epochs"
+            "not-found", "This job has no graph.", hint="Method qaconv-gs makes one an epoch, after its first epochs."
         )
     chosen = epochs[-1] if epoch is None else epoch
     if chosen not in epochs:
-        raise Problem("not-found", f"there is no graph of epoch {chosen}", hint=f"epochs with a graph: {epochs}")
+        raise Problem("not-found", f"There is no graph of epoch {chosen}.", hint=f"Epochs with a graph: {epochs}.")
     return json.loads((job_folder / _FOLDER / f"{chosen:05d}.json").read_bytes())
 
 

@@ -40,7 +40,7 @@ def create_key(
         session.flush()
     except IntegrityError as error:
         raise Problem(
-            "name-taken", f"there is a key called {name!r} already", hint="choose another name, or delete that key"
+            "name-taken", f"There is a key called {name!r} already.", hint="Choose another name, or delete that key."
         ) from error
     return row, key
 
@@ -57,7 +57,7 @@ def delete_key(session: Session, key_id: str) -> ApiKey:
     """Remove the key, which stops working at once, and return its row; raises 404, and 409 for the last admin key."""
     row = find_key(session, key_id)
     if _is_admin(row) and not any(_is_admin(other) for other in session.scalars(select(ApiKey)) if other is not row):
-        raise Problem("in-use", f"{row.name!r} is the only admin key", hint="make another admin key first")
+        raise Problem("in-use", f"{row.name!r} is the only admin key.", hint="Make another admin key first.")
     session.delete(row)
     return row
 

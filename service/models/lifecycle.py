@@ -48,7 +48,7 @@ def rename_model(session: Session, key: str, name: str) -> Model:
     try:
         session.flush()
     except IntegrityError as error:
-        raise Problem("name-taken", f"there is a model called {name!r} already") from error
+        raise Problem("name-taken", f"There is a model called {name!r} already.") from error
     return model
 
 
@@ -58,7 +58,7 @@ def delete_model(database: Database, settings: Settings, key: str, *, key_id: st
         model = find(session, Model, key)
         if users := [*_galleries(session, model), *_jobs(session, model)]:
             raise Problem(
-                "in-use", f"model {model.name!r} is used by {', '.join(users)}", hint="delete or cancel those first"
+                "in-use", f"Model {model.name!r} is used by {', '.join(users)}.", hint="Delete or cancel those first."
             )
         audit.record(session, key_id=key_id, action="model.delete", target=model.id)
         remove_later(session, settings, [settings.models_dir / model.id])
@@ -73,7 +73,7 @@ def model_file(session: Session, settings: Settings, key: str, name: str) -> tup
         raise not_found("file of this model", name, known=list(model.files))
     path = settings.models_dir / model.id / name
     if not path.is_file():
-        raise Problem("not-found", f"file {name!r} of model {model.name!r} is gone from its folder")
+        raise Problem("not-found", f"File {name!r} of model {model.name!r} is gone from its folder.")
     return path, model.files[name]["sha256"]
 
 

@@ -41,7 +41,7 @@ class Batcher:
     def encode(self, encoder: Encoder, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
         """Encodes `pictures` as `encoder.encode_prepared` does, in a batch with those of other requests."""
         if not self._thread.is_alive():
-            raise Problem("unavailable", "the service is stopping", headers={"Retry-After": "5"})
+            raise Problem("unavailable", "The service is stopping.", headers={"Retry-After": "5"})
         request = _Request(encoder, pictures, with_maps)
         self._requests.put(request)
         return request.encoding.result()
@@ -85,7 +85,7 @@ def _answer(requests: Sequence[_Request]) -> None:
         encoding = requests[0].encoder.encode_prepared(pictures, with_maps=with_maps)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-        problem = Problem("unavailable", "the device has too little free memory", headers={"Retry-After": "5"})
+        problem = Problem("unavailable", "The device has too little free memory.", headers={"Retry-After": "5"})
         _fail(requests, problem)
     except Exception as error:  # noqa: BLE001 - raised again by whoever asked; this thread has to go on
         _fail(requests, error)

@@ -122,7 +122,7 @@ class QueryEncoder:
                 if vectors.any():
                     return self._stored_features(vectors, query, image, gallery, opened)
                 if self._stands(image, generation):
-                    raise IndexCorrupt(f"the vector of picture {image.id!r} is lost", hint=f"{REBUILD}, or delete it")
+                    raise IndexCorrupt(f"The vector of picture {image.id!r} is lost.", hint=f"{REBUILD}, or delete it.")
         raise changing_too_fast()
 
     def _stands(self, image: GalleryImage, generation: int) -> bool:
@@ -158,7 +158,7 @@ class QueryEncoder:
     def _matching(self, maps: Tensor, sizes: tuple[Size, ...], gallery: Gallery) -> Matching:
         head = self._encoders.get(gallery.reranker_id).head if gallery.reranker_id is not None else None
         if head is None or gallery.maps is None:
-            raise IndexCorrupt(f"gallery {gallery.name!r} has no maps to match with", hint=REBUILD)
+            raise IndexCorrupt(f"Gallery {gallery.name!r} has no maps to match with.", hint=REBUILD)
         height, width, _ = gallery.maps["shape"]
         return Matching(maps.to(head.weights.device), sizes, head, (height, width))
 
@@ -183,7 +183,7 @@ class QueryEncoder:
             size = session.get_one(Model, gallery.model_id).embedding_size
         if len(query.embedding) != size:
             message = f"the gallery's model makes embeddings of {size} numbers, this one has {len(query.embedding)}"
-            hint = "embed the picture with the gallery's model"
+            hint = "Embed the picture with the gallery's model."
             raise impossible(query, "embedding", "wrong-size", message, hint=hint)
         return np.array([query.embedding])
 
@@ -191,10 +191,10 @@ class QueryEncoder:
 def read_maps(opened: OpenGallery, positions: Sequence[int]) -> Tensor:
     """(n, h * w, c) maps of the gallery's pictures at `positions`; raises IndexCorrupt where it keeps none."""
     if opened.maps is None:
-        raise IndexCorrupt("the gallery has no maps to match with", hint=REBUILD)
+        raise IndexCorrupt("The gallery has no maps to match with.", hint=REBUILD)
     return torch.from_numpy(opened.maps.read(positions))
 
 
 def changing_too_fast() -> Problem:
     """The 503 problem of a search that met another revision at every attempt."""
-    return Problem("unavailable", "the gallery is changing too fast just now", headers={"Retry-After": "1"})
+    return Problem("unavailable", "The gallery is changing too fast just now.", headers={"Retry-After": "1"})

@@ -118,8 +118,8 @@ class Engine:
         if gallery.images == 0:
             raise Problem(
                 "no-index",
-                f"gallery {gallery.name!r} holds no pictures yet",
-                hint=f"add some: POST /galleries/{gallery.id}/images",
+                f"Gallery {gallery.name!r} holds no pictures yet.",
+                hint=f"Add some: POST /galleries/{gallery.id}/images.",
             )
         return gallery
 

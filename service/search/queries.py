@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from reid_core.errors import Fault
 from service.db.tables import Gallery
-from service.errors import Problem
+from service.errors import Problem, invalid_request
 from service.search.schemas import EmbeddingQuery, Query
 from service.settings import Settings
 
@@ -15,19 +14,19 @@ def validate_query(query: Query, gallery: Gallery, settings: Settings) -> None:
         value: int = getattr(query, name)
         if value > settings.max_top_k:
             message = f"{name} is {value}, at most {settings.max_top_k} are allowed"
-            raise impossible(query, name, "too-large", message, hint="ask for less, or raise REID_MAX_TOP_K")
+            raise impossible(query, name, "too-large", message, hint="Ask for less, or raise REID_MAX_TOP_K.")
     if not query.needs_maps:
         return
     name, otherwise = ("rerank", "rerank=k_reciprocal") if query.rerank == "qaconv" else ("explain", "no explain")
     if gallery.reranker_id is None:
         message = f"gallery {gallery.name!r} keeps no local features, so nothing can be matched place by place"
-        hint = f"search a gallery that was made with a QAConv model as `model` or `reranker`, or ask with {otherwise}"
+        hint = f"Search a gallery that was made with a QAConv model as `model` or `reranker`, or ask with {otherwise}."
         raise impossible(query, name, "no-reranker", message, hint=hint)
     if isinstance(query, EmbeddingQuery):
         message = "an embedding has no local features to match place by place"
-        raise impossible(query, name, "needs-picture", message, hint=f"send the picture, or ask with {otherwise}")
+        raise impossible(query, name, "needs-picture", message, hint=f"Send the picture, or ask with {otherwise}.")
 
 
 def impossible(query: Query, name: str, code: str, message: str, *, hint: str) -> Problem:
     """The 422 problem of the query's field `name`."""
-    return Problem("invalid-request", message, hint=hint, errors=[Fault(f"{query.pointer}/{name}", code, message)])
+    return invalid_request(f"{query.pointer}/{name}", code, message, hint=hint)

@@ -30,7 +30,7 @@ async def _turns_come_in_order() -> None:
     with pytest.raises(Problem, match="5 searches are being answered or wait") as full:
         admission.refuse_if_full()
     assert (full.value.status, full.value.headers["Retry-After"]) == (503, "2")
-    with pytest.raises(Problem, match="too busy"):
+    with pytest.raises(Problem, match="Too busy"):
         await ask(5)
     may_end.set()
     await asyncio.gather(*tasks)

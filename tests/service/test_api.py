@@ -177,7 +177,7 @@ def test_readiness_names_each_part(client: httpx.Client, app: FastAPI, settings:
 
     app.state.ping_broker = lambda: None
     _beat(app.state.database, seconds_ago=settings.lease_seconds + 1)
-    assert client.get("/healthz/ready").json()["detail"] == "not ready: worker"
+    assert client.get("/healthz/ready").json()["detail"] == "Not ready: worker."
     _beat(app.state.database, seconds_ago=1)
     answer = client.get("/healthz/ready")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")

@@ -114,12 +114,12 @@ def test_a_misspelt_name_is_answered_with_those_like_it(client: httpx.Client, da
         searcher = create_key(session, name="searcher", scopes=["write"])[1]
     answer = client.get("/models/entrance-2042")
     assert answer.status_code == 404
-    assert answer.json()["hint"].startswith("did you mean 'entrance-2024'?")
+    assert answer.json()["hint"].startswith("Did you mean 'entrance-2024'?")
     body = {"name": "hall", "model": "loby"}
-    assert "did you mean 'lobby'" in client.post("/galleries", json=body).json()["hint"]
+    assert "Did you mean 'lobby'" in client.post("/galleries", json=body).json()["hint"]
     other = client.post("/galleries", json=body, headers={"Authorization": f"Bearer {searcher}"})
     assert (other.status_code, "lobby" in other.text) == (404, False)
-    assert "did you mean" not in client.get("/models/nothing-like-it").json()["hint"]
+    assert "Did you mean" not in client.get("/models/nothing-like-it").json()["hint"]
 
 
 def test_a_method_is_read_by_its_name(client: httpx.Client) -> None:
@@ -128,9 +128,9 @@ def test_a_method_is_read_by_its_name(client: httpx.Client) -> None:
         assert client.get(f"/methods/{name}").json() == listed[name]
     missing = client.get("/methods/bneck")
     assert missing.status_code == 404
-    assert "did you mean 'bnneck'" in missing.json()["hint"]
+    assert "Did you mean 'bnneck'" in missing.json()["hint"]
     assert "qaconv-gs" in missing.json()["hint"]
 
 
 def test_an_address_that_there_is_not_says_where_to_go_on(client: httpx.Client) -> None:
-    assert client.get("/gallerys").json()["hint"] == "`GET /` says where to go on"
+    assert client.get("/gallerys").json()["hint"] == "`GET /` says where to go on."

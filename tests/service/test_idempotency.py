@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI, File, Form, Response, UploadFile
 from sqlalchemy import func, select, update
 
 from service.api.dependencies import require
-from service.api.fingerprint import BodyFingerprint
+from service.api.idempotency import BodyFingerprint
 from service.clock import utc_now
 from service.db.answers import STALE_AFTER, forget_old
 from service.db.session import Database

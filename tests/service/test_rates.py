@@ -63,13 +63,13 @@ def test_wrong_keys_are_counted_by_address_and_by_key(settings: Settings) -> Non
     limits = Rates(settings.model_copy(update={"rate_wrong_keys": 3}))
     for number in range(3):
         limits.count_wrong_key("10.0.0.1", f"reid_{number:06}-wrong")
-    with pytest.raises(Problem, match="too many wrong keys") as refused:
+    with pytest.raises(Problem, match="Too many wrong keys") as refused:
         limits.count_wrong_key("10.0.0.1", "reid_abcdef-wrong")
     assert refused.value.status == 429
     assert 0 < int(refused.value.headers["Retry-After"]) <= 20
     for number in range(3):
         limits.count_wrong_key(f"10.0.0.{number + 2}", "reid_others-wrong")
-    with pytest.raises(Problem, match="too many wrong keys"):
+    with pytest.raises(Problem, match="Too many wrong keys"):
         limits.count_wrong_key("10.0.0.9", "reid_others-wrong, too")
 
 

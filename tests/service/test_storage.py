@@ -128,14 +128,14 @@ def test_a_sibling_whose_name_begins_like_a_root_is_outside(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("path", ["nothing", "market/nothing", "n" * 300])
 def test_a_missing_folder_is_told_apart_from_a_forbidden_one(path: str, roots: tuple[Path, ...]) -> None:
-    with pytest.raises(Problem, match="there is nothing at") as caught:
+    with pytest.raises(Problem, match="There is nothing at") as caught:
         storage.resolve_data_path(path, roots)
     assert caught.value.slug == "invalid-dataset"
 
 
 @pytest.mark.parametrize("relative", ["../b", "/etc/passwd", "out/data", "a\0b", "market/../../secret"])
 def test_a_stored_relative_path_cannot_leave_its_folder(relative: str, roots: tuple[Path, ...]) -> None:
-    with pytest.raises(Problem, match="there is no file"):
+    with pytest.raises(Problem, match="There is no file"):
         storage.resolve_inside(roots[0], relative)
 
 

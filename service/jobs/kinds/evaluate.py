@@ -10,8 +10,8 @@ from reid_core.methods import METHODS
 from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import DatasetImage, Model
-from service.errors import Problem
-from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding, impossible, passes_of
+from service.errors import Problem, invalid_request
+from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding, passes_of
 from service.jobs.schemas import EvaluateBody
 from service.settings import Settings
 
@@ -56,17 +56,17 @@ def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Mod
     if body.rerank != "qaconv":
         for name in ("reranker", "candidates"):
             if getattr(body, name) is not None:
-                raise impossible(f"/{name}", "not-used", f"{name} is only used with rerank qaconv")
+                raise invalid_request(f"/{name}", "not-used", f"{name} is only used with rerank qaconv")
         return None
     reranker = model if body.reranker is None else find(session, Model, body.reranker)
     if METHODS[reranker.method].matching_head is None:
         able = " or ".join(name for name, method in METHODS.items() if method.matching_head is not None)
         message = f"model {reranker.name!r} is of method {reranker.method!r}, which matches no local features"
-        raise Problem(
-            "invalid-request",
-            f"{message[0].upper()}{message[1:]}.",
+        raise invalid_request(
+            "/rerank" if body.reranker is None else "/reranker",
+            "cannot-rerank",
+            message,
             hint=f"Name as reranker a model that was trained by {able}, or use rerank k_reciprocal.",
-            errors=[Fault("/rerank" if body.reranker is None else "/reranker", "cannot-rerank", message)],
         )
     return reranker
 

@@ -8,12 +8,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from reid_core.errors import Fault
 from reid_core.methods import find_method
 from reid_core.methods.method import Method
 from reid_core.settings import TrainingSettings
 from service.db.tables import Model
-from service.errors import Problem
 from service.jobs.schemas import Kind
 from service.settings import Settings
 
@@ -81,10 +79,3 @@ def embedding(
 def passes_of(flip_average: bool) -> float:
     """Forward passes over an image for one embedding."""
     return 2.0 if flip_average else 1.0
-
-
-def impossible(pointer: str, code: str, message: str, *, hint: str = "") -> Problem:
-    """The 422 problem of one value of a job's body; `message` is a sentence without its full stop."""
-    return Problem(
-        "invalid-request", f"{message[0].upper()}{message[1:]}.", hint=hint, errors=[Fault(pointer, code, message)]
-    )

@@ -23,8 +23,8 @@ from reid_core.settings import TrainingSettings, override
 from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Model
-from service.errors import Problem, problem_from_core
-from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding, impossible
+from service.errors import Problem, invalid_request, problem_from_core
+from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding
 from service.jobs.schemas import Joined, StageBody, TrainBody, WeightsFile
 from service.jobs.stages import stages_of
 from service.models.lifecycle import check_name_is_free
@@ -99,7 +99,7 @@ def _vary(method: Method, common: TrainingSettings, changes: Mapping[str, Any]) 
         raise problem_from_core(error, below="/settings") from error
     if not same:
         message = "settings that shape the network are the job's own, for all stages"
-        raise impossible("/settings", "another-network", message)
+        raise invalid_request("/settings", "another-network", message)
     return chosen
 
 
@@ -112,7 +112,7 @@ def _resolve_datasets(session: Session, asked: Joined, settings: TrainingSetting
     ]
     ids = [dataset.id for dataset, _ in found]
     if len(set(ids)) < len(ids):
-        raise impossible("/dataset", "repeated-dataset", "a data set is named twice")
+        raise invalid_request("/dataset", "repeated-dataset", "a data set is named twice")
     _check_enough_identities(session, found, settings)
     resolved = [dataset.id if part == "train" else {"id": dataset.id, "split": part} for dataset, part in found]
     return resolved if isinstance(asked, list) else resolved[0]

@@ -41,7 +41,7 @@ class Illustrations:
         """
         record = read_record(self._settings, search_id, caller)
         if not 1 <= rank <= len(record.results):
-            raise Problem("not-found", f"search {search_id!r} has {len(record.results)} results, there is no {rank}")
+            raise Problem("not-found", f"Search {search_id!r} has {len(record.results)} results, there is no {rank}.")
         kept = record.results[rank - 1]
         with self._database.read() as session:
             gallery = find(session, Gallery, record.gallery)

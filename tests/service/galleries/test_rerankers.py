@@ -49,7 +49,7 @@ def test_maps_that_cannot_be_are_refused(client: httpx.Client, fields: dict[str,
 
 def test_a_refusal_names_the_models_that_can_re_rank_or_the_methods_that_make_one(client: httpx.Client) -> None:
     body = {"name": "hall", "model": "tiny", "reranker": "tiny"}
-    assert client.post("/galleries", json=body).json()["hint"] == "name as reranker one of 'matcher'"
+    assert client.post("/galleries", json=body).json()["hint"] == "Name as reranker one of 'matcher'."
     assert client.delete("/models/matcher").status_code == 204
     assert "qaconv" in client.post("/galleries", json=body).json()["hint"]
 
