@@ -64,7 +64,7 @@ def run_api() -> None:
     settings = read_settings()
     keep_private()
     server = uvicorn.Server(
-        server_config("service.main:create_app", settings, log_level=settings.log_level)
+        server_config("service.main:create_app", settings, log_config=None, log_level=settings.log_level)
     )
     server.run()
     if not server.started:
