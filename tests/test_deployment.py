@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.compose.readme import start_script, walk_through_script
+from tests.compose.stack import compose_binary
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
@@ -23,7 +26,7 @@ def services() -> dict[str, Any]:
 def config(*words: str, **environment: str) -> Any:
     """What Compose makes of the project's file, with nothing of this machine's environment."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("REID_", "PIP_"))} | environment
-    command = [BIN / "docker-compose", "--env-file", os.devnull, "-f", "docker-compose.yml", *words]
+    command = [compose_binary(), "--env-file", os.devnull, "-f", "docker-compose.yml", *words]
     done = subprocess.run(
         [*command, "config", "--format", "json"], cwd=ROOT, env=clean, capture_output=True, text=True, check=True
     )
@@ -82,3 +85,19 @@ def test_the_cards_are_asked_for_by_what_runs_networks() -> None:
 def test_hadolint_has_nothing_to_say_about_the_dockerfile() -> None:
     done = subprocess.run([BIN / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_readmes_commands_for_containers_stand_where_the_test_takes_them_from() -> None:
+    assert "docker compose up" in start_script(ROOT / "README.md")
+    walk_through = walk_through_script(ROOT / "README.md", "http://127.0.0.1:9")
+    assert "API=http://127.0.0.1:9\n" in walk_through
+    assert subprocess.run(["bash", "-n"], input=walk_through, text=True).returncode == 0
+
+
+def test_without_an_engine_nothing_counts_as_tested(tmp_path: Path) -> None:
+    nowhere = os.environ | {"DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"}
+    command = [sys.executable, "-m", "tests.compose", "--cache", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, env=nowhere, capture_output=True, text=True)
+    assert done.returncode == 77
+    assert done.stderr.startswith("Not tested: ")
+    assert "| in all |" not in done.stdout
