@@ -5,8 +5,9 @@ DATA ?=
 WEIGHTS ?=
 EXTRAS ?= cpu,export,dev
 RUN_EXTRAS ?= cpu
+CACHE ?=
 
-.PHONY: setup demo test test-slow test-faults test-gpu lint clean
+.PHONY: setup demo test test-slow test-faults test-gpu compose-test lint clean
 
 INSTALL = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e
 
@@ -36,6 +37,10 @@ test-faults: setup
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
+
+# The stack on a real Docker engine. Ends with status 77 where none can be had. CACHE keeps stand-ins of base images.
+compose-test: setup
+	$(BIN)/python -m tests.compose $(if $(CACHE),--cache "$(CACHE)")
 
 lint: setup
 	$(BIN)/ruff check --no-cache .

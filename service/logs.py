@@ -32,4 +32,5 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every look at the schema's version
+    for chatty in ("alembic", "faiss"):  # they tell of every look at the schema's version, every processor not found
+        logging.getLogger(chatty).setLevel(logging.WARNING)

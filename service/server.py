@@ -39,7 +39,8 @@ class TimedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, but a connection is closed when it takes longer than `header_seconds` for the headers of a
     request, from when it is opened or they begin, or for the rest of a body whose request has been answered already.
 
-    It is closed, too, after more than MAX_HEADER_BYTES of the one or MAX_UNREAD_BYTES of the other.
+    It is closed, too, after more than MAX_HEADER_BYTES of the one or MAX_UNREAD_BYTES of the other. Requests find in
+    their `state.server_stops` an event that is set when the server stops: answers without an end are to end then.
     """
 
     header_seconds: float
@@ -48,7 +49,12 @@ class TimedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         self._message_complete = True
+        self._stops = asyncio.Event()
         self._expect_headers()
+
+    def shutdown(self) -> None:
+        self._stops.set()
+        super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -63,6 +69,7 @@ class TimedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"]["server_stops"] = self._stops
         self._message_complete = False
         self._expect_headers()
 

@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     short_jobs: int = Field(
         default=2, ge=1, description="Jobs other than trainings that a worker of `reid up` runs side by side."
     )
+    heartbeat_file: Folder | None = Field(
+        default=None, description="File that a worker touches every two seconds while it lives; for health checks."
+    )
     lease_seconds: float = Field(default=20, gt=0, description="A running job silent for longer counts as interrupted.")
     cancel_grace_seconds: float = Field(
         default=5, ge=0, description="Time a cancelled job has to end before it is killed."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 import threading
@@ -44,6 +45,8 @@ def _serve(settings: Settings, database: Database, celery: Celery, name: str, sl
     celery.task(name=RUN_JOB)(supervisor.run_job)
     beat = threading.Thread(target=watch, args=(settings, database, name, list(slots), send, shutdown), daemon=True)
 
+    signals.setup_logging.connect(lambda **_: None, weak=False)  # Celery's own would leave out the lines of our jobs
+    logging.getLogger("celery").setLevel(logging.WARNING)
     signals.worker_ready.connect(lambda **_: beat.start(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: shutdown.set(), weak=False)
 
@@ -61,7 +64,7 @@ def _serve(settings: Settings, database: Database, celery: Celery, name: str, sl
                 "--queues",
                 ",".join(slots),
             ),
-            *("--hostname", name.replace("@", "-"), "--loglevel", "warning"),
+            *("--hostname", name.replace("@", "-")),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ]
     )

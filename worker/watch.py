@@ -36,7 +36,7 @@ def watch(
     send: Send,
     shutdown: threading.Event,
 ) -> None:
-    """Until shutdown: every two seconds a heartbeat row and a sweep, at first and every hour one for leftovers.
+    """Until shutdown: every two seconds a heartbeat (row, file) and a sweep, at first and every hour one for leftovers.
 
     Any fault is outlasted: without its heartbeat a worker that works would count as dead. A wait that took far too
     long was a sleep of the whole machine, a closed laptop or a stalled host; no job is taken for lost because of it.
@@ -45,7 +45,7 @@ def watch(
     nap = timedelta(seconds=_SECONDS + settings.lease_seconds / 2)  # any shorter one leaves the leases valid
     while not shutdown.is_set():
         try:
-            _show_life(database, name, queues)
+            _show_life(settings, database, name, queues)
             sweep(database, send, max_attempts=settings.max_attempts, resend_all=first, has_slept=has_slept)
             first = False
             expire(database, settings, utc_now())
@@ -72,6 +72,8 @@ def sweep_removals(settings: Settings, database: Database) -> None:
     forget_old(database, keep=timedelta(seconds=settings.idempotency_seconds))
 
 
-def _show_life(database: Database, name: str, queues: Sequence[str]) -> None:
+def _show_life(settings: Settings, database: Database, name: str, queues: Sequence[str]) -> None:
     with database.write() as session:
         session.merge(Worker(name=name, queues=list(queues), heartbeat_at=utc_now()))
+    if settings.heartbeat_file is not None:
+        settings.heartbeat_file.touch()

@@ -166,8 +166,8 @@ async def follow_events(
 
 
 async def _stream(request: Request, database: Database, job_id: str, after: int) -> AsyncIterator[bytes]:
-    silent = 0.0
-    while not await request.is_disconnected():
+    silent, stops = 0.0, getattr(request.state, "server_stops", asyncio.Event())  # without our server never set
+    while not stops.is_set() and not await request.is_disconnected():
         events, over = await run_in_threadpool(_events_after, database, job_id, after)
         for event in events:
             after, silent = event.id, 0.0

@@ -15,6 +15,9 @@ from service.api.error_handlers import answer
 log = structlog.get_logger(__name__)
 
 HEADER = "X-Request-ID"
+_PROBES = ("/healthz/live", "/healthz/ready", "/metrics")
+"""Asked every few seconds, for ever: logged only when they fail."""
+
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -72,5 +75,6 @@ def _request_id(scope: Scope) -> str:
 def _note(scope: Scope, status: int, seconds: float) -> None:
     # The route's path with its names in braces, without the query: both may hold an identity, which no log may keep.
     path = str(getattr(scope.get("route"), "path", "unmatched"))
-    log.info("request", method=scope["method"], path=path, status=status, milliseconds=round(1000 * seconds, 1))
+    if status >= 400 or path.removeprefix("/v1") not in _PROBES:
+        log.info("request", method=scope["method"], path=path, status=status, milliseconds=round(1000 * seconds, 1))
     scope["app"].state.metrics.count(scope["method"], path, status, seconds)

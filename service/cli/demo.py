@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ SETTINGS: dict[str, Any] = {
     "schedule": {"epochs": 12, "base_lr": 1e-3, "warmup": 0.1, "decay_at": [0.6, 0.85]},
 }
 """The recipe, made small enough for two processor cores and a few minutes."""
+
+_STORES = ("REID_DATABASE_URL", "REID_BROKER_URL")
+"""Beginnings of the settings that would have the demo work in a database and a queue that others use."""
 
 _QUERIES_SHOWN = 6
 _RESULTS_SHOWN = 10
@@ -188,7 +191,7 @@ def start_service(
 ) -> Iterator[Client]:
     """Runs `reid up` on a free port of this machine, and `meanwhile` beside its start; ends the service afterwards."""
     port = _free_port()
-    environment = os.environ | {
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)} | {
         "REID_HOME": str(home),
         "REID_DATA_ROOTS": str(data.resolve().parent),
         "REID_LOG_LEVEL": "warning",
@@ -200,7 +203,8 @@ def start_service(
     try:
         if meanwhile is not None:
             meanwhile()
-        yield _connect(process, home, port)
+        with closing(_connect(process, home, port)) as client:
+            yield client
     finally:
         process.terminate()
         process.wait()

@@ -24,6 +24,9 @@ from service.settings import Settings
 _STARTING_SECONDS, _RUNNING_SECONDS = 0.1, 0.5
 """Pauses between looks at the parts."""
 
+DATABASE_SECONDS = 60.0
+"""Time that `reid migrate` gives a database server to answer: it often starts together with it."""
+
 
 def run(host: str | None, port: int | None) -> int:
     """Starts everything and waits for SIGINT or SIGTERM: the exit status, 1 where something cannot start at all."""
@@ -60,15 +63,20 @@ def run_api() -> None:
 
     settings = read_settings()
     keep_private()
-    server = uvicorn.Server(server_config("service.main:create_app", settings, log_level=settings.log_level))
+    server = uvicorn.Server(
+        server_config("service.main:create_app", settings, log_config=None, log_level=settings.log_level)
+    )
     server.run()
     if not server.started:
         raise typer.Exit(1)
 
 
 def run_migrate() -> None:
-    """The database of REID_DATABASE_URL at this version, with an admin key in it."""
+    """Brings the database of REID_DATABASE_URL to this version, with an admin key in it."""
+    from sqlalchemy.exc import OperationalError
+
     from service.datasets.catalog import bring_up_to_date
+    from service.db.schema import await_server
     from service.db.session import open_database
     from service.keys.lifecycle import ensure_admin_key
 
@@ -76,6 +84,11 @@ def run_migrate() -> None:
     keep_private()
     prepare_home(settings)
     database = open_database(settings.database_url)
+    try:
+        await_server(database, DATABASE_SECONDS)
+    except OperationalError as error:
+        typer.echo(f"The database cannot be reached: {str(error.orig).strip()}", err=True)
+        raise typer.Exit(1) from error
     bring_up_to_date(database, settings)
     key = ensure_admin_key(database, settings)
     database.close()

@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from service.db.session import Database, open_database
 
@@ -47,6 +47,19 @@ def await_schema(database: Database) -> None:
         with suppress(SQLAlchemyError), database.engine.connect() as connection:
             if current_version(connection) == latest_version():
                 return
+        time.sleep(_LOOK_SECONDS)
+
+
+def await_server(database: Database, seconds: float) -> None:
+    """Returns once the database answers; raises its last OperationalError when it has not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with database.engine.connect():
+                return
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(_LOOK_SECONDS)
 
 

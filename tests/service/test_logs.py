@@ -6,6 +6,9 @@ import json
 import subprocess
 import sys
 
+import httpx
+import structlog
+
 PROGRAM = """
 import logging, structlog
 from service.logs import configure_logging
@@ -29,3 +32,11 @@ def test_both_kinds_of_loggers_write_json_with_the_request_id() -> None:
     assert ours["request_id"] == theirs["request_id"] == "r-1"
     assert ours["timestamp"].endswith("Z")
     assert done.stdout == ""
+
+
+def test_probes_are_logged_only_when_they_fail(client: httpx.Client) -> None:
+    with structlog.testing.capture_logs() as lines:
+        for path in ("/healthz/live", "/v1/healthz/live", "/metrics", "/methods"):
+            assert client.get(path).status_code == 200
+        assert client.get("/healthz/ready").status_code == 503  # no worker is there
+    assert [line["path"] for line in lines if line["event"] == "request"] == ["/methods", "/healthz/ready"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.command import upgrade as upgrade_to
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, inspect, select, text
+from sqlalchemy import Connection, MetaData, create_engine, inspect, make_url, select, text
+from sqlalchemy.exc import OperationalError
+from typer import Exit
 
 from service.clock import utc_now
 from service.db import migrations
 from service.db.lookup import find
-from service.db.schema import current_version, latest_version, upgrade
+from service.db.schema import await_server, current_version, latest_version, upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Base, Dataset, DatasetImage
 from service.settings import Settings
@@ -141,3 +145,39 @@ def _upgrade_to(database: Database, version: str) -> None:
 
 def _tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names())
+
+
+def test_a_server_that_starts_late_is_waited_for(postgresql_url: str) -> None:
+    url = make_url(postgresql_url)
+    late = open_database(url.set(database=f"{url.database}_late").render_as_string(hide_password=False))
+    server = create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+
+    def run(statement: str) -> None:
+        with server.connect() as connection:
+            connection.execute(text(f"{statement} {url.database}_late"))
+
+    with pytest.raises(OperationalError, match="does not exist"):
+        await_server(late, 0.3)
+    start = threading.Timer(0.5, run, ["CREATE DATABASE"])
+    start.start()
+    await_server(late, HANG_SECONDS)
+    start.join()
+    late.close()
+    run("DROP DATABASE")
+    server.dispose()
+
+
+def test_reid_migrate_names_a_server_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    up = import_module("service.cli.up")  # the package's own `up` is the command
+    monkeypatch.setattr(up, "DATABASE_SECONDS", 0.1)
+    monkeypatch.setattr(up, "keep_private", lambda: None)  # it is for a process of its own
+    monkeypatch.setenv("REID_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("REID_DATABASE_URL", "postgresql://reid:nobody-knows@127.0.0.1:1/reid")
+    with pytest.raises(Exit) as ended:
+        up.run_migrate()
+    assert ended.value.exit_code == 1
+    said = capsys.readouterr().err
+    assert "The database cannot be reached" in said
+    assert "nobody-knows" not in said

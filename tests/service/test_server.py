@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
 
+from service.db.session import open_database
+from service.jobs import enqueue
 from service.main import create_app
 from service.server import MAX_HEADER_BYTES, MAX_UNREAD_BYTES
 from service.settings import Settings
@@ -123,3 +127,27 @@ def read_to_end(connection: socket.socket) -> bytes:
     while piece := connection.recv(65536):
         read += piece
     return read
+
+
+def test_a_stream_ends_when_the_server_stops_and_nothing_is_taken_for_an_error(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = threading.Event()
+
+    def follow(address: str, job: str) -> list[str]:
+        key = settings.admin_key_path.read_text().strip()
+        with open_client(address, {"X-API-Key": key}) as client, client.stream("GET", f"/jobs/{job}/events") as answer:
+            return [line for line in answer.iter_lines() if begun.set() is None]
+
+    with ThreadPoolExecutor() as pool:
+        with serve(create_app(settings)) as address:
+            database = open_database(settings.database_url)
+            with database.write() as session:
+                job = enqueue(session, "train", {}).id
+            following = pool.submit(follow, address, job)
+            assert begun.wait(HANG_SECONDS)
+        lines = following.result(HANG_SECONDS)
+        database.close()
+    assert "event: queued" in lines
+    assert "event: end" not in lines  # the job goes on
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

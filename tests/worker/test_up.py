@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from reid_core.sample_data import write_sample_data
+from service.cli.demo import start_service
 from tests.waiting import HANG_SECONDS, wait_until
 from tests.worker.service import Service
 
@@ -47,6 +49,31 @@ def test_a_job_that_waits_while_the_broker_and_the_worker_are_dead_is_done(servi
     service.broker().kill()
     service.processes("worker")[0].kill()
     service.register("people", service.home.parent / "people")
+
+
+def test_a_jobs_start_and_end_are_lines_of_json(tmp_path: Path) -> None:
+    write_sample_data(tmp_path / "people", identities=4, cameras=2, seed=1)
+    service = Service(tmp_path / "home", tmp_path, REID_LOG_LEVEL="info")
+    service.start()
+    service.register("people", tmp_path / "people")
+    service.stop()
+    lines = [json.loads(line) for line in service.output().splitlines() if line.startswith("{")]
+    told = [line for line in lines if line["logger"] == "worker.supervisor"]
+    assert [(line["event"], line["attempt"]) for line in told] == [("job started", 1), ("job succeeded", 1)]
+    assert (told[0]["job"], told[1]["kind"]) == (told[1]["job"], "register")
+    assert not [line for line in lines if line.get("path", "").startswith("/healthz") and line["status"] == 200]
+    assert not re.search(r"^INFO:", service.output(), re.MULTILINE)  # uvicorn's lines are JSON too
+
+
+def test_the_demo_leaves_a_database_of_the_environment_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sample_data(tmp_path / "people", identities=4, cameras=2, seed=1)
+    theirs = tmp_path / "theirs.db"
+    monkeypatch.setenv("REID_DATABASE_URL", f"sqlite:///{theirs}")
+    monkeypatch.setenv("REID_BROKER_URL_FILE", str(tmp_path / "missing"))
+    with start_service(tmp_path / "home", tmp_path / "people", None) as client:
+        assert client.get("/models")["items"] == []
+    assert not theirs.exists()
+    assert (tmp_path / "home" / "reid.db").exists()
 
 
 def test_a_second_service_on_the_same_home_is_refused_and_the_first_is_named(service: Service) -> None:

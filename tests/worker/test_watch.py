@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from service.clock import utc_now
 from service.db.ids import new_id
@@ -16,6 +17,7 @@ from service.db.schema import upgrade
 from service.db.session import Database, open_database
 from service.jobs import enqueue, lifecycle, sweep
 from service.settings import Settings
+from tests.waiting import HANG_SECONDS, wait_until
 from worker import watch as watching
 
 
@@ -91,3 +93,30 @@ def test_a_watch_outlasts_a_fault_and_removes_what_killed_uploads_left(
     watch.join()
 
     assert not lost.exists()
+
+
+def test_the_heartbeat_file_is_touched_only_while_the_database_is_told_too(
+    settings: Settings, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings.model_copy(update={"heartbeat_file": tmp_path / "heartbeat"})
+    rounds = threading.Semaphore(0)
+    monkeypatch.setattr(watching, "_SECONDS", 0.01)
+    monkeypatch.setattr(watching, "sweep", lambda *_, **__: rounds.release())
+    shutdown = threading.Event()
+    arguments = (settings, database, "worker", ["short"], lambda job_id, kind: None, shutdown)
+    watch = threading.Thread(target=watching.watch, args=arguments)
+    watch.start()
+    assert rounds.acquire(timeout=HANG_SECONDS)
+    assert settings.heartbeat_file.exists()
+
+    with database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE workers RENAME TO elsewhere"))
+    settings.heartbeat_file.unlink()
+    time.sleep(0.2)
+    assert not settings.heartbeat_file.exists()
+
+    with database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE elsewhere RENAME TO workers"))
+    wait_until(settings.heartbeat_file.exists)
+    shutdown.set()
+    watch.join()

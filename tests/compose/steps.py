@@ -1,0 +1,289 @@
+"""What the stack is put through, in order."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.cli.client import Client, Refused
+from tests.compose import readme
+from tests.compose.report import Failed, Report
+from tests.compose.stack import NAME, Stack
+
+REBUILD_SECONDS = 20.0
+_PATIENCE_SECONDS = 300.0
+_TRAINING = {
+    "kind": "train",
+    "method": "bnneck",
+    "dataset": "people",
+    "settings": {
+        "backbone": "resnet18",
+        "image": {"height": 128, "width": 64},
+        "batch": {"identities": 8},
+        "augmentation": {"padding": 5},
+        "schedule": {"epochs": 12},
+    },
+}
+_MIGRATION = """
+revision = "{new}"
+down_revision = "{old}"
+def upgrade() -> None:
+    from alembic import op
+    op.execute("CREATE TABLE upgraded (id INTEGER)")
+def downgrade() -> None:
+    raise NotImplementedError
+"""
+
+
+def build(stack: Stack, report: Report) -> None:
+    """The first build, and what the image's parts take."""
+    with report.step("first build") as row:
+        stack.compose("build")
+    with report.step("image size") as row:
+        layers = stack.shell(f"docker history --no-trunc --human=false --format '{_LAYER}' {NAME}")
+        sizes = {"base": 0, "dependencies": 0, "package": 0}
+        for line in layers.splitlines():
+            size, _, made_by = line.partition(" ")
+            sizes[_part(made_by)] += int(size)
+        row.note(f"{sum(sizes.values()) / 1e9:.2f} GB: " + ", ".join(f"{k} {v / 1e6:.0f} MB" for k, v in sizes.items()))
+        row.note(stack.shell(f"docker run --rm --entrypoint sh {NAME} -c '{_LARGEST}'").replace("\n", ", ").strip(", "))
+
+
+_LAYER = "{{.Size}} {{.CreatedBy}}"
+_LARGEST = (
+    'du -sm "$(python -c "import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))")"/* | '
+    'sort -rn | head -8 | while read -r size path; do echo "${path##*/} $size MB"; done'
+)
+
+
+def _part(made_by: str) -> str:
+    if "requirements.txt" in made_by:
+        return "dependencies"
+    return "package" if any(word in made_by for word in ("reid", "COPY", "/bin/sh -c python", "PIP_")) else "base"
+
+
+def start(stack: Stack, report: Report) -> None:
+    """The first start on empty volumes."""
+    with report.step("`up` on empty volumes until all is healthy"):
+        stack.compose("up", "--detach", "--wait")
+    with report.step("ready for searches") as row, stack.client():
+        row.note(stack.memory())
+    with report.step("README: sample data into ./data"):
+        stack.shell(readme.start_script(stack.folder / "README.md"))
+
+
+def walk_through(stack: Stack, report: Report) -> None:
+    """README's walk-through of the API, as it stands there."""
+    with report.step("README: walk-through of the API") as row:
+        stack.shell(readme.walk_through_script(stack.folder / "README.md", f"http://127.0.0.1:{stack.port}"))
+        picture = (stack.folder / "why.png").read_bytes()
+        _demand(picture.startswith(b"\x89PNG"), f"why.png begins with {picture[:20]!r}")
+        with stack.client() as client:
+            row.note(f"models {_names(client, '/models')}, galleries {_names(client, '/galleries')}")
+        row.note(stack.memory())
+
+
+def commands(stack: Stack, report: Report) -> None:
+    """Every command of the command line in a container finds the stack's database and broker."""
+    key = stack.admin_key()
+    with report.step("`exec api reid migrate`") as row:
+        said = stack.compose("exec", "-T", "api", "reid", "migrate")
+        _demand("key" not in said and stack.admin_key() == key, f"another admin key was made: {said}")
+        row.note("same admin key")
+    for words in ("api", "up"):
+        with report.step(f"`exec api reid {words}` on another port") as row:
+            stack.compose("exec", "--detach", "-e", "REID_PORT=8001", "api", "reid", words)
+            models = _wait(lambda: _models_inside(stack, 8001, key), f"reid {words} does not answer")
+            _demand({"first", "matcher"} <= set(models), f"it has the models {models}")
+            row.note(f"models {models}")
+            stack.compose("restart", "api")
+            _await_healthy(stack)
+    with report.step("`exec api reid demo`") as row:
+        said = stack.shell("docker compose exec -T api reid demo 2>&1 || true")
+        _demand("no broker" in said, f"it said {said[-500:]}")
+        row.note("is a service of its own: says that the image has no broker for it")
+
+
+def _models_inside(stack: Stack, port: int, key: str) -> list[str]:
+    program = (
+        "import json, sys, urllib.request as web; "
+        f"ask = web.Request('http://127.0.0.1:{port}/models', headers={{'X-API-Key': sys.argv[1]}}); "
+        "print(json.dumps([model['name'] for model in json.load(web.urlopen(ask))['items']]))"
+    )
+    models: list[str] = json.loads(stack.compose("exec", "-T", "api", "python", "-c", program, key))
+    return models
+
+
+def kill_training(stack: Stack, report: Report) -> None:
+    """A training whose container is killed goes on from its checkpoint."""
+    with report.step("training container killed in the middle") as row, stack.client() as client:
+        job = client.post("/jobs", {**_TRAINING, "model_name": "survivor"})["id"]
+        _wait(lambda: _has_checkpoint(stack, job), "the training writes no checkpoint")
+        stack.compose("kill", "training")
+        killed = client.get(f"/jobs/{job}")["progress"]
+        stack.compose("up", "--detach", "--wait")
+        ended = _finished(client, job)
+        events = _events(client, job)
+        steps = [event["data"]["resumed_at_step"] for event in events if event["event"] == "checkpoint"]
+        _demand(ended["attempt"] == 2 and len(steps) == 1, f"attempt {ended['attempt']}, checkpoints at {steps}")
+        row.note(f"killed in epoch {killed['epoch']} of {killed['epochs']}, went on from step {steps[0]}")
+
+
+def down_and_up(stack: Stack, report: Report) -> None:
+    """What was there is there after `down` and `up`."""
+    with stack.client() as client:
+        before = _answers(client)
+    with report.step("`down`, containers removed"):
+        stack.compose("down")
+    with report.step("`up` on full volumes until all is healthy"):
+        stack.compose("up", "--detach", "--wait")
+    with report.step("models, galleries and a search as before") as row, stack.client() as client:
+        _demand(_answers(client) == before, "the answers are others")
+        row.note(stack.memory())
+
+
+def scale(stack: Stack, report: Report) -> None:
+    """Two trainings at a time, three replicas of the API."""
+    ports = f"{stack.port}-{stack.port + 2}"
+    with report.step("two trainings at a time, three replicas of the API") as row:
+        words = ("up", "--detach", "--wait", "--scale", "training=2", "--scale", "api=3")
+        stack.compose(*words, REID_PORT=ports)
+        with stack.client() as client:
+            jobs = [client.post("/jobs", {**_TRAINING, "model_name": name})["id"] for name in ("left", "right")]
+            _wait(lambda: [client.get(f"/jobs/{job}")["state"] for job in jobs] == ["running"] * 2, "one waits")
+            for job in jobs:
+                client.post(f"/jobs/{job}/cancel", {})
+            first = _answers(client)
+        for port in range(stack.port + 1, stack.port + 3):
+            with stack.client(port) as client:
+                _demand(_answers(client) == first, f"the replica on {port} answers otherwise")
+        row.note(f"both ran; three replicas on {ports} give the same answers")
+        stack.compose("up", "--detach", "--wait", "--scale", "training=1", "--scale", "api=1")
+
+
+def back_up(stack: Stack, report: Report) -> None:
+    """A backup, everything lost, and the backup put back."""
+    with stack.client() as client:
+        before = _answers(client)
+    archive = stack.folder / "backup.tar"
+    with report.step("backup: `stop`, `run backup -c`") as row:
+        stack.compose("stop")
+        archive.write_bytes(stack.compose_bytes("run", "--rm", "-T", "backup", "-c", "."))
+        row.note(f"{archive.stat().st_size / 1e6:.0f} MB")
+    with report.step("volumes deleted; restore: `run backup -x`, `up`") as row:
+        stack.compose("down", "--volumes")
+        stack.compose("run", "--rm", "-T", "backup", "-x", read=archive.read_bytes())
+        stack.compose("up", "--detach", "--wait")
+        with stack.client() as client:
+            _demand(_answers(client) == before, "the answers are others than before the backup")
+
+
+def upgrade(stack: Stack, report: Report) -> None:
+    """A new version with a change of the schema takes over the same volumes."""
+    with report.step("rebuild after a changed source file") as row:
+        with (stack.folder / "service" / "main.py").open("a") as file:
+            file.write("# changed\n")
+        began = time.monotonic()
+        stack.compose("build")
+        took = time.monotonic() - began
+        _demand(took < REBUILD_SECONDS, f"it took {took:.0f} s")
+    with stack.client() as client:
+        before = _answers(client)
+    with report.step("upgrade with a migration, on the same volumes") as row:
+        old, new = _add_migration(stack.folder / "service" / "db" / "migrations" / "versions")
+        stack.compose("up", "--detach", "--wait", "--build")
+        with stack.client() as client:
+            _demand(_answers(client) == before, "the answers are others than before the upgrade")
+        version = stack.compose("exec", "-T", "postgres", "psql", "-U", "reid", "-Atc", "SELECT * FROM alembic_version")
+        _demand(version.strip() == new, f"the schema is at version {version}")
+        row.note(f"schema {old} to {new}")
+
+
+def _add_migration(folder: Path) -> tuple[str, str]:
+    old = max(path.name.partition("_")[0] for path in folder.glob("[0-9]*.py"))
+    (folder / "9999_upgraded.py").write_text(_MIGRATION.format(new="9999", old=old))
+    return old, "9999"
+
+
+def health(stack: Stack, report: Report) -> None:
+    """The health checks' cost and what the logs hold."""
+    with report.step("health check of a worker") as row:
+        check = stack.config()["services"]["worker"]["healthcheck"]["test"][1].replace("$$", "$")
+        timed = 'TIMEFORMAT="%U user, %S system"; { time sh -c "$0"; } 2>&1'
+        row.note(f"processor seconds: {stack.compose('exec', '-T', 'worker', 'bash', '-c', timed, check).strip()}")
+    with report.step("logs") as row:
+        lines = stack.compose("logs", "--no-log-prefix", "--no-color", "api", "worker", "training").splitlines()
+        odd = [line for line in lines if not line.startswith("{")]
+        _demand(odd == [], f"lines that are no JSON: {odd[:5]}")
+        told = [json.loads(line) for line in lines]
+        jobs = sum(line["event"].startswith("job ") for line in told)
+        probes = sum(line.get("path", "").startswith("/healthz/live") for line in told)
+        _demand(jobs > 0 and probes == 0, f"{jobs} lines of jobs, {probes} of probes")
+        row.note(f"{len(told)} lines of JSON, {jobs} of jobs, none of probes")
+
+
+def _answers(client: Client) -> Any:
+    """What must survive: the models, the galleries and a search's results."""
+    picture = client.get("/datasets/people/images", split="query", limit=1)["items"][0]["id"]
+    found = client.get("/search", gallery="lobby", image_id=picture, top_k=5)["results"]
+    results = [(result["image"] if "image" in result else result["id"], round(result["score"], 5)) for result in found]
+    return _names(client, "/models"), _names(client, "/galleries"), results
+
+
+def _names(client: Client, path: str) -> list[str]:
+    return sorted(item["name"] for item in client.get(path)["items"])
+
+
+def _events(client: Client, job: str) -> list[Any]:
+    lines = client.content(f"/jobs/{job}/events").decode().splitlines()
+    return [json.loads(line[6:]) for line in lines if line.startswith('data: {"id"')]
+
+
+def _finished(client: Client, job: str) -> Any:
+    try:
+        return client.wait_for_job(job, lambda _: None)
+    except Refused as error:
+        raise Failed(f"the job did not succeed: {error}") from error
+
+
+def _has_checkpoint(stack: Stack, job: str) -> bool:
+    return "checkpoint" in stack.compose("exec", "-T", "training", "find", f"/var/lib/reid/jobs/{job}")
+
+
+def _await_healthy(stack: Stack) -> None:
+    stack.compose("up", "--detach", "--wait")
+
+
+def _wait(look: Callable[[], Any], why: str) -> Any:
+    """What `look` gives once it is true; errors count as not yet. Raises `Failed` with the last of them."""
+    deadline, error = time.monotonic() + _PATIENCE_SECONDS, ""
+    while time.monotonic() < deadline:
+        try:
+            if seen := look():
+                return seen
+        except (Failed, Refused) as failed:
+            error = str(failed)
+        time.sleep(0.5)
+    raise Failed(f"{why} {error}")
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Failed(otherwise)
+
+
+STEPS: tuple[Callable[[Stack, Report], None], ...] = (
+    build,
+    start,
+    walk_through,
+    commands,
+    kill_training,
+    down_and_up,
+    scale,
+    back_up,
+    upgrade,
+    health,
+)
