@@ -229,7 +229,7 @@ def _answers(client: Client) -> Any:
     """What must survive: the models, the galleries and a search's results."""
     picture = client.get("/datasets/people/images", split="query", limit=1)["items"][0]["id"]
     found = client.get("/search", gallery="lobby", image_id=picture, top_k=5)["results"]
-    results = [(result["image"] if "image" in result else result["id"], round(result["score"], 5)) for result in found]
+    results = [(result["links"]["image"], round(result["score"], 5)) for result in found]
     return _names(client, "/models"), _names(client, "/galleries"), results
 
 
