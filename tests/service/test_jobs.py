@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -19,7 +20,10 @@ from service.db.ids import new_id, new_ids
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, Model
 from service.jobs import enqueue
+from service.jobs.kinds import KINDS
 from service.jobs.lifecycle import FINISHED
+from service.jobs.planning import PLANS
+from service.jobs.schemas import EvaluateBody, ExportBody, IndexBody, Kind, TrainBody
 from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve
@@ -349,3 +353,10 @@ def test_a_chain_that_cannot_work_is_refused_where_it_is_wrong(
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == pointers
     assert not sent
+
+
+def test_every_kind_of_job_is_named_passed_on_planned_and_carried_out() -> None:
+    posted = {body.model_fields["kind"].annotation for body in (TrainBody, EvaluateBody, IndexBody, ExportBody)}
+    assert set(KINDS) == set(get_args(Kind))
+    assert set(PLANS) == {name for kind in posted for name in get_args(kind)} == set(KINDS) - {"register"}
+    assert all(find_spec(kind.worker) for kind in KINDS.values())
