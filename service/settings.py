@@ -236,12 +236,12 @@ class Settings(BaseSettings):
 
     @property
     def uploads_dir(self) -> Path:
-        """Where uploaded data sets are kept, one folder each."""
+        """The folder of uploaded data sets, one folder each."""
         return self.home / "uploads"
 
     @property
     def searches_dir(self) -> Path:
-        """What searches with `explain` leave for a while, one folder each."""
+        """The folder of searches with `explain`, kept for a while, one folder each."""
         return self.home / "searches"
 
     @property

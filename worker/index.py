@@ -10,7 +10,7 @@ from worker.work import Outcome, Work
 
 
 def run(work: Work) -> Outcome:
-    """Does what the spec says: `{gallery}` rebuilds, `{gallery, add: {dataset, split}}` adds."""
+    """Builds a gallery's index: `{gallery}` rebuilds, `{gallery, add: {dataset, split}}` adds."""
     spec, settings = work.job.spec, work.settings
     if added := spec.get("add"):
         check_files(

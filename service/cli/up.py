@@ -135,7 +135,7 @@ class _Service:
         return 0
 
     def _start_broker(self, ending: ExitStack) -> Mapping[str, str]:
-        """What the others need in their environment to find the broker, once it answers; raises RuntimeError."""
+        """Starts the broker and returns, once it answers, the environment that finds it; raises RuntimeError."""
         if self._settings.broker_url is not None:
             return {}
         broker = EmbeddedBroker(self._settings.home / "broker", before_exec=end_with_parent)

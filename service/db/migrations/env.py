@@ -23,7 +23,7 @@ def run(connection: Connection) -> None:
 
 
 def _plain_types(kind: str, item: Any, _context: Any) -> str | Literal[False]:
-    """How a new migration writes our column types: by SQLAlchemy's, for migrations must not change with the code."""
+    """Writes our column types into a new migration as SQLAlchemy's: migrations must not change with the code."""
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 

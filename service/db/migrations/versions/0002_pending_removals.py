@@ -1,4 +1,4 @@
-"""What deletions have left to be removed from disk, and pictures by their external id."""
+"""Removals that deletions have left to be done on disk, and images by their external id."""
 
 from __future__ import annotations
 
