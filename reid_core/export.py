@@ -200,5 +200,5 @@ def _packages() -> Iterator[None]:
     except ImportError as error:
         raise ExportFailed(
             f"A package that exports need is missing on this worker: {error}.",
-            hint='Install the extra: pip install "reid-search[export]", or build the image with REID_EXTRAS=cpu,export.',
+            hint='Install the extra: pip install "reid-search[export]"; for an image, REID_EXTRAS=cpu,export.',
         ) from error
