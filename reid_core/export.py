@@ -43,7 +43,7 @@ _Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The largest distance (smaller is closer) of an exported file from PyTorch in float32, over `pictures` images."""
+    """How far a file is from PyTorch in float32, the largest distance (smaller is closer) over `pictures` pictures."""
 
     pictures: int
     embeddings: float
@@ -200,5 +200,5 @@ def _packages() -> Iterator[None]:
     except ImportError as error:
         raise ExportFailed(
             f"A package that exports need is missing on this worker: {error}.",
-            hint='pip install "reid-search[export]", or build the image with REID_EXTRAS=cpu,export.',
+            hint='Install the extra: pip install "reid-search[export]"; for an image, REID_EXTRAS=cpu,export.',
         ) from error

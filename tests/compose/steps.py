@@ -132,6 +132,23 @@ def kill_training(stack: Stack, report: Report) -> None:
         row.note(f"killed in epoch {killed['epoch']} of {killed['epochs']}, went on from step {steps[0]}")
 
 
+def health(stack: Stack, report: Report) -> None:
+    """The health checks' cost and what the logs hold."""
+    with report.step("health check of a worker") as row:
+        check = stack.config()["services"]["worker"]["healthcheck"]["test"][1].replace("$$", "$")
+        timed = 'TIMEFORMAT="%U user, %S system"; { time sh -c "$0"; } 2>&1'
+        row.note(f"processor seconds: {stack.compose('exec', '-T', 'worker', 'bash', '-c', timed, check).strip()}")
+    with report.step("logs") as row:
+        lines = stack.compose("logs", "--no-log-prefix", "--no-color", "api", "worker", "training").splitlines()
+        odd = [line for line in lines if not line.startswith("{")]
+        _demand(odd == [], f"lines that are no JSON: {odd[:5]}")
+        told = [json.loads(line) for line in lines]
+        jobs = sum(line["event"].startswith("job ") for line in told)
+        probes = sum(line.get("path", "").startswith("/healthz/live") for line in told)
+        _demand(jobs > 0 and probes == 0, f"{jobs} lines of jobs, {probes} of probes")
+        row.note(f"{len(told)} lines of JSON, {jobs} of jobs, none of probes")
+
+
 def down_and_up(stack: Stack, report: Report) -> None:
     """What was there is there after `down` and `up`."""
     with stack.client() as client:
@@ -208,23 +225,6 @@ def _add_migration(folder: Path) -> tuple[str, str]:
     return old, "9999"
 
 
-def health(stack: Stack, report: Report) -> None:
-    """The health checks' cost and what the logs hold."""
-    with report.step("health check of a worker") as row:
-        check = stack.config()["services"]["worker"]["healthcheck"]["test"][1].replace("$$", "$")
-        timed = 'TIMEFORMAT="%U user, %S system"; { time sh -c "$0"; } 2>&1'
-        row.note(f"processor seconds: {stack.compose('exec', '-T', 'worker', 'bash', '-c', timed, check).strip()}")
-    with report.step("logs") as row:
-        lines = stack.compose("logs", "--no-log-prefix", "--no-color", "api", "worker", "training").splitlines()
-        odd = [line for line in lines if not line.startswith("{")]
-        _demand(odd == [], f"lines that are no JSON: {odd[:5]}")
-        told = [json.loads(line) for line in lines]
-        jobs = sum(line["event"].startswith("job ") for line in told)
-        probes = sum(line.get("path", "").startswith("/healthz/live") for line in told)
-        _demand(jobs > 0 and probes == 0, f"{jobs} lines of jobs, {probes} of probes")
-        row.note(f"{len(told)} lines of JSON, {jobs} of jobs, none of probes")
-
-
 def _answers(client: Client) -> Any:
     """What must survive: the models, the galleries and a search's results."""
     picture = client.get("/datasets/people/images", split="query", limit=1)["items"][0]["id"]
@@ -281,9 +281,9 @@ STEPS: tuple[Callable[[Stack, Report], None], ...] = (
     walk_through,
     commands,
     kill_training,
+    health,
     down_and_up,
     scale,
     back_up,
     upgrade,
-    health,
 )
