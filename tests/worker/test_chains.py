@@ -10,15 +10,14 @@ from typing import Any
 
 import psutil
 import pytest
-from service.jobs.views import read_curves, read_events
 
 from service.db.ids import new_ids
 from service.db.schema import upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Dataset, DatasetImage, Job, Model
-from service.jobs.lifecycle import claim, enqueue
+from service.jobs.lifecycle import claim, enqueue, read_events
 from service.jobs.planning import resolve
-from service.jobs.recording import add_points
+from service.jobs.recording import add_points, read_curves
 from service.jobs.schemas import TrainBody
 from service.settings import Settings
 from tests.reid_core.pictures import make_pictures
