@@ -48,9 +48,7 @@ def _own_engine() -> Iterator[None]:
         raise NoEngine("no engine answers, and only root can start one: start Docker, or set DOCKER_HOST")
     if shutil.which("dockerd") is None:
         raise NoEngine("no engine answers, and there is no `dockerd` to start: install Debian's docker.io")
-    # Not a TemporaryDirectory: what is left mounted after a failed end must not be deleted through.
-    folder = Path(tempfile.mkdtemp(prefix="reid-engine-"))
-    with _firewall_restored(), (folder / "log").open("wb") as log:
+    with _folder() as folder, _firewall_restored(), (folder / "log").open("wb") as log:
         _give_weight()
         daemon = subprocess.Popen(_command(folder), stdout=log, stderr=log, start_new_session=True)
         os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
@@ -62,7 +60,17 @@ def _own_engine() -> Iterator[None]:
             daemon.terminate()
             daemon.wait(_STOP_SECONDS)
             subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True)
-    shutil.rmtree(folder)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for all that the engine writes, removed at the end unless something is still mounted in it."""
+    folder = Path(tempfile.mkdtemp(prefix="reid-engine-"))
+    try:
+        yield folder
+    finally:
+        if str(folder) not in Path("/proc/mounts").read_text():
+            shutil.rmtree(folder)
 
 
 def _command(folder: Path) -> list[str]:
