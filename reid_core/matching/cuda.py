@@ -271,7 +271,7 @@ def _kernels() -> Any:
 
 
 def _find_lack() -> str:
-    """Names the first requirement that this machine does not meet; None where it meets all."""
+    """Names the first requirement that this machine does not meet; "" where it meets all."""
     if find_spec("triton") is None:
         return "the package triton is not installed"
     if _interprets():
