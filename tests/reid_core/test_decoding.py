@@ -20,6 +20,11 @@ from reid_core.settings import override
 
 SIZE = (32, 64)
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+XYZ_D50_TO_SRGB = [
+    [3.1338561, -1.6168667, -0.4906146],
+    [-0.9787684, 1.9161415, 0.0334540],
+    [0.0719453, -0.2289914, 1.4052427],
+]
 DOCUMENT = Path(__file__).parents[2] / "docs/pictures.md"
 
 
@@ -38,6 +43,16 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
     if mode.startswith("I;16"):
         return image.convert("L").convert("I;16") if mode == "I;16" else of_bytes(image, mode)
     return image.convert(mode)
+
+
+def lab_by_formula(lab: np.ndarray) -> np.ndarray:
+    """CIELAB (D50) to sRGB in levels of 8 bits, by the formulas of CIE 15 and IEC 61966-2-1."""
+    lightness, a, b = lab[..., 0] / 2.55, lab[..., 1].view(np.int8) / 500, lab[..., 2].view(np.int8) / 200
+    middle = (lightness + 16) / 116
+    roots = np.stack([middle + a, middle, middle - b], axis=-1)
+    xyz = np.where(roots > 6 / 29, roots**3, 3 * (6 / 29) ** 2 * (roots - 4 / 29)) * (0.96422, 1, 0.82521)
+    linear = (xyz @ np.array(XYZ_D50_TO_SRGB).T).clip(0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def of_bytes(image: Image.Image, mode: str) -> Image.Image:
@@ -74,6 +89,12 @@ def test_a_picture_in_any_mode_is_the_same_picture(mode: str, encoder: Encoder, 
     shown = to_rgb(in_mode(image, mode))
     assert np.abs(np.asarray(shown, np.int16) - np.asarray(expected, np.int16)).mean() < 3
     assert cosine(encoder, shown, expected) > 0.98
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_lab_is_converted_as_the_cie_defines_it(seed: int) -> None:
+    lab = in_mode(colourful(seed), "LAB")
+    assert np.abs(np.asarray(to_rgb(lab), np.float64) - lab_by_formula(np.asarray(lab))).max() <= 2
 
 
 def test_every_mode_is_documented() -> None:
