@@ -1,4 +1,4 @@
-"""What benchmarks of accuracy share: train a plan and test it, a log to go on from, a mean with its spread."""
+"""Parts that benchmarks of accuracy share: train a plan and test it, a log to go on from, a mean with its spread."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def train(plan: Plan) -> Result:
 
 
 def train_and_test(plan: Plan, contents: Contents) -> Row:
-    """What `test` says of the plan's network, trained."""
+    """Trains the plan's network and returns the result of `test` on it."""
     return test(plan, train(plan), contents)
 
 

@@ -1,4 +1,4 @@
-"""What the API's memory and answers come to while a crowd sends the largest pictures allowed and forms of many fields.
+"""Measures the API's memory and answers while a crowd sends the largest pictures allowed and forms of many fields.
 
     .venv/bin/python -m benchmarks.crowd --clients 32 --seconds 60
 

@@ -43,7 +43,7 @@ _Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far a file is from PyTorch in float32, the largest distance (smaller is closer) over `pictures` pictures."""
+    """The largest distance (smaller is closer) of an exported file from PyTorch in float32, over `pictures` images."""
 
     pictures: int
     embeddings: float

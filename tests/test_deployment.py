@@ -24,7 +24,7 @@ def services() -> dict[str, Any]:
 
 
 def config(*words: str, **environment: str) -> Any:
-    """What Compose makes of the project's file, with nothing of this machine's environment."""
+    """Reads the project's file as Compose does, with nothing of this machine's environment."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("REID_", "PIP_"))} | environment
     command = [compose_binary(), "--env-file", os.devnull, "-f", "docker-compose.yml", *words]
     done = subprocess.run(

@@ -19,18 +19,21 @@ class KeyBody(Body):
     expires_at: Instant | None = Field(default=None, description="With a time zone; unset: never.")
 
 
+_KEY: dict[str, Any] = {
+    "id": "key_01jb2c3d4e5f6g7h8j9k0m1n2p",
+    "name": "camera-gateway",
+    "prefix": "reid_AbC123",
+    "scopes": ["search", "write"],
+    "created_at": "2026-01-31T12:00:00Z",
+    "expires_at": None,
+    "last_used_at": None,
+}
+
+
 class KeyAnswer(Answer):
     """A key without the secret itself."""
 
-    model_config = example(
-        id="key_01jb2c3d4e5f6g7h8j9k0m1n2p",
-        name="camera-gateway",
-        prefix="reid_AbC123",
-        scopes=["search", "write"],
-        created_at="2026-01-31T12:00:00Z",
-        expires_at=None,
-        last_used_at=None,
-    )
+    model_config = example(**_KEY)
 
     id: str
     name: str
@@ -57,16 +60,7 @@ class KeyAnswer(Answer):
 class NewKeyAnswer(KeyAnswer):
     """A key that was made just now, with the secret, which is never shown again."""
 
-    model_config = example(
-        id="key_01jb2c3d4e5f6g7h8j9k0m1n2p",
-        name="camera-gateway",
-        prefix="reid_AbC123",
-        scopes=["search", "write"],
-        created_at="2026-01-31T12:00:00Z",
-        expires_at=None,
-        last_used_at=None,
-        key="reid_AbC123…",
-    )
+    model_config = example(**_KEY, key="reid_AbC123…")
 
     key: str
 

@@ -68,7 +68,7 @@ def _provide_bases(cache: Path, ending: ExitStack) -> str:
 
 
 def _package_environment(cache: Path, ending: ExitStack) -> dict[str, str]:
-    """What pip in a stand-in needs to take its packages from this machine."""
+    """Returns the settings by which pip in a stand-in takes its packages from this machine."""
     wheels = cache / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     download(PROJECT, "cpu", wheels)

@@ -23,7 +23,7 @@ class NoBases(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """How a stand-in is made: the Debian release, the script that runs in it, and what `docker import` is told."""
+    """The recipe of a stand-in: the Debian release, the script that runs in it, and what `docker import` is told."""
 
     suite: str
     recipe: str

@@ -9,7 +9,7 @@ _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def start_script(readme: Path) -> str:
-    """What starts the stack and draws sample data into its data folder."""
+    """Returns the commands that start the stack and draw sample data into its data folder."""
     return _the_block(readme, "docker compose run")
 
 

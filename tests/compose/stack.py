@@ -43,7 +43,7 @@ class Stack:
         self._environment = {**clean, "BUILDKIT_PROGRESS": "plain", "COMPOSE_PROGRESS": "plain", **settings}
 
     def compose(self, *words: str, read: bytes | None = None, **environment: str) -> str:
-        """What `docker compose` with the words writes; raises `Failed` with its messages where it fails."""
+        """Runs `docker compose` with the words and returns its output; raises `Failed` with its messages."""
         return self._run([*self._command, *words], read, environment).decode()
 
     def compose_bytes(self, *words: str) -> bytes:
@@ -51,7 +51,7 @@ class Stack:
         return self._run([*self._command, *words], None, {})
 
     def shell(self, script: str) -> str:
-        """What the script writes, run by bash in the folder as a user would, until its first error."""
+        """Runs the script by bash in the folder, as a user would, until its first error; returns its output."""
         compose = f'compose() {{ {" ".join(self._command)} "$@"; }}\n'
         return self._run(["bash", "-c", compose + _SHELL + script], None, {}).decode()
 

@@ -1,4 +1,4 @@
-"""What the stack is put through, in order."""
+"""The steps of the compose test, in order."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def health(stack: Stack, report: Report) -> None:
 
 
 def down_and_up(stack: Stack, report: Report) -> None:
-    """What was there is there after `down` and `up`."""
+    """Checks that `down` and `up` keep models, galleries and searches."""
     with stack.client() as client:
         before = _answers(client)
     with report.step("`down`, containers removed"):
@@ -226,7 +226,7 @@ def _add_migration(folder: Path) -> tuple[str, str]:
 
 
 def _answers(client: Client) -> Any:
-    """What must survive: the models, the galleries and a search's results."""
+    """Lists what must survive: the models, the galleries and a search's results."""
     picture = client.get("/datasets/people/images", split="query", limit=1)["items"][0]["id"]
     found = client.get("/search", gallery="lobby", image_id=picture, top_k=5)["results"]
     results = [(result["links"]["image"], round(result["score"], 5)) for result in found]
@@ -258,7 +258,7 @@ def _await_healthy(stack: Stack) -> None:
 
 
 def _wait(look: Callable[[], Any], why: str) -> Any:
-    """What `look` gives once it is true; errors count as not yet. Raises `Failed` with the last of them."""
+    """Returns the value of `look` once it is true; errors count as not yet. Raises `Failed` with the last of them."""
     deadline, error = time.monotonic() + _PATIENCE_SECONDS, ""
     while time.monotonic() < deadline:
         try:

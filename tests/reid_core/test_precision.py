@@ -1,4 +1,4 @@
-"""Which arithmetic is chosen, and that its numbers are right."""
+"""The choice of precision, and its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request meets: keys, pages, limits, health, figures."""
+"""The path of every request: keys, pages, limits, health, figures."""
 
 from __future__ import annotations
 

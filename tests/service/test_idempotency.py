@@ -28,7 +28,7 @@ KEY = {"Idempotency-Key": "k-1"}
 
 
 class Counter:
-    """What the routes of these tests did."""
+    """Counts the requests that reached a route of these tests."""
 
     def __init__(self) -> None:
         self.done = 0

@@ -141,7 +141,7 @@ def operations(app: FastAPI) -> list[Operation]:
 
 
 def json_answers(app: FastAPI) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each JSON answer is declared, and its schema."""
+    """Yields the place of each declared JSON answer, and its schema."""
     for method, path, operation in operations(app):
         for status, answer in operation["responses"].items():
             for media_type, content in answer.get("content", {}).items():

@@ -122,7 +122,7 @@ def begin(address: str, start: bytes) -> socket.socket:
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """What comes until the other side closes the connection."""
+    """Reads until the other side closes the connection."""
     read = b""
     while piece := connection.recv(65536):
         read += piece

@@ -1,4 +1,4 @@
-"""What registration makes of a folder, and what of a registration that does not get to its end."""
+"""Registration of folders, and registrations that do not get to their end."""
 
 from __future__ import annotations
 

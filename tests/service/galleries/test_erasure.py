@@ -1,4 +1,4 @@
-"""What is erased is nowhere any more: not in searches, not over the API, not in any byte of any file."""
+"""An erased image is nowhere any more: not in searches, not over the API, not in any byte of any file."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def bare(number: int) -> GalleryImage:
 
 
 def features(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Of pictures in a gallery that the matcher fills by itself."""
+    """Draws embeddings and local features, of unit length, for a gallery that the matcher fills by itself."""
     random = np.random.default_rng(seed)
     shapes = ((MATCHER_SIZE,), (NUM_LOCATIONS, MAP_SHAPE[2]))
     made = [random.standard_normal((count, *shape), dtype=np.float32) for shape in shapes]

@@ -1,4 +1,4 @@
-"""Which model re-ranks a gallery, how its maps are kept, and what it costs to make them."""
+"""The model that re-ranks a gallery, its local features, and the cost of making them."""
 
 from __future__ import annotations
 

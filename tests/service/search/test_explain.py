@@ -42,7 +42,7 @@ def search_stored(client: httpx.Client, image_id: str, **parameters: Any) -> dic
 
 
 def location(place: list[float], size: tuple[int, int]) -> int:
-    """Which cell of the map has its middle at `place` of a picture of `size`."""
+    """Finds the cell of the map that has its middle at `place` of a picture of `size`."""
     column, row = place[0] * GRID[1] / size[0] - 0.5, place[1] * GRID[0] / size[1] - 0.5
     assert (column, row) == (pytest.approx(round(column)), pytest.approx(round(row)))
     return round(row) * GRID[1] + round(column)
@@ -261,7 +261,7 @@ def test_results_that_were_not_given_cannot_be_explained(client: httpx.Client, i
 
 
 class TestWithoutKeeping:
-    """Where the operator has nothing kept."""
+    """A service whose operator has nothing kept."""
 
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
