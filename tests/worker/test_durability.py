@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from celery import Celery
 from safetensors.torch import load_file
@@ -59,14 +61,20 @@ def wait_until_training(service: Service, job_id: str, fraction: float = 0.1, at
     wait_until(far_enough)
 
 
+def the_process(service: Service, *words: str) -> psutil.Process:
+    """The only process with the words in its command line; a child has its parent's for a moment, until it is started."""
+    while len(found := service.processes(*words)) != 1:
+        assert found, f"no process of {words}"
+        time.sleep(0.01)
+    return found[0]
+
+
 def kill(service: Service, *words: str) -> None:
-    (process,) = service.processes(*words)
-    process.send_signal(signal.SIGKILL)
+    the_process(service, *words).send_signal(signal.SIGKILL)
 
 
 def celery_of(service: Service) -> Celery:
-    (worker,) = service.processes("worker")
-    return make_celery(worker.environ()["REID_BROKER_URL"])
+    return make_celery(the_process(service, "worker").environ()["REID_BROKER_URL"])
 
 
 def test_a_training_killed_again_and_again_ends_as_an_undisturbed_one(service: Service, people: Path) -> None:
