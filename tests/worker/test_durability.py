@@ -62,7 +62,7 @@ def wait_until_training(service: Service, job_id: str, fraction: float = 0.1, at
 
 
 def the_process(service: Service, *words: str) -> psutil.Process:
-    """The only process with the words in its command line; a child has its parent's for a moment, until it is started."""
+    """The only process with the words in its command line; a child has its parent's until it is started."""
     while len(found := service.processes(*words)) != 1:
         assert found, f"no process of {words}"
         time.sleep(0.01)
