@@ -16,7 +16,7 @@ from reid_core.data.contents import Contents
 from reid_core.devices import resolve_dtype
 from reid_core.evaluation.ranking import encode_labels, evaluate
 from reid_core.methods import METHODS
-from reid_core.model import Model, load_model, save_model
+from reid_core.model import TrainedModel, load_model, save_model
 from reid_core.retrieval.encoder import Encoder
 from reid_core.training.initial import from_file
 from reid_core.training.loop import Plan, Result, fit
@@ -26,12 +26,17 @@ Row = dict[str, Any]
 
 
 def make_plan(
-    method: str, run: Row, data: Contents, device: torch.device, weights: str | None, teacher: Model | None = None
+    method: str,
+    run: Row,
+    data: Contents,
+    device: torch.device,
+    weights: str | None,
+    teacher: TrainedModel | None = None,
 ) -> Plan:
     """The plan of a run's `settings` and `seed`, on the training split; `weights` names a file."""
     settings = type(METHODS[method].recipe).model_validate(run["settings"])
     initialise = from_file(Path(weights)) if weights else None
-    return Plan(METHODS[method], settings, data.pictures["train"], run["seed"], device, initialise, teacher)
+    return Plan(METHODS[method], settings, data.images["train"], run["seed"], device, initialise, teacher)
 
 
 def train(plan: Plan) -> Result:
@@ -50,13 +55,13 @@ def test(plan: Plan, result: Result, contents: Contents) -> Row:
     settings = plan.settings
     dtype = resolve_dtype(settings.precision, plan.device, settings.backbone, settings.image.width)
     encoder = Encoder(result.network, result.preprocessing, plan.device, dtype)
-    splits = [contents.pictures[split] for split in ("query", "gallery")]
-    query, gallery = (encoder.embed_files([picture.path for picture in split]) for split in splits)
+    splits = [contents.images[split] for split in ("query", "gallery")]
+    query, gallery = (encoder.embed_files([image.path for image in split]) for split in splits)
     metrics = evaluate(query, gallery, *encode_labels(*splits))
     return {"mAP": round(metrics.mAP, 4)} | {f"rank{rank}": round(metrics.cmc[rank], 4) for rank in (1, 5, 10)}
 
 
-def as_model(plan: Plan, result: Result) -> Model:
+def as_model(plan: Plan, result: Result) -> TrainedModel:
     """The trained network as a model, to be a teacher."""
     with tempfile.TemporaryDirectory() as folder:
         save_model(

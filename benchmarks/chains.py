@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.accuracy import Row, as_model, make_folder, read_or_run, span, test
 from reid_core.data.contents import Contents
-from reid_core.data.joining import join
+from reid_core.data.joining import join_datasets
 from reid_core.data.reader import read
 from reid_core.devices import resolve_device
 from reid_core.methods import METHODS
@@ -103,7 +103,7 @@ def train(run: Row, data: Mapping[str, Contents], options: argparse.Namespace) -
     plan = Plan(
         METHODS[last],
         type(METHODS[last].recipe).model_validate(run["settings"][last]),
-        join({name: data[name].pictures["train"] for name in stage.split("+")}),
+        join_datasets({name: data[name].images["train"] for name in stage.split("+")}),
         run["seed"],
         resolve_device(options.device),
         from_network(train_other(before, earlier)[1].network) if earlier else start,

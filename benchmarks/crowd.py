@@ -1,4 +1,4 @@
-"""Measures the API's memory and answers while a crowd sends the largest pictures allowed and forms of many fields.
+"""Measures the API's memory and answers while a crowd sends the largest images allowed and forms of many fields.
 
     .venv/bin/python -m benchmarks.crowd --clients 32 --seconds 60
 
@@ -111,16 +111,16 @@ def wait_until_served(client: httpx.Client, api: subprocess.Popen[bytes]) -> Non
 
 
 def fill(client: httpx.Client, settings: Settings) -> None:
-    """A gallery with one picture in it, and the network loaded."""
+    """A gallery with one image in it, and the network loaded."""
     client.post("/galleries", json={"name": GALLERY, "model": "crowd", "keep_images": False}).raise_for_status()
-    small = picture(128 * 256)
+    small = image(128 * 256)
     client.post(f"/galleries/{GALLERY}/images", files={"files": small}).raise_for_status()
     client.post("/search", data={"gallery": GALLERY}, files={"image": small}).raise_for_status()
 
 
 def asks(settings: Settings, options: argparse.Namespace) -> list[Ask]:
     """The three kinds of requests."""
-    large, boundary = picture(settings.max_image_pixels), "crowd"
+    large, boundary = image(settings.max_image_pixels), "crowd"
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
 
     def form() -> Iterator[bytes]:
@@ -177,7 +177,7 @@ def report(before: int, peak: int, answers: list[tuple[int, float]]) -> int:
     return int(peak >= MOST_BYTES or slowest >= MOST_SECONDS or not counts.keys() <= ALLOWED)
 
 
-def picture(pixels: int) -> bytes:
+def image(pixels: int) -> bytes:
     """A PNG of one colour, about as high as wide."""
     side, file = math.isqrt(pixels), io.BytesIO()
     Image.new("RGB", (side, side), "teal").save(file, "PNG")

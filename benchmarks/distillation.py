@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.distillation --data <folder> --weights <file> --runs <folder> --log rows.jsonl
 
 A seed trains the plain network, the same network with cells, the plain one again as its student (`std`), and the one
-with cells and without their latent state, all with the same pictures, batches and number of epochs. Equation 4
+with cells and without their latent state, all with the same images, batches and number of epochs. Equation 4
 leaves the student's cross entropy a share; its rate is so much higher that this share pulls as the others' whole does.
 
 Trainings have folders of their own in `--runs` and lines in `--log`: an interrupted table goes on where it was.

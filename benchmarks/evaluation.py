@@ -2,7 +2,7 @@
 
     python -m benchmarks.evaluation --dim 512 --repeat 5
 
-Both get the same made-up embeddings: 3,368 queries of 750 people by 6 cameras, 15,913 gallery pictures, of them 2,798
+Both get the same made-up embeddings: 3,368 queries of 750 people by 6 cameras, 15,913 gallery images, of them 2,798
 distractors. `--noise` says how hard they are: 2 resembles a trained network; 1000 is chance, the slowest case for ours.
 The plain evaluator does what is commonly done: all scores in one matrix, an argsort, a Python loop over the queries.
 `--reference-queries` gives it fewer queries and scales its time. Each runs in a process of its own, so that the peak

@@ -5,8 +5,8 @@
 
 A world is a data set with train, query and gallery splits. Every (method, world, seed) is trained once, for about as
 many steps as the others, in a folder of its own in `--runs`, and tested on every world; its line is appended to
-`--log`. An interrupted table goes on where it was. As worlds are small, every picture of query and gallery splits is a
-query among all of them, other pictures of the same person by the same camera left out.
+`--log`. An interrupted table goes on where it was. As worlds are small, every image of query and gallery splits is a
+query among all of them, other images of the same person by the same camera left out.
 
 First stages compare vectors derived from the map: `stripes` (the methods' own), `pooled`, and `learned`, whose training
 leaves the map as it is, so one run shows all three. "matched" orders everything by the same model's QAConv scores,
@@ -31,7 +31,7 @@ from torch.nn import functional
 from benchmarks.accuracy import Row, make_folder, make_plan, read_or_run, span
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
-from reid_core.data.records import Picture
+from reid_core.data.records import ImageRecord
 from reid_core.evaluation.ranking import Labels, encode_labels, evaluate_scores
 from reid_core.heads.retrieval import RetrievalHead
 from reid_core.matching import FoldedHead, symmetric_scores
@@ -55,7 +55,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "qaconv-pk": _MATCHER,
     "qaconv-gs": _MATCHER,
 }
-"""What differs from the methods' own recipes beside picture, backbone, batch and length.
+"""What differs from the methods' own recipes beside image, backbone, batch and length.
 
 Batch statistics of a small world do not fit another: matchers keep those of the weights, as the authors' later release.
 """
@@ -67,7 +67,7 @@ def main() -> None:
     options = parse_options()
     worlds = {name: read(Path(folder)) for name, folder in (world.split("=", 1) for world in options.world)}
     runs = [
-        describe(method, trained_on, worlds[trained_on].pictures["train"], seed, options)
+        describe(method, trained_on, worlds[trained_on].images["train"], seed, options)
         for seed, trained_on, method in itertools.product(options.seeds, worlds, options.methods)
     ]
     rows = read_or_run(Path(options.log), runs, lambda run: train_and_test(run, worlds, options))
@@ -75,7 +75,9 @@ def main() -> None:
     print_recalls(rows, list(worlds), options.candidates)
 
 
-def describe(method: str, trained_on: str, pictures: Sequence[Picture], seed: int, options: argparse.Namespace) -> Row:
+def describe(
+    method: str, trained_on: str, images: Sequence[ImageRecord], seed: int, options: argparse.Namespace
+) -> Row:
     """What tells this run from any other."""
     common: dict[str, Any] = {
         "backbone": options.backbone,
@@ -87,7 +89,7 @@ def describe(method: str, trained_on: str, pictures: Sequence[Picture], seed: in
     if method != "bnneck":
         common["last_stride"] = options.last_stride
     settings = override(override(METHODS[method].recipe, common), RECIPES[method])
-    settings = override(settings, lengthen(method, pictures, options))
+    settings = override(settings, lengthen(method, images, options))
     tested = {"worlds": sorted(options.world), "candidates": options.candidates}
     folder = dict(world.split("=", 1) for world in options.world)[trained_on]
     training = {"method": method, "data": folder, "seed": seed, "weights": options.weights}
@@ -95,13 +97,13 @@ def describe(method: str, trained_on: str, pictures: Sequence[Picture], seed: in
     return {"training": training, "trained_on": trained_on} | tested
 
 
-def lengthen(method: str, pictures: Sequence[Picture], options: argparse.Namespace) -> dict[str, Any]:
-    """Epochs for about as many steps. One of PK sampling has every picture about once, one of graph sampling a batch
+def lengthen(method: str, images: Sequence[ImageRecord], options: argparse.Namespace) -> dict[str, Any]:
+    """Epochs for about as many steps. One of PK sampling has every image about once, one of graph sampling a batch
     for every identity; the rate falls after as large a share of the steps, not of epochs so unlike each other."""
-    batches = len(pictures) / (options.identities * options.images_per_identity)
+    batches = len(images) / (options.identities * options.images_per_identity)
     if method != "qaconv-gs":
         return {"schedule": {"epochs": max(1, round(options.steps / batches))}}
-    identities = len({picture.identity for picture in pictures})
+    identities = len({image.identity for image in images})
     graphs = max(1, round((options.steps - batches) / identities))
     steps, epochs = batches + graphs * identities, 1 + graphs
     decays = np.interp([share * steps for share in _DECAY_AT], [0, batches, steps], [0, 1, epochs])
@@ -123,9 +125,9 @@ def train_and_test(run: Row, worlds: Mapping[str, Contents], options: argparse.N
 
 def test(encoder: Encoder, world: Contents, head: FoldedHead | None, candidates: int) -> dict[str, dict[str, float]]:
     """Stage -> rank1, mAP and, of first stages before a matcher, recall."""
-    pictures = [*world.pictures["query"], *world.pictures["gallery"]]
-    labels = encode_labels(pictures, pictures)
-    encoding = encoder.encode_files([picture.path for picture in pictures], with_maps=head is not None)
+    images = [*world.images["query"], *world.images["gallery"]]
+    labels = encode_labels(images, images)
+    encoding = encoder.encode_files([image.path for image in images], with_maps=head is not None)
     if head is None:
         embeddings = torch.as_tensor(encoding.embeddings)
         return {"embedding": accuracy_of(embeddings @ embeddings.T, labels)}

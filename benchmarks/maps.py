@@ -9,7 +9,7 @@ is left of it when other work waits for the same cores. `plain` does the same wi
 the process owns before and after them (`uss`: mapped pages that the system may drop at any time are not counted).
 
 The loss is measured against scores of the unrounded maps: how far the scores are off, in standard deviations of the
-scores, and how much of the ten best is the same. The maps are made up: people as clusters of pictures, every location
+scores, and how much of the ten best is the same. The maps are made up: people as clusters of images, every location
 a unit vector.
 """
 
@@ -33,7 +33,7 @@ from reid_core.retrieval.maps import MAP_DTYPES, MapStore
 
 SHAPE = (24, 8, 64)
 NUM_LOCATIONS = SHAPE[0] * SHAPE[1]
-PICTURES_PER_PERSON = 20
+IMAGES_PER_PERSON = 20
 BEST = 10
 _CHUNK = 1000
 
@@ -60,7 +60,7 @@ def main() -> None:
 def _measured(path: Path, dtype: str, head: FoldedHead, arguments: argparse.Namespace) -> str:
     random = np.random.default_rng(arguments.seed)
     _fill(MapStore.create(path, SHAPE, dtype), arguments.images, random)
-    query, times = torch.from_numpy(_pictures(1, random)), []
+    query, times = torch.from_numpy(_images(1, random)), []
     for repeat in range(1 + arguments.repeats):
         _forget(path)
         # Opened anew: the system forgets no page that is mapped.
@@ -90,7 +90,7 @@ def _times(store: MapStore, positions: NDArray[np.int64], query: Tensor, head: F
 
 def _losses(head: FoldedHead, random: np.random.Generator) -> dict[str, str]:
     """How far scores of stored maps are from those of the maps themselves."""
-    queries, gallery = np.split(_pictures(_CHUNK, random), [50])
+    queries, gallery = np.split(_images(_CHUNK, random), [50])
     exact = folded_scores(torch.from_numpy(queries), torch.from_numpy(gallery), head, products="fp32").numpy()
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -111,13 +111,13 @@ def _best(scores: Maps) -> NDArray[np.int64]:
 
 def _fill(store: MapStore, count: int, random: np.random.Generator) -> None:
     for start in range(0, count, _CHUNK):
-        store.write(start, _pictures(min(_CHUNK, count - start), random))
+        store.write(start, _images(min(_CHUNK, count - start), random))
 
 
-def _pictures(count: int, random: np.random.Generator) -> Maps:
+def _images(count: int, random: np.random.Generator) -> Maps:
     """(count, h * w, c) maps, each as far from its person's as that is long."""
     shape = (NUM_LOCATIONS, SHAPE[2])
-    people = random.standard_normal((count // PICTURES_PER_PERSON + 1, *shape), dtype=np.float32)
+    people = random.standard_normal((count // IMAGES_PER_PERSON + 1, *shape), dtype=np.float32)
     maps = people[random.integers(len(people), size=count)]
     maps += random.standard_normal(maps.shape, dtype=np.float32)
     maps /= np.linalg.norm(maps, axis=-1, keepdims=True)

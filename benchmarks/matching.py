@@ -101,7 +101,7 @@ def train(inputs: Inputs) -> Tensor:
 
 
 def for_search(inputs: Inputs, queries: int) -> Inputs:
-    """What a search by so many pictures matches: the stored maps of its candidates."""
+    """What a search by so many images matches: the stored maps of its candidates."""
     return Inputs(inputs.query[:queries], inputs.gallery[:CANDIDATES].half(), inputs.head)
 
 

@@ -4,7 +4,7 @@
 
 Starts a service of its own with an embedded broker, as `reid demo` does, and asks it for everything, as a client would.
 Loss and accuracy of pairs (of `qaconv`, that of the class memory) are means of the first and of the last tenth of the
-steps; rank-1 and mAP are of the test split, by the first stage's vectors and with all of its pictures matched.
+steps; rank-1 and mAP are of the test split, by the first stage's vectors and with all of its images matched.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.pyramid --data <folder> --weights <file> --log table4.jsonl
     .venv/bin/python -m benchmarks.pyramid --data <folder> --weights <file> --log compare.jsonl --compare --seeds 0 1 2
 
-Everything is trained at the same picture size, backbone, batch and number of epochs; a method's own numbers, the
+Everything is trained at the same image size, backbone, batch and number of epochs; a method's own numbers, the
 learning rate among them, are its paper's unless `--settings` says otherwise. Every run's line is appended to `--log`;
 a run that is there with the same settings is not repeated, so an interrupted table goes on where it was.
 """

@@ -1,11 +1,11 @@
-"""Pictures per second of the pyramid head and of a plain global head on the same backbone, step by step in turn.
+"""Images per second of the pyramid head and of a plain global head on the same backbone, step by step in turn.
 
     .venv/bin/python -m benchmarks.pyramid_head --backbones resnet18 mobilenet_v2 --height 192 --width 64
 
 The plain head is an average over the map and one classifier. A training step is forward, identity and triplet loss,
 backward, SGD; extraction is the forward pass in evaluation mode. Both run as a job does: channels-last, bf16 where the
 CPU has units for it, the job processes' allocator settings. The two networks take turns, so that whatever else the
-machine does falls on both; the overhead is the median over the turns. Pictures are random tensors: no decoding.
+machine does falls on both; the overhead is the median over the turns. Images are random tensors: no decoding.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def main() -> None:
     torch.manual_seed(options.seed)
     print(
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {torch.backends.cpu.get_cpu_capability()}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}; batches of {options.batch} pictures of "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}; batches of {options.batch} images of "
         f"{options.height} x {options.width}, {options.classes} identities, {options.repeat} turns"
     )
-    print("| backbone | work | plain pictures/s | pyramid pictures/s | head overhead |")
+    print("| backbone | work | plain images/s | pyramid images/s | head overhead |")
     print("|---|---|---|---|---|")
     for backbone in options.backbones:
         for work, turns in measure(backbone, options).items():

@@ -58,14 +58,14 @@ def draw_market(folder: Path, files: int) -> None:
         for number in range(count):
             name = f"{first + number % PEOPLE:04d}_c{1 + number // PEOPLE % CAMERAS}s1_{number:06d}_00.jpg"
             coarse = generator.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
-            picture = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-            picture.save(folder / split / name, quality=90)
+            image = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+            image.save(folder / split / name, quality=90)
 
 
 def look(path: Path) -> tuple[str, tuple[int, int]]:
     content = path.read_bytes()
-    with Image.open(path) as picture:
-        return hashlib.sha256(content).hexdigest(), picture.convert("RGB").size
+    with Image.open(path) as image:
+        return hashlib.sha256(content).hexdigest(), image.convert("RGB").size
 
 
 def register_folder(settings: Settings, folder: Path) -> None:

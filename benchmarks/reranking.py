@@ -4,8 +4,8 @@
     python -m benchmarks.reranking --queries 15000 --gallery 80000 --people 3000 --repeat 1 --no-plain
 
 All get the same made-up embeddings, grouped by person and camera. `--noise` says how hard they are, which rank-1 and
-mAP before and after show. The plain ones hold all distances in one matrix, argsort it and fill dense encodings picture
-by picture. `dense` then compares whole encodings, as the Jaccard distance is defined; `indexed` uses an inverted index,
+mAP before and after show. The plain ones hold all distances in one matrix, argsort it and fill dense encodings image
+by image. `dense` then compares whole encodings, as the Jaccard distance is defined; `indexed` uses an inverted index,
 as is commonly done. Ours is timed until the scores of all queries are made, block by block as an evaluation asks for
 them. Each runs in a process of its own, so that the peak of memory is its own, and they take turns, so that all
 meet the same load.
@@ -59,8 +59,8 @@ class Reading:
 
 
 def make_inputs(options: argparse.Namespace) -> Inputs:
-    """Unit embeddings of few directions, as a trained network's: a person's, shifted by camera and picture; some
-    pictures stray farther than others."""
+    """Unit embeddings of few directions, as a trained network's: a person's, shifted by camera and image; some
+    images stray farther than others."""
     generator = torch.Generator().manual_seed(options.seed)
     size = options.queries + options.gallery
     people = torch.arange(size) % options.people
@@ -101,18 +101,18 @@ def run_plain(inputs: Inputs, measure_jaccard: Callable[[Floats, int], Floats]) 
     original /= original.max(axis=1, keepdims=True)
     order = np.argsort(original, axis=1)
     encodings = np.zeros_like(original)
-    for picture in range(len(original)):
-        members = expand(order, picture)
-        weights = np.exp(-original[picture, members])
-        encodings[picture, members] = weights / weights.sum()
+    for image in range(len(original)):
+        members = expand(order, image)
+        weights = np.exp(-original[image, members])
+        encodings[image, members] = weights / weights.sum()
     averaged = np.stack([encodings[nearest].mean(axis=0) for nearest in order[:, : PAPER.k2]])
     queries = len(inputs.query)
     result: Floats = (1 - PAPER.weight) * measure_jaccard(averaged, queries) + PAPER.weight * original[:queries]
     return result[:COMPARED, queries:]
 
 
-def expand(order: Indices, picture: int) -> Indices:
-    own = find_reciprocal(order, picture, PAPER.k1)
+def expand(order: Indices, image: int) -> Indices:
+    own = find_reciprocal(order, image, PAPER.k1)
     sets = [own]
     for other in own:
         theirs = find_reciprocal(order, other, PAPER.k1 // 2)
@@ -121,9 +121,9 @@ def expand(order: Indices, picture: int) -> Indices:
     return np.unique(np.concatenate(sets))
 
 
-def find_reciprocal(order: Indices, picture: int, k: int) -> Indices:
-    nearest = order[picture, : k + 1]
-    returned: Indices = nearest[(order[nearest, : k + 1] == picture).any(axis=1)]
+def find_reciprocal(order: Indices, image: int, k: int) -> Indices:
+    nearest = order[image, : k + 1]
+    returned: Indices = nearest[(order[nearest, : k + 1] == image).any(axis=1)]
     return returned
 
 

@@ -4,7 +4,7 @@
 
 Prints Markdown rows: median and 95th percentile in milliseconds of one search, its filter included, for 1 and 32
 queries. The reference multiplies matrices and sorts; recall is measured against it over 32 queries. Memory is what the
-process grew by with the index. The vectors are made up: people as clusters of pictures, queries as further pictures.
+process grew by with the index. The vectors are made up: people as clusters of images, queries as further images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from reid_core.retrieval.snapshot import Snapshot
 from reid_core.retrieval.store import FeatureStore
 
 NUM_CAMERAS = 8
-PICTURES_PER_PERSON = 20
+IMAGES_PER_PERSON = 20
 NUM_QUERIES = (1, 32)
 FILTERS = {
     "none": Filters(),
@@ -40,11 +40,11 @@ def main() -> None:
     arguments = _parsed()
     set_threads(arguments.threads)
     random = np.random.default_rng(arguments.seed)
-    people = random.standard_normal((arguments.images // PICTURES_PER_PERSON + 1, arguments.dim), dtype=np.float32)
+    people = random.standard_normal((arguments.images // IMAGES_PER_PERSON + 1, arguments.dim), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore.create(Path(folder) / "vectors", (arguments.dim,), np.dtype(np.float32))
-        store.write(0, _pictures(people, arguments.images, random))
-        queries = _pictures(people, max(NUM_QUERIES), random)
+        store.write(0, _images(people, arguments.images, random))
+        queries = _images(people, max(NUM_QUERIES), random)
         for kind in arguments.kinds:
             snapshot = _built(kind, store, arguments.images, arguments.seed)
             print("| index | queries | filter | median ms | p95 ms | NumPy median ms | recall |")
@@ -87,7 +87,7 @@ def _compared(rows: Vectors, queries: Vectors, k: int, keep: NDArray[np.bool_]) 
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
 
-def _pictures(people: Vectors, count: int, random: np.random.Generator) -> Vectors:
+def _images(people: Vectors, count: int, random: np.random.Generator) -> Vectors:
     """(count, D) unit vectors, each as far from its person's centre as that is long."""
     vectors = people[random.integers(len(people), size=count)]
     vectors += random.standard_normal(vectors.shape, dtype=np.float32)

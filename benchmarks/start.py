@@ -5,7 +5,7 @@
 Prints Markdown. The unit is `python -c "import torch, torchvision"` of the same interpreter in the same run, warmed up
 once; every row is the median of the repeats and its ratio to that unit. Each repeat starts `reid up` in an empty home,
 asks `GET /datasets` until it is answered, waits until `/healthz/ready` says 200, and registers a folder of eight
-pictures. Last, the idle service: proportional set size and processor time of all its processes together, read from
+images. Last, the idle service: proportional set size and processor time of all its processes together, read from
 /proc over `--idle` seconds after a minute's rest.
 """
 
@@ -35,12 +35,12 @@ _REST_SECONDS = 60.0
 def main() -> None:
     options = parse_options()
     unit = statistics.median(import_seconds(options.guard) for _ in range(options.repeat + 1))
-    rows: dict[str, list[float]] = {"GET /datasets answered": [], "ready": [], "registration of 8 pictures": []}
+    rows: dict[str, list[float]] = {"GET /datasets answered": [], "ready": [], "registration of 8 images": []}
     for _ in range(options.repeat):
         with tempfile.TemporaryDirectory(prefix="reid-start-") as folder, running(Path(folder)) as service:
             rows["GET /datasets answered"].append(service.seconds_until_answered())
             rows["ready"].append(service.seconds_until_ready())
-            rows["registration of 8 pictures"].append(service.registration_seconds())
+            rows["registration of 8 images"].append(service.registration_seconds())
     print("| what | seconds | ratio |\n|---|---|---|")
     print(f"| import torch, torchvision | {unit:.2f} | 1 |")
     for name, seconds in rows.items():
@@ -88,7 +88,7 @@ class Running:
 
     def registration_seconds(self) -> float:
         """From `POST /datasets` to the state `ready`."""
-        draw_pictures(self._home / "datasets" / "eight")
+        draw_images(self._home / "datasets" / "eight")
         began = time.perf_counter()
         made = self._http.post("/datasets", json={"name": "eight", "path": "eight"}).raise_for_status().json()
         while self._http.get(f"/datasets/{made['id']}").json()["state"] != "ready":
@@ -133,7 +133,7 @@ def running(home: Path) -> Iterator[Running]:
         process.wait()
 
 
-def draw_pictures(folder: Path) -> None:
+def draw_images(folder: Path) -> None:
     """Four people, each once in query and once in gallery, in Market-1501 layout."""
     for number in range(8):
         split = folder / ("query" if number % 2 else "bounding_box_test")

@@ -1,9 +1,9 @@
-"""Pictures per second of training and extraction, beside a plain fp32 eager loop in the same run.
+"""Images per second of training and extraction, beside a plain fp32 eager loop in the same run.
 
     .venv/bin/python -m benchmarks.throughput --backbone resnet50 --height 256 --width 128
 
 Ours runs as a job does: channels-last, bf16 where the CPU has units for it, the job processes' allocator settings.
-Both run in processes of their own, since an allocator's settings are read when a process starts. Pictures are random
+Both run in processes of their own, since an allocator's settings are read when a process starts. Images are random
 tensors: decoding is left out on both sides.
 """
 
@@ -46,7 +46,7 @@ def main() -> None:
     results = {side: run_child(side) for side in ("plain", "ours")}
     for work in ("training", "extraction"):
         plain, ours = results["plain"][work], results["ours"][work]
-        print(f"{work}: plain {plain:.1f}, ours {ours:.1f} pictures/s: {ours / plain:.2f} x")
+        print(f"{work}: plain {plain:.1f}, ours {ours:.1f} images/s: {ours / plain:.2f} x")
     for side, result in results.items():
         print(f"peak memory, {side}: {result['peak_bytes'] / 1e9:.2f} GB")
 

@@ -37,7 +37,7 @@ class CosineCriterion(BnneckCriterion):
 
 baseline = find_method("bnneck")
 cosine = replace(baseline, name="bnneck-cosine", title="BNNeck on the sphere", build_criterion=CosineCriterion)
-images = read(Path(sys.argv[1])).pictures["train"]
+images = read(Path(sys.argv[1])).images["train"]
 small = {
     "backbone": "resnet18",
     "image": {"height": 128, "width": 64},

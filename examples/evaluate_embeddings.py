@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from reid_core.data.reader import read
-from reid_core.data.records import Picture
+from reid_core.data.records import ImageRecord
 from reid_core.evaluation.ranking import encode_labels, evaluate
 
 
-def embed(images: Sequence[Picture]) -> Tensor:
+def embed(images: Sequence[ImageRecord]) -> Tensor:
     """Returns (N, D) float32 of unit length, one row for each image."""
     histograms = [
         np.concatenate([np.histogram(channel, bins=16, range=(0, 255))[0] for channel in pixels.reshape(-1, 3).T])
@@ -30,7 +30,7 @@ def embed(images: Sequence[Picture]) -> Tensor:
     return normalize(torch.tensor(np.array(histograms), dtype=torch.float32), dim=1)
 
 
-splits = read(Path(sys.argv[1])).pictures
+splits = read(Path(sys.argv[1])).images
 labels = encode_labels(splits["query"], splits["gallery"])
 metrics = evaluate(embed(splits["query"]), embed(splits["gallery"]), *labels)
 print(f"{metrics.valid_queries} queries: rank-1 {metrics.cmc[1]:.3f}, mAP {metrics.mAP:.3f}, mINP {metrics.mINP:.3f}")

@@ -16,7 +16,7 @@ from reid_core.retrieval.encoder import Encoder
 from reid_core.settings import override
 from reid_core.training.loop import Observer, Plan, fit
 
-splits = read(Path(sys.argv[1])).pictures
+splits = read(Path(sys.argv[1])).images
 method = find_method("bnneck")
 small = {
     "backbone": "resnet18",

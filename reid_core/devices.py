@@ -47,10 +47,10 @@ def resolve_dtype(precision: Precision, device: torch.device, backbone: Backbone
     """Returns the dtype of the forward pass on images of `width` pixels: float32, or what autocast uses.
 
     "auto" takes bf16 on CUDA (fp16 on cards without it) and on CPUs with AMX or AVX512-BF16; there depthwise
-    backbones stay in fp32, which is faster, and pictures of up to 32 pixels, which come out wrong in bf16.
+    backbones stay in fp32, which is faster, and images of up to 32 pixels, which come out wrong in bf16.
 
     Raises:
-        SettingsError: the precision that is named is not to be had on this device, or not for pictures so narrow.
+        SettingsError: the precision that is named is not to be had on this device, or not for images so narrow.
     """
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "fp16" and device.type != "cuda":
@@ -60,11 +60,11 @@ def resolve_dtype(precision: Precision, device: torch.device, backbone: Backbone
         )
     wrong_in_bf16 = device.type == "cpu" and width <= _NARROW and has_bf16_units()
     if precision == "bf16" and wrong_in_bf16:
-        message = f"precision bf16 gives wrong numbers on this processor for pictures {width} pixels wide"
+        message = f"precision bf16 gives wrong numbers on this processor for images {width} pixels wide"
         raise SettingsError(
             f"{message.capitalize()}.",
             faults=[Fault("/precision", "too-narrow", message)],
-            hint=f"Use auto or fp32, or pictures wider than {_NARROW} pixels.",
+            hint=f"Use auto or fp32, or images wider than {_NARROW} pixels.",
         )
     if precision != "auto":
         return named[precision]

@@ -2,9 +2,9 @@
 
 CoreError
 ├── SettingsError      a setting is unknown or out of range (carries JSON pointers)
-├── DatasetError       the pictures cannot be used as asked
-├── PictureError       a file is not a picture we can decode
-│   └── PictureTooLarge   it has more pixels than are decoded
+├── DatasetError       the images cannot be used as asked
+├── ImageError       a file is not an image we can decode
+│   └── ImageTooLarge   it has more pixels than are decoded
 ├── WeightsError       a weights file does not fit or cannot be had
 ├── TrainingDiverged   a loss or gradient is not finite
 ├── OutOfMemory        the device is too small for the batch
@@ -54,11 +54,11 @@ class DatasetError(CoreError):
     slug = "invalid-dataset"
 
 
-class PictureError(CoreError):
+class ImageError(CoreError):
     slug = "invalid-picture"
 
 
-class PictureTooLarge(PictureError):
+class ImageTooLarge(ImageError):
     slug = "too-large"
 
 

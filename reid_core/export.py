@@ -1,4 +1,4 @@
-"""Models for other runtimes: ONNX and OpenVINO files that take pictures and give what this service's search compares.
+"""Models for other runtimes: ONNX and OpenVINO files that take images and give what this service's search compares.
 
 Scaling, mean and standard deviation are inside the file, so they cannot be forgotten or done twice, and so are the
 mirror image of `flip_average` and the division by length. A file that does not agree with PyTorch is not kept.
@@ -23,20 +23,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_core.data.preprocessing import Preprocessing, open_picture
+from reid_core.data.preprocessing import Preprocessing, open_image
 from reid_core.data.tensors import normalise, resize
 from reid_core.errors import ExportFailed
-from reid_core.model import Model
-from reid_core.retrieval.encoder import Encoder, Encoding, average
+from reid_core.model import TrainedModel
+from reid_core.retrieval.encoder import Encoder, Encoding, average_flipped
 
 Format = Literal["onnx", "openvino"]
 INPUT, OUTPUTS = "pictures", ("embeddings", "maps")
 
 _LIMIT = 1e-3
-"""Of the distance between both embeddings of a picture, or both vectors of a location: cosines then agree to 0.002."""
+"""Of the distance between both embeddings of an image, or both vectors of a location: cosines then agree to 0.002."""
 
 _BATCHES = (1, 5)
-"""Sizes that pictures are compared in: a file that was traced for one size fails in another."""
+"""Sizes that images are compared in: a file that was traced for one size fails in another."""
 
 _Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
 
@@ -50,8 +50,8 @@ class Agreement:
     maps: float | None
 
 
-class PictureNetwork(nn.Module):
-    """(N, 3, H, W) uint8 RGB pictures of the model's size to (N, D) embeddings and, where asked for, (N, h, w, c) maps.
+class ImageNetwork(nn.Module):
+    """(N, 3, H, W) uint8 RGB images of the model's size to (N, D) embeddings and, where asked for, (N, h, w, c) maps.
 
     Vectors of both have unit length and are those of `Encoder`.
     """
@@ -62,30 +62,30 @@ class PictureNetwork(nn.Module):
         self._preprocessing = preprocessing
         self._with_maps = with_maps
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        encoding = self._encode(pictures)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        encoding = self._encode(images)
         if self._preprocessing.flip_average:
-            encoding = average(encoding, self._encode(pictures.flip(3)))
+            encoding = average_flipped(encoding, self._encode(images.flip(3)))
         return (encoding.embeddings,) if encoding.maps is None else (encoding.embeddings, encoding.maps)
 
-    def _encode(self, pictures: Tensor) -> Encoding:
-        output = self._network(normalise(pictures, self._preprocessing))
+    def _encode(self, images: Tensor) -> Encoding:
+        output = self._network(normalise(images, self._preprocessing))
         maps = output.feature_map.permute(0, 2, 3, 1) if self._with_maps else None
         return Encoding(functional.normalize(output.embedding, dim=1), maps)
 
 
 def export_model(
-    model: Model,
+    model: TrainedModel,
     format: Format,
     folder: Path,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Path], Agreement]:
-    """Writes the model, which is on the CPU, into an existing folder and compares it on at least one picture.
+    """Writes the model, which is on the CPU, into an existing folder and compares it on at least one image.
 
     Args:
-        on_progress: gets (pictures compared, pictures in all).
+        on_progress: gets (images compared, images in all).
 
     Returns:
         `model.onnx`, or `model.xml` and `model.bin`; and how well they agree.
@@ -98,29 +98,31 @@ def export_model(
         _write_onnx(model, onnx)
         files = [onnx] if format == "onnx" else _write_openvino(onnx, model.manifest.preprocessing)
         run = _onnx_runtime(onnx) if format == "onnx" else _openvino(files[0])
-    agreement = _compare(model, run, pictures, on_progress)
+    agreement = _compare(model, run, images, on_progress)
     farthest = float(np.max([agreement.embeddings, agreement.maps or 0.0]))  # NaN where either is
     if not farthest <= _LIMIT:
         raise ExportFailed(
-            f"What the {format} file gives is up to {farthest:.2g} away from PyTorch on {agreement.pictures} pictures; "
+            f"What the {format} file gives is up to {farthest:.2g} away from PyTorch on {agreement.pictures} images; "
             f"{_LIMIT:g} is allowed.",
             hint="The file was not kept. Try the other format.",
         )
     return files, agreement
 
 
-def _compare(model: Model, run: _Run, paths: Sequence[Path], on_progress: Callable[[int, int], None]) -> Agreement:
+def _compare(
+    model: TrainedModel, run: _Run, paths: Sequence[Path], on_progress: Callable[[int, int], None]
+) -> Agreement:
     preprocessing, with_maps = model.manifest.preprocessing, model.manifest.map_shape is not None
     encoder = Encoder(model.network, preprocessing, model.device, torch.float32)
     embeddings, maps = list[float](), list[float]()
     done = 0
     for size in cycle(_BATCHES):
-        part = [resize(open_picture(path), preprocessing) for path in paths[done : done + size]]
+        part = [resize(open_image(path), preprocessing) for path in paths[done : done + size]]
         if not part:
             break
-        pictures = torch.stack(part)
-        wanted = encoder.encode_prepared(pictures, with_maps=with_maps)
-        found = [torch.from_numpy(np.asarray(output)) for output in run(pictures.numpy())]
+        images = torch.stack(part)
+        wanted = encoder.encode_prepared(images, with_maps=with_maps)
+        found = [torch.from_numpy(np.asarray(output)) for output in run(images.numpy())]
         embeddings += (found[0] - wanted.embeddings).norm(dim=1).tolist()
         if wanted.maps is not None:
             maps += (found[1] - wanted.maps).norm(dim=3).flatten().tolist()
@@ -129,9 +131,9 @@ def _compare(model: Model, run: _Run, paths: Sequence[Path], on_progress: Callab
     return Agreement(done, float(np.max(embeddings)), float(np.max(maps)) if maps else None)
 
 
-def _write_onnx(model: Model, path: Path) -> None:
+def _write_onnx(model: TrainedModel, path: Path) -> None:
     preprocessing = model.manifest.preprocessing
-    network = PictureNetwork(model.network, preprocessing, with_maps=model.manifest.map_shape is not None).eval()
+    network = ImageNetwork(model.network, preprocessing, with_maps=model.manifest.map_shape is not None).eval()
     example = torch.zeros(2, 3, preprocessing.height, preprocessing.width, dtype=torch.uint8)
     names = OUTPUTS[: 2 if model.manifest.map_shape else 1]
     try:
@@ -168,13 +170,13 @@ def _onnx_runtime(path: Path) -> _Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda pictures: session.run(None, {INPUT: pictures})
+    return lambda images: session.run(None, {INPUT: images})
 
 
 def _openvino(path: Path) -> _Run:
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = _import_openvino().Core().compile_model(path, "CPU", options)
-    return lambda pictures: list(compiled([pictures]).values())
+    return lambda images: list(compiled([images]).values())
 
 
 def _import_onnxruntime() -> Any:

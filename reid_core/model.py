@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from reid_core.matching import FoldedHead
 from reid_core.methods import find_method
 from reid_core.network import ReidNetwork
 from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.store import file_sha256
 from reid_core.settings import Precision, TrainingSettings
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -45,7 +45,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class TrainedModel:
     """A loaded model, its network in evaluation mode on its device."""
 
     manifest: Manifest
@@ -59,7 +59,7 @@ class Model:
         return fold(self.network) if fold else None
 
     def encoder(self, *, flip_average: bool | None = None) -> Encoder:
-        """Pictures to this model's embeddings, in the precision that its settings and the device call for.
+        """Images to this model's embeddings, in the precision that its settings and the device call for.
 
         `flip_average` stands in for what the manifest says of it; None leaves that.
         """
@@ -91,13 +91,13 @@ def save_model(
         embedding_size=network.embedding_size,
         map_shape=network.map_shape,
         preprocessing=preprocessing,
-        weights_sha256=_sha256(weights),
+        weights_sha256=file_sha256(weights),
     )
     (folder / MANIFEST_NAME).write_text(json.dumps(_as_json(manifest), indent=2))
     return manifest
 
 
-def load_model(folder: Path, device: torch.device) -> Model:
+def load_model(folder: Path, device: torch.device) -> TrainedModel:
     """The model in `folder`, ready to embed.
 
     Raises:
@@ -112,14 +112,14 @@ def load_model(folder: Path, device: torch.device) -> Model:
     except RuntimeError as error:
         raise WeightsError(f"The weights do not fit the manifest: {error}.", hint="Train the model again.") from error
     network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return Model(manifest, settings, network, device)
+    return TrainedModel(manifest, settings, network, device)
 
 
 def load_model_weights(folder: Path) -> dict[str, Tensor]:
     """The model's tensors by name, after their checksum was compared with the manifest's."""
     path, manifest = folder / WEIGHTS_NAME, read_manifest(folder)
     try:
-        if _sha256(path) != manifest.weights_sha256:
+        if file_sha256(path) != manifest.weights_sha256:
             raise WeightsError("The model's weights do not match their checksum.", hint="Restore the file or retrain.")
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -156,8 +156,3 @@ def _as_json(manifest: Manifest) -> dict[str, Any]:
         "preprocessing": manifest.preprocessing.as_json(),
         "weights_sha256": manifest.weights_sha256,
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The pace of long work: pictures a second and the time that is left, over the last seconds of it."""
+"""The pace of long work: images a second and the time that is left, over the last seconds of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Pace:
         self._images = 0
 
     def mark(self, images: int, fraction: float) -> Estimate:
-        """The estimate once `images` more pictures are done and `fraction` of the whole, 0 to 1."""
+        """The estimate once `images` more images are done and `fraction` of the whole, 0 to 1."""
         now = time.monotonic()
         self._images += images
         self._marks.append((now, self._images, fraction))

@@ -25,14 +25,14 @@ class Part(BaseModel):
 
 
 class ImageSize(Part):
-    """Height and width in pixels that every picture is resized to."""
+    """Height and width in pixels that every image is resized to."""
 
     height: int = Field(ge=32, le=1024)
     width: int = Field(ge=16, le=1024)
 
 
 class IdentityBatch(Part):
-    """A batch of P identities with K pictures each; `size` P x K may be given instead of P."""
+    """A batch of P identities with K images each; `size` P x K may be given instead of P."""
 
     identities: int = Field(ge=2, le=512)
     images_per_identity: int = Field(ge=1, le=64)
@@ -47,12 +47,12 @@ class IdentityBatch(Part):
         if not isinstance(size, int) or not isinstance(each, int) or each < 1:
             return values
         if size % each:
-            raise ValueError(f"a batch of size {size} cannot be divided into groups of {each} pictures")
+            raise ValueError(f"a batch of size {size} cannot be divided into groups of {each} images")
         # Not kept: it would go before the identities of a later change.
         return {**values, "identities": size // each, "size": None}
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         return self.identities * self.images_per_identity
 
 
@@ -64,12 +64,12 @@ class Adaptive(Part):
 
 
 class RandomBatch(Part):
-    """A batch of pictures drawn at random, whoever they show."""
+    """A batch of images drawn at random, whoever they show."""
 
     size: int = Field(ge=2, le=4096)
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         return self.size
 
 
@@ -94,10 +94,10 @@ class Schedule(Part):
 
 
 class Erasing(Part):
-    """Random erasing (Zhong et al. 2020): a rectangle of the picture is replaced by the mean colour."""
+    """Random erasing (Zhong et al. 2020): a rectangle of the image is replaced by the mean colour."""
 
     probability: Fraction
-    area: tuple[Fraction, Fraction] = Field(description="smallest and largest share of the picture's area")
+    area: tuple[Fraction, Fraction] = Field(description="smallest and largest share of the image's area")
     aspect: float = Field(ge=1, description="height / width is drawn from 1 / aspect to aspect")
 
 
@@ -117,7 +117,7 @@ class Augmentation(Part):
     jitter: ColourJitter | None = None
     occlusion: Fraction = Field(
         default=0.0,
-        description="a white square up to this share of the shorter side is put into every picture; 0: none",
+        description="a white square up to this share of the shorter side is put into every image; 0: none",
     )
 
 
@@ -125,7 +125,7 @@ class Validation(Part):
     """Training identities held out to draw rank-1 and mAP curves while training; 0 trains on all of them."""
 
     fraction: float = Field(default=0.0, ge=0, le=0.5)
-    every_epochs: int = Field(default=5, ge=1, description="how often; and `training_rank1` of the training pictures")
+    every_epochs: int = Field(default=5, ge=1, description="how often; and `training_rank1` of the training images")
 
 
 class TrainingSettings(Part):
@@ -138,7 +138,7 @@ class TrainingSettings(Part):
     )
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     flip_average: bool = Field(
-        default=False, description="embed the mean of a picture and its mirror image; takes twice the time"
+        default=False, description="embed the mean of an image and its mirror image; takes twice the time"
     )
     batch: IdentityBatch | RandomBatch
     schedule: Schedule

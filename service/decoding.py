@@ -7,26 +7,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reid_core.data.preprocessing import Decoded, decode, decoding_bytes
-from reid_core.errors import PictureTooLarge
+from reid_core.errors import ImageTooLarge
 from service.budget import Budget
 from service.errors import Problem
 from service.settings import Settings
 
 
 class Decoder:
-    """Decodes pictures for requests, at a time no more than REID_DECODE_MEMORY_BYTES allows. Threads share it."""
+    """Decodes images for requests, at a time no more than REID_DECODE_MEMORY_BYTES allows. Threads share it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._memory = Budget(settings.decode_memory_bytes)
 
     @contextmanager
-    def opened(self, source: bytes | Path, name: str = "the picture") -> Iterator[Decoded]:
-        """The decoded picture, gone at the end; `name` stands in messages.
+    def opened(self, source: bytes | Path, name: str = "the image") -> Iterator[Decoded]:
+        """The decoded image, gone at the end; `name` stands in messages.
 
         Raises:
             Problem: `too-large` for an upload of too many bytes, `unavailable` where others keep the memory too long.
-            PictureError: it has too many pixels, is no picture that we read, or is damaged.
+            ImageError: it has too many pixels, is no image that we read, or is damaged.
         """
         if isinstance(source, bytes):
             self._refuse_heavy(source, name)
@@ -34,11 +34,11 @@ class Decoder:
         needed = decoding_bytes(source, max_pixels=max_pixels, name=name)
         self._reserve(needed, name)
         try:
-            picture = decode(source, max_pixels=max_pixels, name=name)
+            image = decode(source, max_pixels=max_pixels, name=name)
             try:
-                yield picture
+                yield image
             finally:
-                picture.image.close()
+                image.image.close()
         finally:
             self._memory.give_back(needed)
 
@@ -52,7 +52,7 @@ class Decoder:
 
     def _reserve(self, needed: int, name: str) -> None:
         if needed > self._memory.total:
-            raise PictureTooLarge(
+            raise ImageTooLarge(
                 f"{name} may need {needed:,} bytes while it is decoded; "
                 f"REID_DECODE_MEMORY_BYTES allows {self._memory.total:,}.",
                 hint="Send a crop of one person, or raise REID_DECODE_MEMORY_BYTES.",
@@ -60,8 +60,8 @@ class Decoder:
         if not self._memory.take(needed, seconds=self._settings.max_wait_seconds):
             raise Problem(
                 "unavailable",
-                f"Other pictures take all of REID_DECODE_MEMORY_BYTES = {self._memory.total:,}; "
+                f"Other images take all of REID_DECODE_MEMORY_BYTES = {self._memory.total:,}; "
                 f"{name} had to wait longer than {self._settings.max_wait_seconds:g} s.",
-                hint="Try again, with smaller pictures if you can.",
+                hint="Try again, with smaller images if you can.",
                 headers={"Retry-After": "2"},
             )

@@ -44,9 +44,7 @@ KINDS: dict[str, ProblemKind] = {
     "files-differ": ProblemKind(
         409, "Other files lie there", "The files are not those that were registered; the detail names them."
     ),
-    "no-index": ProblemKind(
-        409, "Nothing to search yet", "The gallery has no index; add pictures or wait for its job."
-    ),
+    "no-index": ProblemKind(409, "Nothing to search yet", "The gallery has no index; add images or wait for its job."),
     "request-in-progress": ProblemKind(
         409, "The same request is running", "An equal request with this Idempotency-Key has not been answered yet."
     ),
@@ -54,7 +52,7 @@ KINDS: dict[str, ProblemKind] = {
     "too-large": ProblemKind(413, "Too large", "A limit is exceeded; the detail names it and its setting."),
     "unsupported-media": ProblemKind(415, "Not a type we accept", "The file or body is of another type than needed."),
     "invalid-picture": ProblemKind(
-        415, "Not a picture we can read", "The file is damaged, or of a type we do not decode."
+        415, "Not an image we can read", "The file is damaged, or of a type we do not decode."
     ),
     "range-not-satisfiable": ProblemKind(416, "No such part", "The file has no part like the one `Range` asks for."),
     "invalid-request": ProblemKind(

@@ -1,6 +1,6 @@
 """Records of searches, kept for a while so that their explanations can be drawn: `searches/<search id>/`.
 
-A record holds ids, scores and the pictures that the searcher sent; vectors, maps and pictures of galleries stay where
+A record holds ids, scores and the images that the searcher sent; vectors, maps and images of galleries stay where
 erasing finds them. Only searches with `explain` leave one, for REID_EXPLANATION_MINUTES.
 """
 
@@ -27,7 +27,7 @@ _SEARCH_ID = re.compile(r"search_[0-9a-z]{26}")
 
 @dataclass(frozen=True, slots=True)
 class KeptMatch:
-    """A result as it was answered; `picture` is which of the query's pictures explains it, from 0."""
+    """A result as it was answered; `picture` is which of the query's images explains it, from 0."""
 
     image_id: str
     score: float
@@ -36,7 +36,7 @@ class KeptMatch:
 
 @dataclass(frozen=True, slots=True)
 class KeptSearch:
-    """A search that was answered. `image_id` is the stored picture that it asked by; without it files were sent."""
+    """A search that was answered. `image_id` is the stored image that it asked by; without it files were sent."""
 
     gallery: str
     key_id: str | None
@@ -44,13 +44,13 @@ class KeptSearch:
     results: tuple[KeptMatch, ...]
 
 
-def keep_record(settings: Settings, search_id: str, record: KeptSearch, pictures: Sequence[bytes]) -> None:
+def keep_record(settings: Settings, search_id: str, record: KeptSearch, images: Sequence[bytes]) -> None:
     """Writes the record, and of the files that were sent those that explain a result; raises 507 for want of room."""
     folder = _folder(settings, search_id)
-    needed = {match.picture: pictures[match.picture] for match in record.results if pictures}
+    needed = {match.picture: images[match.picture] for match in record.results if images}
     size = sum(map(len, needed.values()))
     ensure_free_space(settings.home, needed_bytes=size, min_free_bytes=settings.min_free_bytes)
-    # First, so that no picture lies there of which nobody knows what gallery it was shown.
+    # First, so that no image lies there of which nobody knows what gallery it was shown.
     write_file(folder / _RECORD, json.dumps(asdict(record)).encode(), mode=0o600)
     for number, content in needed.items():
         write_file(folder / f"picture-{number}", content, mode=0o600)
@@ -67,8 +67,8 @@ def read_record(settings: Settings, search_id: str, caller: Caller) -> KeptSearc
     return record
 
 
-def read_picture(settings: Settings, search_id: str, number: int) -> bytes:
-    """The file that was sent as the query's picture `number`, from 0; raises 404 once it is gone."""
+def read_image(settings: Settings, search_id: str, number: int) -> bytes:
+    """The file that was sent as the query's image `number`, from 0; raises 404 once it is gone."""
     try:
         return (_folder(settings, search_id) / f"picture-{number}").read_bytes()
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def read_picture(settings: Settings, search_id: str, number: int) -> bytes:
 
 
 def erase_records(settings: Settings, image_ids: Set[str]) -> None:
-    """Deletes the records of searches that asked by one of these pictures or found one."""
+    """Deletes the records of searches that asked by one of these images or found one."""
     for folder, record in _records(settings):
         if not image_ids.isdisjoint({record.image_id, *(match.image_id for match in record.results)}):
             _delete(folder)

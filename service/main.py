@@ -40,7 +40,7 @@ from service.api.body_limit import BodyLimit
 from service.api.dependencies import refuse_unknown_query
 from service.api.error_handlers import install_error_handlers
 from service.api.idempotency import Idempotency
-from service.api.metrics import Metrics
+from service.api.metrics import PrometheusMetrics
 from service.api.openapi import COMMON_PROBLEMS, complete_openapi, operation_id
 from service.api.operations import operations_of
 from service.api.permission import Permission
@@ -98,7 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         give_back_large_blocks()
     app = FastAPI(
         title="Re-ID Search",
-        summary="Train published person re-identification methods, search by picture, see why it matched.",
+        summary="Train published person re-identification methods, search by image, see why it matched.",
         version=version("reid-search"),
         lifespan=_lifespan,
         generate_unique_id_function=operation_id,
@@ -150,7 +150,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     app.state.database = database = open_database(settings.database_url)
     app.state.operations = operations_of(app)
-    app.state.metrics = Metrics(database)
+    app.state.metrics = PrometheusMetrics(database)
     app.state.key_uses = keys.KeyUses()
     app.state.decoder = Decoder(settings)
     _admit_crowds(app, settings)

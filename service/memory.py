@@ -13,7 +13,7 @@ def give_back_large_blocks() -> None:
     """Has glibc's malloc keep blocks of 4 MiB and more apart, so that each is given back when it is freed.
 
     By itself it raises that limit to the largest block freed so far, and then keeps what threads have freed: an API
-    that decoded large pictures in many threads grew to 3.5 GB with 0.4 GB in use. Does nothing elsewhere.
+    that decoded large images in many threads grew to 3.5 GB with 0.4 GB in use. Does nothing elsewhere.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none

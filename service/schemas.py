@@ -61,7 +61,7 @@ Key = Annotated[str, StringConstraints(min_length=1), AfterValidator(_normal(tex
 LabelFilter = Annotated[
     str, StringConstraints(max_length=5 * MAX_LABEL, pattern=r"^[^\x00]*$"), AfterValidator(normal_label)
 ]
-"""A label that is asked for, empty for pictures without one; one that cannot be stored finds nothing."""
+"""A label that is asked for, empty for images without one; one that cannot be stored finds nothing."""
 
 Name = Annotated[
     str,
@@ -103,7 +103,7 @@ Instant = Annotated[AwareDatetime, BeforeValidator(_refuse_numbers), AfterValida
 CaptureTime = Annotated[
     datetime, BeforeValidator(_refuse_numbers), AfterValidator(_assume_utc), AfterValidator(_to_utc)
 ]
-"""When a picture was taken; as an `Instant`, but UTC where it names no offset, as in the tables of data sets."""
+"""When an image was taken; as an `Instant`, but UTC where it names no offset, as in the tables of data sets."""
 
 
 class Body(BaseModel):

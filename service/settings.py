@@ -137,12 +137,12 @@ class Settings(BaseSettings):
         default=5, ge=1, description="How often a job is started again after its process was lost."
     )
 
-    max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest picture decoded, width x height.")
-    max_picture_bytes: int = Field(default=64 * 1024**2, gt=0, description="Largest file of one uploaded picture.")
+    max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest image decoded, width x height.")
+    max_picture_bytes: int = Field(default=64 * 1024**2, gt=0, description="Largest file of one uploaded image.")
     decode_memory_bytes: int = Field(
         default=768 * 1024**2,
         gt=0,
-        description="Memory that pictures may take together while they are decoded; others wait for it (503).",
+        description="Memory that images may take together while they are decoded; others wait for it (503).",
     )
     body_memory_bytes: int = Field(
         default=64 * 1024**2,
@@ -161,20 +161,20 @@ class Settings(BaseSettings):
     searches_at_once: int = Field(
         default=8, gt=0, description="Searches answered at a time; those of the same moment share a batch."
     )
-    uploads_at_once: int = Field(default=2, gt=0, description="Requests that add pictures, answered at a time.")
+    uploads_at_once: int = Field(default=2, gt=0, description="Requests that add images, answered at a time.")
     max_waiting: int = Field(
         default=24, ge=0, description="Searches that wait for their turn, and uploads; more are refused (503)."
     )
     max_wait_seconds: float = Field(
-        default=2, ge=0, description="Longest wait for a turn, and for memory to decode a picture in; then 503."
+        default=2, ge=0, description="Longest wait for a turn, and for memory to decode an image in; then 503."
     )
     max_upload_bytes: int = Field(default=8 * GIB, gt=0, description="Largest request that carries files.")
     max_json_bytes: int = Field(default=4 * 1024**2, gt=0, description="Largest request body without files.")
     max_images_per_request: int = Field(
-        default=1000, gt=0, description="Most pictures added to a gallery in one request."
+        default=1000, gt=0, description="Most images added to a gallery in one request."
     )
     max_form_fields: int = Field(default=1000, gt=0, description="Most fields without a file in one form.")
-    max_query_images: int = Field(default=16, gt=0, description="Most pictures of one person in one search.")
+    max_query_images: int = Field(default=16, gt=0, description="Most images of one person in one search.")
     max_top_k: int = Field(default=1000, gt=0, le=10_000, description="Most results, and candidates, of one search.")
     max_archive_files: int = Field(default=500_000, gt=0, description="Most files in an uploaded archive.")
     max_archive_bytes: int = Field(default=64 * GIB, gt=0, description="Largest uploaded archive once unpacked.")

@@ -10,22 +10,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from reid_core.data.records import Picture
+from reid_core.data.records import ImageRecord
 from reid_core.devices import resolve_device
 from reid_core.errors import CoreError
 from reid_core.evaluation.metrics import Metrics
 from reid_core.evaluation.ranking import BLOCK_SCORES, Labels, encode_labels, evaluate, evaluate_scores
 from reid_core.matching import FoldedHead
-from reid_core.model import Model, load_model, read_manifest
+from reid_core.model import TrainedModel, load_model, read_manifest
 from reid_core.reranking import Reciprocal, rerank_embeddings
 from reid_core.retrieval.maps import MapStore, map_bytes
+from reid_core.retrieval.pairs import Pairs, encode_into
 from service.datasets.checking import as_dataset_problem, check_files
-from service.datasets.pictures import pictures
+from service.datasets.images import images
 from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.tables import Dataset, Evaluation
 from service.storage import ensure_free_space
-from worker.matching import Pairs, encode_into
 from worker.work import Outcome, Work
 
 _QUERIES_AT_ONCE = 64
@@ -36,8 +36,8 @@ _MAP_DTYPE = "float16"
 
 @dataclass(frozen=True, slots=True)
 class _Splits:
-    query: Sequence[Picture]
-    gallery: Sequence[Picture]
+    query: Sequence[ImageRecord]
+    gallery: Sequence[ImageRecord]
 
     @property
     def labels(self) -> tuple[Labels, Labels]:
@@ -45,7 +45,7 @@ class _Splits:
 
     @property
     def paths(self) -> tuple[list[Path], list[Path]]:
-        return [picture.path for picture in self.query], [picture.path for picture in self.gallery]
+        return [image.path for image in self.query], [image.path for image in self.gallery]
 
 
 def run(work: Work) -> Outcome:
@@ -54,7 +54,7 @@ def run(work: Work) -> Outcome:
     check_files(work.database, work.settings, spec["dataset"], ("query", "gallery"), on_progress=work.progress("check"))
     with work.database.read() as session:
         dataset = find(session, Dataset, spec["dataset"])
-        splits = _Splits(*(pictures(session, work.settings, dataset, split) for split in ("query", "gallery")))
+        splits = _Splits(*(images(session, work.settings, dataset, split) for split in ("query", "gallery")))
     with as_dataset_problem([dataset.name]):
         first, metrics = _measure(work, splits)
     return _outcome(work, dataset, first, metrics)
@@ -111,7 +111,7 @@ def _rerank(work: Work, splits: _Splits, query: Tensor, gallery: Tensor) -> Metr
     return evaluate_scores(reranked.scores, *splits.labels, similarity="1 - k-reciprocal distance of embeddings")
 
 
-def _embed(work: Work, splits: _Splits, model: Model) -> tuple[Tensor, Tensor]:
+def _embed(work: Work, splits: _Splits, model: TrainedModel) -> tuple[Tensor, Tensor]:
     encoder, (query, gallery) = model.encoder(flip_average=_flip_average(work)), splits.paths
     return (
         encoder.embed_files(query, on_progress=work.progress("query")),
@@ -119,11 +119,11 @@ def _embed(work: Work, splits: _Splits, model: Model) -> tuple[Tensor, Tensor]:
     )
 
 
-def _load(work: Work, model_id: str) -> Model:
+def _load(work: Work, model_id: str) -> TrainedModel:
     return load_model(work.settings.models_dir / model_id, resolve_device(work.settings.device))
 
 
-def _matcher(model: Model) -> tuple[FoldedHead, tuple[int, int, int]]:
+def _matcher(model: TrainedModel) -> tuple[FoldedHead, tuple[int, int, int]]:
     head, shape = model.matching_head(), model.manifest.map_shape
     if head is None or shape is None:
         raise CoreError(

@@ -31,7 +31,7 @@ _COPIES = 3
 def run(work: Work) -> Outcome:
     """Writes the files into the job's folder, compares, and moves them into the model's."""
     spec, settings = work.job.spec, work.settings
-    pictures = _choose_pictures(work)
+    images = _choose_images(work)
     _check_files(work)
     for chatty in ("onnx_ir", "onnxscript"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -43,7 +43,7 @@ def run(work: Work) -> Outcome:
     making.mkdir(parents=True)
     try:
         work.reporter.progress(progress_as_json(0.0, "convert"))
-        files, agreement = export_model(model, spec["format"], making, pictures, on_progress=work.progress("compare"))
+        files, agreement = export_model(model, spec["format"], making, images, on_progress=work.progress("compare"))
         _publish(work, files)
     finally:
         shutil.rmtree(making, ignore_errors=True)
@@ -51,8 +51,8 @@ def run(work: Work) -> Outcome:
     return Outcome({"model": spec["model"], "format": spec["format"], "files": names, "agreement": asdict(agreement)})
 
 
-def _choose_pictures(work: Work) -> list[Path]:
-    """Evenly from all pictures of the data sets; raises 422 where they were deleted since the job was posted."""
+def _choose_images(work: Work) -> list[Path]:
+    """Evenly from all images of the data sets; raises 422 where they were deleted since the job was posted."""
     with work.database.read() as session:
         rows = session.execute(
             select(Dataset.path, DatasetImage.path)

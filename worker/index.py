@@ -1,4 +1,4 @@
-"""Index jobs: pictures of a split added to a gallery, or a gallery encoded anew."""
+"""Index jobs: images of a split added to a gallery, or a gallery encoded anew."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from reid_core.backbones import BackboneName
 from reid_core.backbones.weights import Transfer
-from reid_core.data.records import SPLITS, Picture
+from reid_core.data.records import SPLITS, ImageRecord
 from reid_core.devices import resolve_device
 from reid_core.methods import find_method
 from reid_core.model import Manifest, load_model, save_model
@@ -24,7 +24,7 @@ from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result
 from reid_core.training.progress import Progress
 from reid_core.training.recognition import LearnedNothing
 from service.datasets.checking import as_dataset_problem, check_files
-from service.datasets.pictures import joined_pictures
+from service.datasets.images import joined_images
 from service.db.lookup import find
 from service.db.tables import Dataset, Model
 from service.jobs.graphs import write_graph
@@ -66,7 +66,7 @@ def run(work: Work) -> Outcome:
     told = {
         "model": model_id,
         "identities": result.num_classes,
-        "images": len(plans[-1].pictures),
+        "images": len(plans[-1].images),
         "warnings": [asdict(warning) for warning in result.warnings],
     }
     return Outcome(told, [row])
@@ -84,9 +84,9 @@ def _read_plans(work: Work) -> tuple[list[list[Dataset]], list[Plan]]:
         with work.database.read() as session:
             datasets.append([find(session, Dataset, key) for key in stage.datasets])
             parts = [part for _, part in stage.parts]
-            pictures = joined_pictures(session, work.settings, list(zip(datasets[-1], parts, strict=True)))
+            images = joined_images(session, work.settings, list(zip(datasets[-1], parts, strict=True)))
         initialise = _initialise(work, settings.backbone)
-        plans.append(Plan(method, settings, pictures, spec["seed"], device, initialise, teacher))
+        plans.append(Plan(method, settings, images, spec["seed"], device, initialise, teacher))
     return datasets, plans
 
 
@@ -136,9 +136,9 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
         )
         work.reporter.progress(shown, progress.values, progress.total_step)
 
-    def on_graph(epoch: int, graph: Graph, pictures: Sequence[Picture]) -> None:
-        write_graph(work.folder, epoch, graph, pictures)
-        work.reporter.event("graph", {"epoch": epoch + 1, "classes": len(pictures)})
+    def on_graph(epoch: int, graph: Graph, images: Sequence[ImageRecord]) -> None:
+        write_graph(work.folder, epoch, graph, images)
+        work.reporter.event("graph", {"epoch": epoch + 1, "classes": len(images)})
 
     def on_warning(warning: LearnedNothing) -> None:
         logger.warning("%s %s", warning.detail, warning.hint)

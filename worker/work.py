@@ -33,7 +33,7 @@ class Work:
         return self.settings.jobs_dir / self.job.id
 
     def progress(self, phase: str) -> Callable[[int, int], None]:
-        """A callback (pictures done, in all) that shows the phase's progress and raises `Stopped` when told to."""
+        """A callback (images done, in all) that shows the phase's progress and raises `Stopped` when told to."""
         pace, done_before = Pace(), 0
 
         def report(done: int, total: int) -> None:

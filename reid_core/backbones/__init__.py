@@ -1,4 +1,4 @@
-"""Backbones by name: each turns pictures into the feature maps of its stages.
+"""Backbones by name: each turns images into the feature maps of its stages.
 
 A backbone is an `nn.Module` with `channels`, the width of every stage, whose forward maps (B, 3, H, W) to a tuple of
 stage maps, shallow first, at strides 4, 8, 16 and 32 (16 with `last_stride=1`). What lies before the first stage is its

@@ -55,7 +55,7 @@ class BranchedBackbone(nn.Module):
 
 
 def _part_names(backbone: nn.Module) -> list[str]:
-    """The backbone's parts in the order in which a picture passes them; a part of blocks is given block by block."""
+    """The backbone's parts in the order in which an image passes them; a part of blocks is given block by block."""
     return [
         f"{name}.{block}" if block else name
         for name, part in backbone.named_children()

@@ -175,7 +175,7 @@ def _write_all(entries: Iterator[_Entry], folder: Path, max_bytes: int, max_file
             room -= _write(entry, target, room, max_bytes, min_free_bytes)
             written += 1
     if not written:
-        raise DatasetError("The archive holds no files.", hint="Pack the folder of pictures itself.")
+        raise DatasetError("The archive holds no files.", hint="Pack the folder of images itself.")
 
 
 def _parts(entry: _Entry) -> tuple[str, ...]:

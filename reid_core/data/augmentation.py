@@ -1,6 +1,6 @@
-"""Random changes to a training picture. Randomness comes from the generator passed in.
+"""Random changes to a training image. Randomness comes from the generator passed in.
 
-Colour, rotation and occlusion change the bytes (`distort`); flip, crop and erasing the normalised picture (`augment`).
+Colour, rotation and occlusion change the bytes (`distort`); flip, crop and erasing the normalised image (`augment`).
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ _ERASING_ATTEMPTS = 100
 _WHITE = 255
 
 
-def distort(picture: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
-    """A (3, H, W) uint8 picture with other colours, turned, and with a white square in it; itself if none is asked."""
+def distort(image: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
+    """A (3, H, W) uint8 image with other colours, turned, and with a white square in it; itself if none is asked."""
     if augmentation.rotation:
-        picture = vision.rotate(picture, generator.uniform(-augmentation.rotation, augmentation.rotation))
+        image = vision.rotate(image, generator.uniform(-augmentation.rotation, augmentation.rotation))
     if augmentation.jitter:
-        picture = _jitter(picture, augmentation.jitter, generator)
+        image = _jitter(image, augmentation.jitter, generator)
     if augmentation.occlusion:
-        picture = _occlude(picture, augmentation.occlusion, generator)
-    return picture
+        image = _occlude(image, augmentation.occlusion, generator)
+    return image
 
 
-def augment(picture: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
-    """A changed copy of a normalised (3, H, W) picture."""
+def augment(image: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
+    """A changed copy of a normalised (3, H, W) image."""
     if generator.random() < augmentation.flip:
-        picture = picture.flip(2)
+        image = image.flip(2)
     if augmentation.padding:
-        picture = _padded_crop(picture, augmentation.padding, generator)
+        image = _padded_crop(image, augmentation.padding, generator)
     if generator.random() < augmentation.erasing.probability:
-        picture = _erase(picture, augmentation.erasing, generator)
-    return picture
+        image = _erase(image, augmentation.erasing, generator)
+    return image
 
 
-def _padded_crop(picture: Tensor, padding: int, generator: np.random.Generator) -> Tensor:
+def _padded_crop(image: Tensor, padding: int, generator: np.random.Generator) -> Tensor:
     # Zero is the mean colour here; the strong baseline pads with black before it normalises.
-    _, height, width = picture.shape
-    padded = functional.pad(picture, (padding, padding, padding, padding))
+    _, height, width = image.shape
+    padded = functional.pad(image, (padding, padding, padding, padding))
     top, left = generator.integers(0, 2 * padding + 1, size=2)
     return padded[:, top : top + height, left : left + width]
 
 
-def _jitter(picture: Tensor, jitter: ColourJitter, generator: np.random.Generator) -> Tensor:
+def _jitter(image: Tensor, jitter: ColourJitter, generator: np.random.Generator) -> Tensor:
     brightness, contrast, saturation = generator.uniform(jitter.low, jitter.high, 3).tolist()
     hue = float(generator.uniform(-jitter.hue, jitter.hue))
     changes = (
@@ -61,22 +61,22 @@ def _jitter(picture: Tensor, jitter: ColourJitter, generator: np.random.Generato
         lambda image: vision.adjust_hue(image, hue),
     )
     for place in generator.permutation(len(changes)):
-        picture = changes[place](picture)
-    return picture
+        image = changes[place](image)
+    return image
 
 
-def _occlude(picture: Tensor, largest: float, generator: np.random.Generator) -> Tensor:
-    _, height, width = picture.shape
+def _occlude(image: Tensor, largest: float, generator: np.random.Generator) -> Tensor:
+    _, height, width = image.shape
     side = int(generator.integers(1, max(2, int(largest * min(height, width)))))
     top, left = generator.integers(0, height - side + 1), generator.integers(0, width - side + 1)
-    occluded = picture.clone()
+    occluded = image.clone()
     occluded[:, top : top + side, left : left + side] = _WHITE
     return occluded
 
 
-def _erase(picture: Tensor, erasing: Erasing, generator: np.random.Generator) -> Tensor:
+def _erase(image: Tensor, erasing: Erasing, generator: np.random.Generator) -> Tensor:
     # The authors fill with 0.485, 0.456, 0.406 in normalised space, which is not the mean colour; zero is.
-    _, height, width = picture.shape
+    _, height, width = image.shape
     for _ in range(_ERASING_ATTEMPTS):
         area = generator.uniform(*erasing.area) * height * width
         aspect = generator.uniform(1 / erasing.aspect, erasing.aspect)
@@ -84,7 +84,7 @@ def _erase(picture: Tensor, erasing: Erasing, generator: np.random.Generator) ->
         if erased_height < height and erased_width < width:
             top = generator.integers(0, height - erased_height + 1)
             left = generator.integers(0, width - erased_width + 1)
-            erased = picture.clone()
+            erased = image.clone()
             erased[:, top : top + erased_height, left : left + erased_width] = 0
             return erased
-    return picture
+    return image

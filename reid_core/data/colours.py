@@ -1,4 +1,4 @@
-"""Every Pillow mode as 8-bit RGB, as a person sees the picture: one rule for each, the table of docs/pictures.md."""
+"""Every Pillow mode as 8-bit RGB, as a person sees the image: one rule for each, the table of docs/images.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from reid_core.errors import PictureError
+from reid_core.errors import ImageError
 
 PADDING_COLOUR = (124, 116, 104)
 """What transparent pixels become: the mean colour of ImageNet, which networks see as zero and training pads with."""
@@ -22,13 +22,13 @@ _NUMBERS = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture in mode RGB.
+    """The image in mode RGB.
 
     Grey values of more than 8 bits and floats are scaled by their range (`scale_grey`), transparent pixels laid over
     `PADDING_COLOUR`, palettes looked up, other colour models converted.
 
     Raises:
-        PictureError: values are no numbers, or the mode is not known.
+        ImageError: values are no numbers, or the mode is not known.
     """
     if image.mode in _NUMBERS:
         return Image.fromarray(scale_grey(np.asarray(image))).convert("RGB")
@@ -37,7 +37,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _TRANSPARENT:
         return _lay_over(image.convert(_TRANSPARENT[image.mode]).convert("RGBA"))
     if image.mode not in _CONVERTED:
-        raise PictureError(f"Its mode {image.mode} is not known.", hint="Save it again as 8-bit RGB.")
+        raise ImageError(f"Its mode {image.mode} is not known.", hint="Save it again as 8-bit RGB.")
     if image.has_transparency_data:  # a colour or a palette entry that stands for nothing
         return _lay_over(image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -46,15 +46,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def scale_grey(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """(H, W) integers or floats to 0..255, linearly.
 
-    Black is 0 and white the lowest of 1 (floats only), 255, 4095 and 65535 that no value exceeds, so that pictures of
+    Black is 0 and white the lowest of 1 (floats only), 255, 4095 and 65535 that no value exceeds, so that images of
     one kind are scaled alike. Where a value is negative or above 65535, the lowest becomes black and the highest white.
 
     Raises:
-        PictureError: a value is infinite or no number.
+        ImageError: a value is infinite or no number.
     """
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise PictureError("It holds values that are no numbers.", hint="Save it again as 8-bit RGB.")
+        raise ImageError("It holds values that are no numbers.", hint="Save it again as 8-bit RGB.")
     levels = (1, *_WHITE_LEVELS) if values.dtype.kind == "f" else _WHITE_LEVELS
     white = next((level for level in levels if high <= level), high)
     black = 0.0

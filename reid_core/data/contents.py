@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reid_core.data.records import SPLITS, Picture, Split
+from reid_core.data.records import SPLITS, ImageRecord, Split
 
-Pictures = Mapping[Split, tuple[Picture, ...]]
+Images = Mapping[Split, tuple[ImageRecord, ...]]
 
 SAMPLES = 5
 """How many examples are kept of anything that is counted."""
@@ -33,18 +33,18 @@ class Contents:
         variant: which of the format's layouts, e.g. "v2+val"; "" where there is one only.
         confidence: 0 to 1, how well the names fit the format.
         root: the folder that holds the layout, below the registered one if that only wraps it; absolute, no links.
-        pictures: every split, those absent too (empty); in the order of their paths.
+        images: every split, those absent too (empty); in the order of their paths.
         skipped: finding code -> names passed over.
         protocol: what has to be told beside every number measured on this data set.
-        read_folders: the folders that were looked into for pictures.
-        distractor: the identity that marks gallery pictures of nobody in query, "" where the data set has none.
+        read_folders: the folders that were looked into for images.
+        distractor: the identity that marks gallery images of nobody in query, "" where the data set has none.
     """
 
     format: str
     variant: str
     confidence: float
     root: Path
-    pictures: Pictures
+    images: Images
     skipped: Mapping[str, Skipped]
     protocol: Mapping[str, str]
     read_folders: frozenset[Path] = frozenset()
@@ -57,9 +57,9 @@ class Contents:
 
 @dataclass(slots=True)
 class Gathered:
-    """Pictures and skipped names while they are being read."""
+    """Images and skipped names while they are being read."""
 
-    pictures: dict[Split, list[Picture]] = field(default_factory=lambda: {split: [] for split in SPLITS})
+    images: dict[Split, list[ImageRecord]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     told: dict[str, Skipped] = field(default_factory=dict)
     """What is counted already."""

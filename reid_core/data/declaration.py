@@ -27,7 +27,7 @@ class Declaration:
 
     Attributes:
         folders: where the splits lie, below the data set's folder; "." is that folder itself.
-        pattern: a regular expression with named groups, at the beginning of a picture's path below its split's folder,
+        pattern: a regular expression with named groups, at the beginning of an image's path below its split's folder,
             or of its file name.
         columns: our column of a table -> how the table calls it.
         encoding: of a table's text and of the names in an archive; "" to find it out.

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A layout to declare; `sample` is a picture's path below the folder of the first split that is declared."""
+    """A layout to declare; `sample` is an image's path below the folder of the first split that is declared."""
 
     name: str
     title: str
@@ -46,7 +46,7 @@ EXAMPLES: tuple[Example, ...] = (
             "pattern": r"(?P<identity>\d+)/(?:(?P<camera>[ABC])_)?cropped_rgb(?P<frame>\d+)",
         },
         "001/A_cropped_rgb001.jpg",
-        "Pictures of test have no camera then, since their folders tell it; each counts as taken by one of its own.",
+        "Images of test have no camera then, since their folders tell it; each counts as taken by one of its own.",
     ),
     Example(
         "occluded-duke",

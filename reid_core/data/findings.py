@@ -13,7 +13,7 @@ from reid_core.data.contents import Contents
 from reid_core.data.formats import FORMATS
 from reid_core.data.labels import look_alikes, shown_label
 from reid_core.data.meanings import MEANINGS, Severity
-from reid_core.data.records import SPLITS, Picture, Split
+from reid_core.data.records import SPLITS, ImageRecord, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,17 @@ def find_all(
     """Every finding, errors first.
 
     Args:
-        contents: the readable pictures.
+        contents: the readable images.
         unreadable: file -> why it cannot be decoded.
-        remarks: finding code -> the readable pictures that it is about.
-        hashes: file -> hash of its bytes, for every readable picture.
-        images_per_identity: pictures that a training batch wants of each identity.
+        remarks: finding code -> the readable images that it is about.
+        hashes: file -> hash of its bytes, for every readable image.
+        images_per_identity: images that a training batch wants of each identity.
     """
     cases: dict[str, Sequence[str | Path]] = {
         "unusable": _lacks(contents),
         "queries-without-cross-camera-positive": [reason for _, reason in unmatched_queries(contents)],
         "single-camera": _only_camera(contents),
-        "no-camera-labels": [picture.path for picture in _pictures(contents) if not picture.camera],
+        "no-camera-labels": [image.path for image in _images(contents) if not image.camera],
         "single-camera-identities": _seen_by_one_camera(contents),
         "identities-below-k": _below(images_per_identity, contents),
         "identity-overlap": _in_train_and_test(contents),
@@ -58,8 +58,8 @@ def find_all(
         **remarks,
         "look-alike-labels": _look_alikes(contents),
         "withdrawn": [contents.format] if contents.format in FORMATS and FORMATS[contents.format].withdrawn else [],
-        "empty-split": [split for split in SPLITS if not contents.pictures[split]],
-        "distractors": [picture.path for picture in distractors(contents)],
+        "empty-split": [split for split in SPLITS if not contents.images[split]],
+        "distractors": [image.path for image in distractors(contents)],
     }
     found = [_finding(code, len(names), names, contents, images_per_identity) for code, names in cases.items() if names]
     found += [_finding(code, skipped.count, skipped.samples, contents) for code, skipped in contents.skipped.items()]
@@ -79,16 +79,16 @@ def replace_finding(report: Mapping[str, Any], finding: Mapping[str, Any]) -> di
     return {**report, "findings": findings}
 
 
-def unmatched_queries(contents: Contents) -> list[tuple[Picture, str]]:
-    """The queries without a gallery picture of the same identity from another camera, each with the reason.
+def unmatched_queries(contents: Contents) -> list[tuple[ImageRecord, str]]:
+    """The queries without a gallery image of the same identity from another camera, each with the reason.
 
     An unknown camera ("") counts as another camera than every other, unknown ones too.
     """
     cameras: dict[str, set[str]] = defaultdict(set)
-    for picture in contents.pictures["gallery"]:
-        cameras[picture.identity].add(picture.camera)
+    for image in contents.images["gallery"]:
+        cameras[image.identity].add(image.camera)
     unmatched = []
-    for query in contents.pictures["query"]:
+    for query in contents.images["query"]:
         seen = cameras.get(query.identity, set())
         if not seen:
             unmatched.append((query, f"{query.identity}: not in gallery"))
@@ -109,30 +109,30 @@ def _finding(
     return Finding(code, meaning.severity, count, tuple(samples[: meaning.samples]), detail, meaning.fix)
 
 
-def distractors(contents: Contents) -> list[Picture]:
-    """The gallery pictures that the data set marks as showing nobody in query."""
+def distractors(contents: Contents) -> list[ImageRecord]:
+    """The gallery images that the data set marks as showing nobody in query."""
     if not contents.distractor:
         return []
-    return [picture for picture in contents.pictures["gallery"] if picture.identity == contents.distractor]
+    return [image for image in contents.images["gallery"] if image.identity == contents.distractor]
 
 
-def _pictures(contents: Contents) -> Iterator[Picture]:
+def _images(contents: Contents) -> Iterator[ImageRecord]:
     for split in SPLITS:
-        yield from contents.pictures[split]
+        yield from contents.images[split]
 
 
 def _lacks(contents: Contents) -> list[str]:
     """Names what training and evaluation lack, if both are impossible; a gallery alone can be searched."""
-    people = len({picture.identity for picture in contents.pictures["train"]})
-    queries, gallery = contents.pictures["query"], contents.pictures["gallery"]
+    people = len({image.identity for image in contents.images["train"]})
+    queries, gallery = contents.images["query"], contents.images["gallery"]
     matched = len(queries) - len(unmatched_queries(contents))
     if people >= 2 or matched or (gallery and not queries):
         return []
-    return [f"train: {people} people", f"query: {len(queries)} pictures, {matched} with a match in gallery"]
+    return [f"train: {people} people", f"query: {len(queries)} images, {matched} with a match in gallery"]
 
 
 def _only_camera(contents: Contents) -> list[str]:
-    cameras = {picture.camera for picture in _pictures(contents)}
+    cameras = {image.camera for image in _images(contents)}
     return [f"camera {camera}" for camera in cameras if camera] if len(cameras) == 1 else []
 
 
@@ -140,18 +140,18 @@ def _seen_by_one_camera(contents: Contents) -> list[str]:
     if _only_camera(contents):
         return []
     cameras = defaultdict(set)
-    for picture in contents.pictures["train"]:
-        cameras[picture.identity].add(picture.camera)
+    for image in contents.images["train"]:
+        cameras[image.identity].add(image.camera)
     return sorted(identity for identity, seen in cameras.items() if len(seen) == 1 and seen != {""})
 
 
 def _below(images_per_identity: int, contents: Contents) -> list[str]:
-    counts = Counter(picture.identity for picture in contents.pictures["train"])
+    counts = Counter(image.identity for image in contents.images["train"])
     return [f"{identity}: {count}" for identity, count in sorted(counts.items()) if count < images_per_identity]
 
 
 def _in_train_and_test(contents: Contents) -> list[str]:
-    people = {split: {picture.identity for picture in contents.pictures[split]} for split in SPLITS}
+    people = {split: {image.identity for image in contents.images[split]} for split in SPLITS}
     return sorted(people["train"] & (people["query"] | people["gallery"]))
 
 
@@ -159,7 +159,7 @@ def _look_alikes(contents: Contents) -> list[str]:
     """Lists look-alike labels of identities and of cameras, each group in one line."""
     told = []
     for kind in ("identity", "camera"):
-        for group in look_alikes({getattr(picture, kind) for picture in _pictures(contents)}):
+        for group in look_alikes({getattr(image, kind) for image in _images(contents)}):
             told.append(f"{kind} " + " ~ ".join(f"'{shown_label(label)}'" for label in group))
     return told
 
@@ -168,8 +168,8 @@ def _copies(contents: Contents, hashes: Mapping[Path, str], *, across: bool) -> 
     """Neighbours among files of equal content, in different splits or else in the same one."""
     alike: dict[str, list[tuple[Split, Path]]] = defaultdict(list)
     for split in SPLITS:
-        for picture in contents.pictures[split]:
-            alike[hashes[picture.path]].append((split, picture.path))
+        for image in contents.images[split]:
+            alike[hashes[image.path]].append((split, image.path))
     return [
         f"{contents.relative(first)} = {contents.relative(second)}"
         for group in alike.values()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reid_core.data.contents import Pictures
+from reid_core.data.contents import Images
 from reid_core.data.records import Split
 
 READ_SUFFIXES = ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "gif", "avif", "tif", "tiff", "ppm", "pgm", "pnm")
 UNREAD_SUFFIXES = ("heic", "heif", "hif", "jxl", "jp2", "j2k", "jpx", "psd", "dng", "cr2", "cr3", "nef", "arw", "tga")
-"""Pictures by their names, but of types that are not decoded: they are opened, and refused by the name of the type."""
+"""Images by their names, but of types that are not decoded: they are opened, and refused by the name of the type."""
 
 # Copies of Market-1501 hold files named `.jpg.jpg`.
 SUFFIX = rf"(?:\.(?:{'|'.join(READ_SUFFIXES + UNREAD_SUFFIXES)}))+"
@@ -21,11 +21,11 @@ SUFFIX = rf"(?:\.(?:{'|'.join(READ_SUFFIXES + UNREAD_SUFFIXES)}))+"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One arrangement of folders. Where `lists` names files for a split, these say which pictures it has.
+    """One arrangement of folders. Where `lists` names files for a split, these say which images it has.
 
     Attributes:
         needs: further files without which this is not the layout.
-        aside: beginnings of names below a split's folder that are no pictures.
+        aside: beginnings of names below a split's folder that are no images.
     """
 
     folders: Mapping[Split, str]
@@ -42,12 +42,12 @@ class Format:
     Attributes:
         layout, naming, notes: for a person.
         layouts: the arrangement with most splits present is taken, the first among equals.
-        pattern: matches a picture's path below its split's folder, or a line of a list file; groups `identity` and,
+        pattern: matches an image's path below its split's folder, or a line of a list file; groups `identity` and,
             where there are such, `camera`, `scene`, `frame`, `clothes`, `path`.
-        loose: the pattern need only match the beginning of a picture's path, or of its file name.
-        deep: pictures lie in sub-folders.
-        junk: identities whose pictures are dropped.
-        distractor: the identity of gallery pictures that match no query, where neither train nor query has it.
+        loose: the pattern need only match the beginning of an image's path, or of its file name.
+        deep: images lie in sub-folders.
+        junk: identities whose images are dropped.
+        distractor: the identity of gallery images that match no query, where neither train nor query has it.
         cameras: the camera of a whole split, where a folder tells it.
         variant_folders: folders that hold one variant each; folder name -> variant.
         arrange: makes the splits where folders do not, of what was read and the folder that it lies in.
@@ -69,7 +69,7 @@ class Format:
     distractor: str = ""
     cameras: Mapping[Split, str] = field(default_factory=dict)
     variant_folders: Mapping[str, str] = field(default_factory=dict)
-    arrange: Callable[[Pictures, Path], Pictures] | None = None
+    arrange: Callable[[Images, Path], Images] | None = None
     weight: float = 1.0
     withdrawn: str = ""
 
@@ -77,7 +77,7 @@ class Format:
         """Reads an image's path, or a line of a list, by the pattern; None where it does not fit."""
         if not self.loose:
             return self.pattern.fullmatch(name)
-        if not _PICTURE.search(name):
+        if not _IMAGE.search(name):
             return None
         return self.pattern.match(name) or self.pattern.match(name.rpartition("/")[2])
 
@@ -99,7 +99,7 @@ def name_pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.ASCII | re.IGNORECASE)
 
 
-_PICTURE = name_pattern(SUFFIX + r"\Z")
+_IMAGE = name_pattern(SUFFIX + r"\Z")
 
 MARKET_FOLDERS = Layout({"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"})
 DISTRACTOR_NOTE = "Identity 0000 marks distractors, unless train or query has it: kept in the gallery, no match."

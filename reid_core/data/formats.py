@@ -23,11 +23,11 @@ _CAMERA_IN_NAME = r"(?:.*?(?<![0-9a-z])(?:camera|cam|c)[-_ ]?(?P<camera>\d+)(?=s
 
 MANIFEST = Format(
     name="manifest",
-    title="A table that lists the pictures",
+    title="A table that lists the images",
     layout="""\
 <folder>/
   manifest.csv          or manifest.parquet, or one *.parquet with these columns
-  ...                   pictures anywhere below the folder""",
+  ...                   images anywhere below the folder""",
     naming="columns path, identity, split (train, query, gallery); if known camera, captured_at (RFC 3339), frame",
     protocol="splits as listed; identity -1 dropped, 0000 kept as distractors",
     pattern=name_pattern(""),
@@ -49,7 +49,7 @@ OML = Format(
     layout="""\
 <folder>/
   df.csv                or any table with the columns label, path, split, is_query, is_gallery
-  ...                   pictures anywhere below the folder""",
+  ...                   images anywhere below the folder""",
     naming="columns label, path, split (train, validation), is_query, is_gallery",
     protocol="splits as listed; of validation rows that are both, the first of each identity is a query",
     pattern=name_pattern(""),
@@ -59,7 +59,7 @@ OML = Format(
 
 FOLDERS = Format(
     name="folders",
-    title="Your own pictures, a folder for each split and in it one for each person",
+    title="Your own images, a folder for each split and in it one for each person",
     layout="""\
 <folder>/
   train/      anna/first.jpg   anna/second.jpg   ben/cam2/0001.png
@@ -71,7 +71,7 @@ FOLDERS = Format(
     layouts=(Layout({"train": "train", "query": "query", "gallery": "gallery"}),),
     notes=(
         "Any of the three may be missing: train alone is enough to train, query and gallery to evaluate.",
-        "Without cameras every picture counts as taken by a camera of its own.",
+        "Without cameras every image counts as taken by a camera of its own.",
     ),
     deep=True,
     weight=0.7,
@@ -79,7 +79,7 @@ FOLDERS = Format(
 
 PEOPLE = Format(
     name="people",
-    title="Your own pictures, a folder for each person",
+    title="Your own images, a folder for each person",
     layout="""\
 <folder>/
   anna/                 IMG_0001.jpg   door_c1.jpg

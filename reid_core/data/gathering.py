@@ -1,4 +1,4 @@
-"""The pictures of one layout: names and lists that match become pictures, the others are counted.
+"""The images of one layout: names and lists that match become images, the others are counted.
 
 Nothing is opened here but list files.
 """
@@ -12,7 +12,7 @@ from reid_core.data.contents import Gathered
 from reid_core.data.format import Format, Layout
 from reid_core.data.labels import JUNK, UNKNOWN_WORDS, label_fault, normal_label
 from reid_core.data.listing import Listing, fence, is_inside, locator, printable
-from reid_core.data.records import Picture, Split
+from reid_core.data.records import ImageRecord, Split
 
 ListFolder = Callable[..., Listing]
 
@@ -38,7 +38,7 @@ def splits_present(layout: Layout, root: Path, boundary: Path) -> list[Split]:
 def gather(
     item: Format, layout: Layout, splits: list[Split], root: Path, boundary: Path, list_folder: ListFolder
 ) -> Gathered:
-    """The pictures of the splits, and what was passed over."""
+    """The images of the splits, and what was passed over."""
     gathered = Gathered()
     gathered.skip("escaping-links", [name for name in layout.folders.values() if not is_inside(root / name, boundary)])
     for split in splits:
@@ -56,7 +56,7 @@ def gather(
 
 
 def folders_of(layout: Layout, splits: Collection[Split], root: Path) -> frozenset[Path]:
-    """The folders that are looked into for pictures, lists and whatever the layout needs."""
+    """The folders that are looked into for images, lists and whatever the layout needs."""
     listed = [name for split in splits for name in layout.lists.get(split, ())]
     files = (root / name for name in (*listed, *layout.needs))
     return frozenset([root / layout.folders[split] for split in splits] + [file.parent for file in files])
@@ -70,7 +70,7 @@ def _take(
     gathered: Gathered,
     stays_inside: Callable[[Path], bool] | None = None,
 ) -> None:
-    """Names that match become pictures; the others are counted under what is wrong with them."""
+    """Names that match become images; the others are counted under what is wrong with them."""
     skipped, locate = gathered.skipped, locator(folder)
     for name in names:
         match = item.match(name)
@@ -78,21 +78,21 @@ def _take(
             skipped["unmatched-names"].append(f"{folder.name}/{name}")
             continue
         groups = match.groupdict()
-        picture = _picture(locate(groups.get("path") or name), groups, item.cameras.get(split, ""))
-        if picture.identity in item.junk or picture.identity == JUNK:
+        image = _image(locate(groups.get("path") or name), groups, item.cameras.get(split, ""))
+        if image.identity in item.junk or image.identity == JUNK:
             skipped["junk-dropped"].append(f"{folder.name}/{name}")
-        elif fault := label_fault(picture.identity) or (picture.camera and label_fault(picture.camera)):
+        elif fault := label_fault(image.identity) or (image.camera and label_fault(image.camera)):
             skipped["refused-labels"].append(f"{folder.name}/{printable(name)}: {fault}")
-        elif stays_inside and not stays_inside(picture.path):
+        elif stays_inside and not stays_inside(image.path):
             skipped["escaping-links"].append(f"{folder.name}/{name}")
         else:
-            gathered.pictures[split].append(picture)
+            gathered.images[split].append(image)
 
 
-def _picture(path: Path, groups: dict[str, str | None], camera: str) -> Picture:
+def _image(path: Path, groups: dict[str, str | None], camera: str) -> ImageRecord:
     camera = normal_label(groups.get("camera") or camera)
     scene, frame = groups.get("scene"), groups.get("frame") or ""
-    return Picture(
+    return ImageRecord(
         path=path,
         identity=normal_label(groups["identity"] or ""),
         camera="" if camera in UNKNOWN_WORDS else f"s{scene}c{camera}" if scene else camera,

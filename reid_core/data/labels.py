@@ -17,7 +17,7 @@ MAX_LABEL = 200
 """Characters of the longest label."""
 
 JUNK = "-1"
-"""Market-1501's label of pictures that show nobody; a person of nobody's."""
+"""Market-1501's label of images that show nobody; a person of nobody's."""
 
 UNKNOWN_WORDS = frozenset(
     {"", "-", "--", "?", "<NA>", "NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "-NaN", "-nan", "NaT"}
@@ -48,7 +48,7 @@ def label_fault(label: str) -> str:
     if label in UNKNOWN_WORDS:
         return "it means that nothing is known" if label else "it is empty"
     if label == JUNK:
-        return "it marks pictures that show nobody"
+        return "it marks images that show nobody"
     if is_debris(label):
         return "files and folders of such a name are hidden, or an operating system's own"
     return _address_fault(label) or text_fault(label)

@@ -59,7 +59,7 @@ def fence(boundary: Path) -> Callable[[Path], bool]:
     def stays_inside(path: Path) -> bool:
         if path.name == ".." or os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises on over-long names
             return is_inside(path, boundary)
-        # Resolving costs a system call per part of the path, and most pictures share their folder.
+        # Resolving costs a system call per part of the path, and most images share their folder.
         if path.parent not in folders:
             folders[path.parent] = is_inside(path.parent, boundary)
         return folders[path.parent]

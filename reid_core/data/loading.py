@@ -1,4 +1,4 @@
-"""Training pictures as batches, the same whatever the number of loader processes and wherever a run is resumed."""
+"""Training images as batches, the same whatever the number of loader processes and wherever a run is resumed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reid_core.data.augmentation import augment, distort
-from reid_core.data.preprocessing import Preprocessing, open_picture
-from reid_core.data.records import Picture
+from reid_core.data.preprocessing import Preprocessing, open_image
+from reid_core.data.records import ImageRecord
 from reid_core.data.tensors import normalise, resize
 from reid_core.network import Batch
 from reid_core.settings import Augmentation
@@ -24,10 +24,10 @@ _MAX_LOADER_PROCESSES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingPictures:
-    """Pictures with their codes: classes 0..C-1 and cameras 0..n-1 (-1 where unknown), both in sorted label order."""
+class TrainingImages:
+    """Images with their codes: classes 0..C-1 and cameras 0..n-1 (-1 where unknown), both in sorted label order."""
 
-    pictures: Sequence[Picture]
+    images: Sequence[ImageRecord]
     identities: np.ndarray
     cameras: np.ndarray
 
@@ -36,32 +36,32 @@ class TrainingPictures:
         return int(self.identities.max()) + 1 if len(self.identities) else 0
 
 
-def encode(pictures: Sequence[Picture]) -> TrainingPictures:
-    """Codes for the labels of the pictures; labels need not be numbers nor contiguous."""
-    classes = {label: code for code, label in enumerate(sorted({picture.identity for picture in pictures}))}
-    names = sorted({picture.camera for picture in pictures} - {""})
+def number_labels(images: Sequence[ImageRecord]) -> TrainingImages:
+    """Numbers identities and cameras from 0 in the order of their labels, which can be any text; no camera is -1."""
+    classes = {label: code for code, label in enumerate(sorted({image.identity for image in images}))}
+    names = sorted({image.camera for image in images} - {""})
     cameras = {"": -1} | {label: code for code, label in enumerate(names)}
-    return TrainingPictures(
-        pictures,
-        np.array([classes[picture.identity] for picture in pictures], dtype=np.int64),
-        np.array([cameras[picture.camera] for picture in pictures], dtype=np.int64),
+    return TrainingImages(
+        images,
+        np.array([classes[image.identity] for image in images], dtype=np.int64),
+        np.array([cameras[image.camera] for image in images], dtype=np.int64),
     )
 
 
 Draw = tuple[int, tuple[int, ...]]
-"""A picture's index and the seed of its augmentation."""
+"""An image's index and the seed of its augmentation."""
 
 
 class BatchLoader:
     """Gives the batches of an epoch, from any step on.
 
-    A picture's augmentation is drawn from (seed, epoch, step, place in the batch), not from a shared random state, so
+    An image's augmentation is drawn from (seed, epoch, step, place in the batch), not from a shared random state, so
     that neither loader processes nor a resumed run change it. Loader processes live as long as the loader.
     """
 
     def __init__(
         self,
-        data: TrainingPictures,
+        data: TrainingImages,
         preprocessing: Preprocessing,
         augmentation: Augmentation,
         *,
@@ -73,7 +73,7 @@ class BatchLoader:
         self._draws: list[list[Draw]] = []
         processes = _num_loader_processes(device)
         self._loader: DataLoader[tuple[Tensor, int, int]] = DataLoader(
-            _AugmentedPictures(data, preprocessing, augmentation),
+            _AugmentedImages(data, preprocessing, augmentation),
             batch_sampler=cast("Iterable[list[int]]", _Draws(self._draws)),
             collate_fn=_collate,
             num_workers=processes,
@@ -85,7 +85,7 @@ class BatchLoader:
         )
 
     def load(self, batches: Sequence[Sequence[int]], *, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Batches of the given picture indices, on the device, from `first_step` on."""
+        """Batches of the given image indices, on the device, from `first_step` on."""
         draws: list[list[Draw]] = [
             [(index, (self._seed, epoch, step, place)) for place, index in enumerate(batch)]
             for step, batch in enumerate(batches)
@@ -95,20 +95,20 @@ class BatchLoader:
         yield from _make_ahead(loaded) if self._loader.num_workers == 0 else loaded
 
     def _to_device(self, tensor: Tensor) -> Tensor:
-        # The loops run fastest on channels-last pictures, CPU and CUDA alike.
+        # The loops run fastest on channels-last images, CPU and CUDA alike.
         layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
         return tensor.to(self._device, non_blocking=True, memory_format=layout)
 
 
-class _AugmentedPictures(Dataset[tuple[Tensor, int, int]]):
-    def __init__(self, data: TrainingPictures, preprocessing: Preprocessing, augmentation: Augmentation) -> None:
+class _AugmentedImages(Dataset[tuple[Tensor, int, int]]):
+    def __init__(self, data: TrainingImages, preprocessing: Preprocessing, augmentation: Augmentation) -> None:
         self._data, self._preprocessing, self._augmentation = data, preprocessing, augmentation
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int]:
         index, seed = draw
         generator = np.random.default_rng(seed)
-        picture = resize(open_picture(self._data.pictures[index].path), self._preprocessing)
-        distorted = distort(picture, self._augmentation, generator)
+        image = resize(open_image(self._data.images[index].path), self._preprocessing)
+        distorted = distort(image, self._augmentation, generator)
         augmented = augment(normalise(distorted, self._preprocessing), self._augmentation, generator)
         return augmented, int(self._data.identities[index]), int(self._data.cameras[index])
 

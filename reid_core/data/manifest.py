@@ -1,4 +1,4 @@
-"""A data set as a table: one CSV or Parquet row per picture, so that no folder has to be renamed to register it.
+"""A data set as a table: one CSV or Parquet row per image, so that no folder has to be renamed to register it.
 
 Columns `path`, `identity`, `split`; optional `camera`, `captured_at`, `frame`; others are ignored and reported. A table
 of open-metric-learning has its own (`OML_COLUMNS`), and a declaration may give any other names.
@@ -16,7 +16,7 @@ from reid_core.data.contents import Gathered, Skipped
 from reid_core.data.declaration import TABLE_SUFFIXES, Declaration
 from reid_core.data.labels import JUNK, UNKNOWN_WORDS, label_fault, normal_label
 from reid_core.data.listing import fence, locator, printable, real_path
-from reid_core.data.records import SPLITS, Picture, Split
+from reid_core.data.records import SPLITS, ImageRecord, Split
 from reid_core.data.tables import Table, open_table
 from reid_core.errors import DatasetError
 
@@ -51,8 +51,8 @@ def is_oml_table(file: Path, declaration: Declaration) -> bool:
     return not declaration.columns and set(OML_COLUMNS) <= set(_columns_of(file, declaration.encoding))
 
 
-def read_manifest(file: Path, boundary: Path, declaration: Declaration) -> Gathered:
-    """The pictures that the table lists, in its order; paths are relative to the table.
+def read_dataset_manifest(file: Path, boundary: Path, declaration: Declaration) -> Gathered:
+    """The images that the table lists, in its order; paths are relative to the table.
 
     Rows whose path leaves the boundary, whose identity is missing or whose identity is junk are skipped and counted.
 
@@ -65,13 +65,13 @@ def read_manifest(file: Path, boundary: Path, declaration: Declaration) -> Gathe
     reading = _Reading(file, boundary, columns, table)
     for number, values in enumerate(table.rows, start=1):
         row = reading.row(number, values)
-        if picture := reading.picture(row):
-            reading.gathered.pictures[_split(row["split"], reading.where)].append(picture)
+        if image := reading.image(row):
+            reading.gathered.images[_split(row["split"], reading.where)].append(image)
     return reading.finish()
 
 
 def read_oml_table(file: Path, boundary: Path, declaration: Declaration) -> Gathered:
-    """The pictures that a table of open-metric-learning lists: of its validation rows the queries and the gallery.
+    """The images that a table of open-metric-learning lists: of its validation rows the queries and the gallery.
 
     Of rows that are both, the first of each identity is a query and the others are gallery.
     """
@@ -83,21 +83,21 @@ def read_oml_table(file: Path, boundary: Path, declaration: Declaration) -> Gath
     asked: set[str] = set()
     for number, values in enumerate(table.rows, start=1):
         row = reading.row(number, values)
-        picture = reading.picture(row)
-        if picture is None:
+        image = reading.image(row)
+        if image is None:
             continue
-        split = _oml_split(row, reading.where, first=picture.identity not in asked)
+        split = _oml_split(row, reading.where, first=image.identity not in asked)
         if split is None:
             reading.gathered.skip("left-out", [row["path"]])
             continue
         if split == "query":
-            asked.add(picture.identity)
-        reading.gathered.pictures[split].append(picture)
+            asked.add(image.identity)
+        reading.gathered.images[split].append(image)
     return reading.finish()
 
 
 class _Reading:
-    """One pass over a table: rows to pictures, and a count of what was passed over."""
+    """One pass over a table: rows to images, and a count of what was passed over."""
 
     def __init__(self, file: Path, boundary: Path, columns: Sequence[str], table: Table) -> None:
         self.gathered = Gathered()
@@ -129,11 +129,11 @@ class _Reading:
                 self._unknown[column, text] += 1
         return known
 
-    def picture(self, row: Mapping[str, str]) -> Picture | None:
-        """The row's picture; None where it was counted as passed over."""
+    def image(self, row: Mapping[str, str]) -> ImageRecord | None:
+        """The row's image; None where it was counted as passed over."""
         # Tables written on Windows separate folders by backslashes.
         path = self._locate(row["path"].replace("\\", "/"))
-        picture = Picture(
+        image = ImageRecord(
             path=real_path(path) if ".." in path.parts else path,
             identity=normal_label(row["identity"]),
             camera=normal_label(row["camera"]),
@@ -141,16 +141,16 @@ class _Reading:
             frame=_frame(row["frame"], self.where),
         )
         number = self.where.rpartition(" ")[2]
-        if not (row["path"] and picture.identity):
+        if not (row["path"] and image.identity):
             self.gathered.skip("incomplete-rows", [f"row {number}: {printable(row['path']) or 'no path'}"])
-        elif not self._stays_inside(picture.path):
+        elif not self._stays_inside(image.path):
             self.gathered.skip("escaping-links", [f"row {number}: {row['path']}"])
-        elif picture.identity == JUNK:
+        elif image.identity == JUNK:
             self.gathered.skip("junk-dropped", [row["path"]])
-        elif fault := label_fault(picture.identity) or (picture.camera and label_fault(picture.camera)):
+        elif fault := label_fault(image.identity) or (image.camera and label_fault(image.camera)):
             self.gathered.skip("refused-labels", [f"row {number}: {fault}"])
         else:
-            return picture
+            return image
         return None
 
     def finish(self) -> Gathered:

@@ -30,37 +30,37 @@ MEANINGS: dict[str, Meaning] = {
     "unusable": Meaning(
         "error",
         "It can neither be trained on (that takes two people in train) nor evaluated (a query with a match).",
-        "See the other findings; add pictures to train, or matches of the query identities to gallery.",
+        "See the other findings; add images to train, or matches of the query identities to gallery.",
     ),
     "queries-without-cross-camera-positive": Meaning(
         "warning",
-        "These queries have no gallery picture of the same identity from another camera, so no answer can be right. "
+        "These queries have no gallery image of the same identity from another camera, so no answer can be right. "
         "Evaluation leaves them out; with no other queries it is refused.",
-        "Put a picture of each named identity from another camera into gallery, or take it out of query. If the camera "
+        "Put an image of each named identity from another camera into gallery, or take it out of query. If the camera "
         "labels are wrong or all the same, leave them empty.",
     ),
     "single-camera": Meaning(
         "warning",
-        "Every picture has the same camera. Pictures by the query's own camera are left out of the scores, so nothing "
+        "Every image has the same camera. Images by the query's own camera are left out of the scores, so nothing "
         "can be evaluated, and camera-aware training has nothing to learn from.",
-        "Correct the camera labels. If there is really one camera only, leave them empty: every picture then counts as "
+        "Correct the camera labels. If there is really one camera only, leave them empty: every image then counts as "
         "taken by a camera of its own.",
     ),
     "no-camera-labels": Meaning(
         "warning",
-        "These pictures have no camera. Each counts as taken by a camera of its own: near-identical shots of the same "
+        "These images have no camera. Each counts as taken by a camera of its own: near-identical shots of the same "
         "moment are then matches, and scores look better than they are. Camera-aware training ignores them.",
         "Name the camera in the file name (_c1, _cam1), in a sub-folder, or in the manifest's column camera.",
     ),
     "single-camera-identities": Meaning(
         "info",
         "These training identities were seen by one camera only: they teach nothing about a change of camera.",
-        "Add pictures of them from other cameras, if there are any.",
+        "Add images of them from other cameras, if there are any.",
     ),
     "identities-below-k": Meaning(
         "info",
-        "These training identities have fewer than {k} pictures: a batch that wants {k} of each shows some twice.",
-        "Add pictures of them, or lower settings.batch.images_per_identity.",
+        "These training identities have fewer than {k} images: a batch that wants {k} of each shows some twice.",
+        "Add images of them, or lower settings.batch.images_per_identity.",
     ),
     "identity-overlap": Meaning(
         "warning",
@@ -75,7 +75,7 @@ MEANINGS: dict[str, Meaning] = {
     "duplicates-across-splits": Meaning(
         "warning",
         "The same file lies in several splits: a query that finds itself, or was trained on, lifts the scores.",
-        "Keep each picture in one split.",
+        "Keep each image in one split.",
     ),
     "unreadable-pictures": Meaning(
         "warning",
@@ -90,7 +90,7 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "animated-pictures": Meaning(
         "info",
-        "These files hold several pictures, of which the first is read.",
+        "These files hold several images, of which the first is read.",
         "Save the others as files of their own.",
     ),
     "look-alike-labels": Meaning(
@@ -100,8 +100,8 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "refused-labels": Meaning(
         "warning",
-        "The labels of these pictures cannot be used: they mean that nothing is known, or no address can carry them. "
-        "The pictures are left out.",
+        "The labels of these images cannot be used: they mean that nothing is known, or no address can carry them. "
+        "The images are left out.",
         "Rename them: any text but words like None, `.` and `..`, backslashes and control characters.",
     ),
     "unknown-words": Meaning(
@@ -127,7 +127,7 @@ MEANINGS: dict[str, Meaning] = {
         "Put them back, or POST /datasets/{id}/rescan to read them as they are.",
         MANY_SAMPLES,
     ),
-    "left-out": Meaning("info", "The format's protocol has no use for these pictures.", "None needed."),
+    "left-out": Meaning("info", "The format's protocol has no use for these images.", "None needed."),
     "unmatched-names": Meaning(
         "warning",
         "These names do not fit the format and are left out.",
@@ -148,7 +148,7 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "empty-split": Meaning(
         "info",
-        "These splits have no pictures. Training needs train; evaluation needs query and gallery.",
+        "These splits have no images. Training needs train; evaluation needs query and gallery.",
         "None, if that is intended.",
     ),
     "unused-columns": Meaning(
@@ -156,8 +156,8 @@ MEANINGS: dict[str, Meaning] = {
         "These columns of the manifest are not used.",
         "Check their spelling: path, identity, split, camera, captured_at, frame; or declare `columns`.",
     ),
-    "junk-dropped": Meaning("info", "The format marks these pictures as junk; they are left out.", "None needed."),
+    "junk-dropped": Meaning("info", "The format marks these images as junk; they are left out.", "None needed."),
     "distractors": Meaning(
-        "info", "Gallery pictures of identity 0000 match no query; they only make the search harder.", "None needed."
+        "info", "Gallery images of identity 0000 match no query; they only make the search harder.", "None needed."
     ),
 }

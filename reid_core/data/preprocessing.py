@@ -1,6 +1,6 @@
 """Preprocessing: turns an image into a network's input; part of every model's manifest and written nowhere else.
 
-This is the half that needs no PyTorch: registrations open pictures too. The other half is `reid_core.data.tensors`.
+This is the half that needs no PyTorch: registrations open images too. The other half is `reid_core.data.tensors`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reid_core.data.colours import to_rgb
 from reid_core.data.file_types import READ_TYPES, name_unread
-from reid_core.errors import PictureError, PictureTooLarge
+from reid_core.errors import ImageError, ImageTooLarge
 
 if TYPE_CHECKING:
     from reid_core.settings import TrainingSettings
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 64_000_000
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 """What is decoded. Not all that Pillow knows: an EPS file, say, would start an interpreter."""
 
-_PEAK_BYTES_PER_PIXEL = dict.fromkeys(PICTURE_FORMATS, 16) | {"MPO": 16, "TIFF": 20, "WEBP": 28, "AVIF": 28}
+_PEAK_BYTES_PER_PIXEL = dict.fromkeys(IMAGE_FORMATS, 16) | {"MPO": 16, "TIFF": 20, "WEBP": 28, "AVIF": 28}
 """Measured with Pillow 13 over all modes: the decoder's own buffers, and the copies by a conversion and a turn."""
 
 _JPEG = b"\xff\xd8\xff"
@@ -40,7 +40,7 @@ _MOST_BYTES_PER_PIXEL = 16
 class Preprocessing:
     """Resize to height x width, scale to [0, 1], subtract mean and divide by std per RGB channel.
 
-    With `flip_average` a picture's embedding is the mean of its own and its mirror image's: see `Encoder`.
+    With `flip_average` an image's embedding is the mean of its own and its mirror image's: see `Encoder`.
     """
 
     height: int
@@ -75,12 +75,12 @@ def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded picture and what a person should know of its file.
+    """A decoded image and what a person should know of its file.
 
     Attributes:
         image: 8-bit RGB, upright.
         format: Pillow's word for the file's type, e.g. "JPEG".
-        animated: the file holds several pictures; the first is taken.
+        animated: the file holds several images; the first is taken.
         cut_off: the end of a JPEG file is missing; what is missing is grey, as browsers show it.
     """
 
@@ -90,49 +90,49 @@ class Decoded:
     cut_off: bool = False
 
 
-def open_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> Image.Image:
-    """The picture as every network sees it: see `decode`, whose arguments and errors it has."""
+def open_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the image") -> Image.Image:
+    """The image as every network sees it: see `decode`, whose arguments and errors it has."""
     return decode(source, max_pixels=max_pixels, name=name).image
 
 
-def decode(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> Decoded:
-    """The 8-bit RGB picture (`to_rgb`), turned upright as its EXIF orientation says; of several in a file the first.
+def decode(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the image") -> Decoded:
+    """The 8-bit RGB image (`to_rgb`), turned upright as its EXIF orientation says; of several in a file the first.
 
     `name` is what messages call it; a file goes by its own.
 
     Raises:
-        PictureTooLarge: it has more than `max_pixels`.
-        PictureError: the file cannot be read, is no picture, of a type that is not read, or damaged.
+        ImageTooLarge: it has more than `max_pixels`.
+        ImageError: the file cannot be read, is no image, of a type that is not read, or damaged.
     """
     content, name = _content(source, max_pixels, name)
     try:
         return _decode(content, max_pixels, name)
-    except PictureError as error:
-        if not content.startswith(_JPEG) or isinstance(error, PictureTooLarge):
+    except ImageError as error:
+        if not content.startswith(_JPEG) or isinstance(error, ImageTooLarge):
             raise
         try:
             return replace(_decode(content + _END_OF_JPEG, max_pixels, name), cut_off=True)
-        except PictureError:
+        except ImageError:
             raise error from None
 
 
-def read_picture_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> bytes:
+def read_image_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """The file's bytes.
 
     Raises:
-        PictureTooLarge: it has more bytes than any picture of `max_pixels`.
-        PictureError: it is not there, or may not be read.
+        ImageTooLarge: it has more bytes than any image of `max_pixels`.
+        ImageError: it is not there, or may not be read.
     """
     try:
         size = path.stat().st_size
         if size > _MOST_BYTES_PER_PIXEL * max_pixels:
-            raise PictureTooLarge(f"{path.name} has {size:,} bytes.", hint="Send a crop of one person.")
+            raise ImageTooLarge(f"{path.name} has {size:,} bytes.", hint="Send a crop of one person.")
         return path.read_bytes()
     except OSError as error:
-        raise PictureError(f"{path.name} cannot be read: {error.strerror}.", hint="Put the file back.") from error
+        raise ImageError(f"{path.name} cannot be read: {error.strerror}.", hint="Put the file back.") from error
 
 
-def decoding_bytes(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture") -> int:
+def decoding_bytes(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the image") -> int:
     """The memory that `decode` takes at its peak, at most, by the file's header; raises as it does where that shows."""
     content, name = _content(source, max_pixels, name)
     with _opened(content, max_pixels, name) as image:
@@ -142,13 +142,13 @@ def decoding_bytes(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, name: 
 def _content(source: Path | bytes, max_pixels: int, name: str) -> tuple[bytes, str]:
     """The file's bytes, and what messages call it."""
     if isinstance(source, Path):
-        return read_picture_file(source, max_pixels=max_pixels), source.name
+        return read_image_file(source, max_pixels=max_pixels), source.name
     return source, name
 
 
 def _decode(content: bytes, max_pixels: int, name: str) -> Decoded:
     with _opened(content, max_pixels, name) as image:
-        # A phone's MPO is one picture with another of its depth.
+        # A phone's MPO is one image with another of its depth.
         animated = image.format != "MPO" and getattr(image, "is_animated", False)
         image.load()
         # No copy that is not needed: each takes four bytes a pixel.
@@ -158,35 +158,35 @@ def _decode(content: bytes, max_pixels: int, name: str) -> Decoded:
 
 @contextmanager
 def _opened(content: bytes, max_pixels: int, name: str) -> Iterator[Image.Image]:
-    """The picture with its header read; what goes wrong with it inside is told in our words."""
+    """The image with its header read; what goes wrong with it inside is told in our words."""
     try:
-        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise _too_large(f"{name} has {image.width} x {image.height} pixels", max_pixels)
             yield image
     except UnidentifiedImageError as error:
         raise _unread(content, name) from error
     except Image.DecompressionBombError as error:
-        raise _too_large(f"{name} has more pixels than any picture may have", max_pixels) from error
-    except PictureError as error:
+        raise _too_large(f"{name} has more pixels than any image may have", max_pixels) from error
+    except ImageError as error:
         raise type(error)(
             error.detail if name in error.detail else f"{name}: {error.detail}", hint=error.hint
         ) from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise PictureError(f"{name} cannot be decoded: {error}.", hint="Save it again as JPEG or PNG.") from error
+        raise ImageError(f"{name} cannot be decoded: {error}.", hint="Save it again as JPEG or PNG.") from error
 
 
-def _unread(content: bytes, name: str) -> PictureError:
+def _unread(content: bytes, name: str) -> ImageError:
     if not content:
-        return PictureError(f"{name} is empty.", hint="Copy or download it again.")
+        return ImageError(f"{name} is empty.", hint="Copy or download it again.")
     known = name_unread(content[:32])
     if known is None:
-        return PictureError(f"{name} is not a picture.", hint=READ_TYPES)
-    return PictureError(f"{name} is {known[0]}, which is not read.", hint=f"{known[1]} {READ_TYPES}")
+        return ImageError(f"{name} is not an image.", hint=READ_TYPES)
+    return ImageError(f"{name} is {known[0]}, which is not read.", hint=f"{known[1]} {READ_TYPES}")
 
 
-def _too_large(what: str, max_pixels: int) -> PictureTooLarge:
-    return PictureTooLarge(
+def _too_large(what: str, max_pixels: int) -> ImageTooLarge:
+    return ImageTooLarge(
         f"{what}; at most {max_pixels:,} are decoded.",
         hint="Send a crop of one person, or raise REID_MAX_IMAGE_PIXELS.",
     )

@@ -1,6 +1,6 @@
-"""One reader for every format: finds out what a folder holds and gives its pictures by split.
+"""One reader for every format: finds out what a folder holds and gives its images by split.
 
-Only names, list files and manifests are read here; `report.examine` opens the pictures.
+Only names, list files and manifests are read here; `report.examine` opens the images.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from reid_core.data.contents import SAMPLES, Contents, Gathered, Pictures, Skipped
+from reid_core.data.contents import SAMPLES, Contents, Gathered, Images, Skipped
 from reid_core.data.debris import is_debris
 from reid_core.data.declaration import DECLARED, Declaration
 from reid_core.data.format import Format, name_pattern
 from reid_core.data.formats import FORMATS, MANIFEST, OML, PEOPLE, check_declaration
 from reid_core.data.gathering import ListFolder, folders_of, gather, splits_present
 from reid_core.data.listing import count_unread, is_inside, list_files, printable, real_path, subfolders
-from reid_core.data.manifest import find_manifests, find_oml_tables, is_oml_table, read_manifest, read_oml_table
+from reid_core.data.manifest import find_manifests, find_oml_tables, is_oml_table, read_dataset_manifest, read_oml_table
 from reid_core.data.people import draw_split
-from reid_core.data.records import Picture, Split
+from reid_core.data.records import ImageRecord, Split
 from reid_core.errors import DatasetError
 
 LEAST_CONFIDENCE = 0.25
@@ -127,12 +127,12 @@ def _fits(contents: Contents, least: float) -> bool:
         return True
     if contents.format == PEOPLE.name and not _are_people(contents, sure=bool(least)):
         return False
-    return contents.confidence >= least and any(contents.pictures.values())
+    return contents.confidence >= least and any(contents.images.values())
 
 
 def _are_people(contents: Contents, *, sure: bool) -> bool:
     """True where each folder holds a person: two at least, and to be `sure` several images of each, near the top."""
-    paths = [picture.path.relative_to(contents.root).parts for split in contents.pictures.values() for picture in split]
+    paths = [image.path.relative_to(contents.root).parts for split in contents.images.values() for image in split]
     people = {parts[0] for parts in paths}
     if len(people) < 2 or not sure:
         return len(people) >= 2
@@ -169,42 +169,41 @@ def _read_format(
             sure = len(splits) == len(layout.folders) and bool(variant or not item.variant_folders)
             gathered = gather(item, layout, splits, root, boundary, list_folder)
             if item.name == PEOPLE.name:
-                gathered.pictures = _drawn(gathered, declaration)
+                gathered.images = _drawn(gathered, declaration)
             contents = _contents(item, variant, root, gathered, item.weight if sure else item.weight * _UNSURE)
             yield replace(contents, read_folders=folders_of(layout, splits, root))
 
 
-def _drawn(gathered: Gathered, declaration: Declaration) -> dict[Split, list[Picture]]:
-    found = sorted(gathered.pictures["train"], key=lambda picture: str(picture.path))
+def _drawn(gathered: Gathered, declaration: Declaration) -> dict[Split, list[ImageRecord]]:
+    found = sorted(gathered.images["train"], key=lambda image: str(image.path))
     return {split: list(chosen) for split, chosen in draw_split(found, declaration.trained).items()}
 
 
 def _read_table(item: Format, file: Path, boundary: Path, declaration: Declaration) -> Contents:
-    gathered = (read_oml_table if item is OML else read_manifest)(file, boundary, declaration)
+    gathered = (read_oml_table if item is OML else read_dataset_manifest)(file, boundary, declaration)
     contents = _contents(item, file.name, file.parent, gathered, item.weight)
-    parents = {picture.path.parent for split in contents.pictures.values() for picture in split}
+    parents = {image.path.parent for split in contents.images.values() for image in split}
     return replace(contents, read_folders=frozenset(parents))
 
 
 def _contents(item: Format, variant: str, root: Path, gathered: Gathered, weight: float) -> Contents:
     summary = gathered.summary()
-    found = [picture for split in gathered.pictures.values() for picture in split]
+    found = [image for split in gathered.images.values() for image in split]
     taken = len(found) + len(gathered.skipped.get("junk-dropped", ()))
     misfits = sum(summary[code].count for code in _MISFITS if code in summary)
-    pictures: Pictures = {
-        split: tuple(sorted(of_split, key=lambda picture: str(picture.path)))
-        for split, of_split in gathered.pictures.items()
+    images: Images = {
+        split: tuple(sorted(of_split, key=lambda image: str(image.path))) for split, of_split in gathered.images.items()
     }
     contents = Contents(
         format=item.name,
         variant=variant,
         confidence=round(weight * taken / max(1, taken + misfits), 2),
         root=root,
-        pictures=item.arrange(pictures, root) if item.arrange else pictures,
+        images=item.arrange(images, root) if item.arrange else images,
         skipped=summary,
         protocol={"format": item.name, "variant": variant, "splits": item.protocol},
     )
-    people = {picture.identity for split in ("train", "query") for picture in contents.pictures[split]}
+    people = {image.identity for split in ("train", "query") for image in contents.images[split]}
     left_out = _left_out(contents, found)
     return replace(
         contents,
@@ -213,10 +212,10 @@ def _contents(item: Format, variant: str, root: Path, gathered: Gathered, weight
     )
 
 
-def _left_out(contents: Contents, found: Collection[Picture]) -> dict[str, Skipped]:
+def _left_out(contents: Contents, found: Collection[ImageRecord]) -> dict[str, Skipped]:
     """Counts what was found and is in no split."""
-    used = {picture.path for split in contents.pictures.values() for picture in split}
-    names = [contents.relative(picture.path) for picture in found if picture.path not in used]
+    used = {image.path for split in contents.images.values() for image in split}
+    names = [contents.relative(image.path) for image in found if image.path not in used]
     return {"left-out": Skipped(len(names), tuple(names[:SAMPLES]))} if names else {}
 
 
@@ -232,7 +231,7 @@ def _nothing_found(folder: Path, format: str, asked: Collection[Format]) -> Data
     if len(asked) > 1:
         return DatasetError(
             f"No known layout in '{folder.name}'; it holds {holds}.",
-            hint=f"Known layouts: {', '.join(FORMATS)}. Your own pictures go into train/<person>/, query/<person>/ and "
+            hint=f"Known layouts: {', '.join(FORMATS)}. Your own images go into train/<person>/, query/<person>/ and "
             "gallery/<person>/, or into <person>/ alone (format people), or are listed in manifest.csv; for any other "
             "arrangement declare its `layout`.",
         )

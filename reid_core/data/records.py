@@ -14,14 +14,14 @@ Part = Split | Literal["all"]
 """A split, or all of them as one."""
 
 DISTRACTOR = "0000"
-"""Market-1501's identity of gallery pictures that show nobody in `query`; kept in the gallery, a match for no query.
+"""Market-1501's identity of gallery images that show nobody in `query`; kept in the gallery, a match for no query.
 
-Where it labels pictures of `query` or `train` it is a person like others.
+Where it labels images of `query` or `train` it is a person like others.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageRecord:
     """One crop of one person.
 
     `identity`, `camera` and `clothes` are labels, any text; the latter two are "" where the data set has none.

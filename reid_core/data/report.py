@@ -15,18 +15,18 @@ from typing import Any
 
 from reid_core.data.contents import Contents
 from reid_core.data.findings import Finding, find_all, unmatched_queries
-from reid_core.data.preprocessing import MAX_PIXELS, decode, read_picture_file
-from reid_core.data.records import SPLITS, Picture, Split
-from reid_core.errors import PictureError
+from reid_core.data.preprocessing import MAX_PIXELS, decode, read_image_file
+from reid_core.data.records import SPLITS, ImageRecord, Split
+from reid_core.errors import ImageError
 
 _REMARKS = ("cut-off-pictures", "animated-pictures")
 _CHUNK = 64
-"""Pictures between two reports of progress and two looks at `should_stop`."""
+"""Images between two reports of progress and two looks at `should_stop`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitCounts:
-    """Distractors count as pictures, not as an identity; unknown cameras do not count."""
+    """Distractors count as images, not as an identity; unknown cameras do not count."""
 
     images: int
     identities: int
@@ -35,7 +35,7 @@ class SplitCounts:
 
 @dataclass(frozen=True, slots=True)
 class IdentityCounts:
-    """Pictures per identity of one split, distractors left out; `counts` maps each identity to its pictures."""
+    """Images per identity of one split, distractors left out; `counts` maps each identity to its images."""
 
     min: int
     median: float
@@ -48,11 +48,11 @@ class Report:
     """The answer to "can I train and evaluate on this?".
 
     Attributes:
-        cameras: camera label -> split -> pictures; "" is the unknown camera.
-        evaluable_queries: queries with a gallery picture of the same identity that another camera took.
+        cameras: camera label -> split -> images; "" is the unknown camera.
+        evaluable_queries: queries with a gallery image of the same identity that another camera took.
         unevaluable_identities: the identities of all other queries, sorted.
         findings: errors first, then warnings, then infos.
-        fingerprint: "sha256:..." over path, split, identity, camera and content of every readable picture.
+        fingerprint: "sha256:..." over path, split, identity, camera and content of every readable image.
     """
 
     format: str
@@ -73,7 +73,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A picture's file: hexadecimal SHA-256, size in bytes, width and height in pixels with the picture upright."""
+    """An image's file: hexadecimal SHA-256, size in bytes, width and height in pixels with the image upright."""
 
     sha256: str
     num_bytes: int
@@ -83,7 +83,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The report with what was learned on the way; `contents` and `files` have the readable pictures only."""
+    """The report with what was learned on the way; `contents` and `files` have the readable images only."""
 
     report: Report
     contents: Contents
@@ -101,10 +101,10 @@ def examine(
 ) -> Examination | None:
     """The report on a data set, or None where `should_stop` said so before the end.
 
-    `images_per_identity` is the K that training will want of every person. `on_progress` hears of pictures done and
-    in all. Pictures that cannot be decoded, or have more than `max_pixels`, are left out and reported, never fatal.
+    `images_per_identity` is the K that training will want of every person. `on_progress` hears of images done and
+    in all. Images that cannot be decoded, or have more than `max_pixels`, are left out and reported, never fatal.
     """
-    paths = list(dict.fromkeys(picture.path for split in SPLITS for picture in contents.pictures[split]))
+    paths = list(dict.fromkeys(image.path for split in SPLITS for image in contents.images[split]))
     opened: dict[Path, _Opened | str] = {}
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(paths), _CHUNK):
@@ -130,9 +130,9 @@ def _open(path: Path, max_pixels: int) -> _Opened | str:
     try:
         if not path.is_file():  # a pipe would block for ever
             return "no such file"
-        content = read_picture_file(path, max_pixels=max_pixels)
+        content = read_image_file(path, max_pixels=max_pixels)
         decoded = decode(content, max_pixels=max_pixels, name=path.name)
-    except PictureError as error:
+    except ImageError as error:
         return error.detail
     except Exception as error:  # noqa: BLE001 - a hostile file can make a decoder raise anything
         return f"cannot be decoded: {error}"
@@ -144,10 +144,9 @@ def _examination(contents: Contents, opened: Mapping[Path, _Opened | str], image
     good = {path: outcome for path, outcome in opened.items() if isinstance(outcome, _Opened)}
     bad = {path: outcome for path, outcome in opened.items() if isinstance(outcome, str)}
     readable = {
-        split: tuple(picture for picture in pictures if picture.path in good)
-        for split, pictures in contents.pictures.items()
+        split: tuple(image for image in images if image.path in good) for split, images in contents.images.items()
     }
-    contents = replace(contents, pictures=readable)
+    contents = replace(contents, images=readable)
     hashes = {path: outcome.sha256 for path, outcome in good.items()}
     remarks = {code: [path for path, outcome in good.items() if code in outcome.remarks] for code in _REMARKS}
     findings = find_all(contents, bad, remarks, hashes, images_per_identity)
@@ -162,40 +161,40 @@ def _report(contents: Contents, findings: tuple[Finding, ...], hashes: Mapping[P
         confidence=contents.confidence,
         variant=contents.variant,
         protocol=dict(contents.protocol),
-        splits={split: _split_counts(contents.pictures[split], contents.distractor) for split in SPLITS},
+        splits={split: _split_counts(contents.images[split], contents.distractor) for split in SPLITS},
         cameras=_camera_counts(contents),
-        identities={split: _identity_counts(contents.pictures[split], contents.distractor) for split in SPLITS},
-        evaluable_queries=len(contents.pictures["query"]) - len(unmatched),
+        identities={split: _identity_counts(contents.images[split], contents.distractor) for split in SPLITS},
+        evaluable_queries=len(contents.images["query"]) - len(unmatched),
         unevaluable_identities=tuple(sorted({query.identity for query in unmatched})),
         findings=findings,
         fingerprint=_fingerprint(contents, hashes),
     )
 
 
-def _split_counts(pictures: tuple[Picture, ...], distractor: str) -> SplitCounts:
+def _split_counts(images: tuple[ImageRecord, ...], distractor: str) -> SplitCounts:
     return SplitCounts(
-        images=len(pictures),
-        identities=len({picture.identity for picture in pictures} - {distractor}),
-        cameras=len({picture.camera for picture in pictures} - {""}),
+        images=len(images),
+        identities=len({image.identity for image in images} - {distractor}),
+        cameras=len({image.camera for image in images} - {""}),
     )
 
 
 def _camera_counts(contents: Contents) -> dict[str, dict[Split, int]]:
-    counts = {split: Counter(picture.camera for picture in contents.pictures[split]) for split in SPLITS}
+    counts = {split: Counter(image.camera for image in contents.images[split]) for split in SPLITS}
     cameras = sorted(set().union(*counts.values()))
     return {camera: {split: counts[split][camera] for split in SPLITS} for camera in cameras}
 
 
-def _identity_counts(pictures: tuple[Picture, ...], distractor: str) -> IdentityCounts:
-    counts = Counter(picture.identity for picture in pictures if picture.identity != distractor)
+def _identity_counts(images: tuple[ImageRecord, ...], distractor: str) -> IdentityCounts:
+    counts = Counter(image.identity for image in images if image.identity != distractor)
     numbers = list(counts.values()) or [0]
     return IdentityCounts(min(numbers), float(median(numbers)), max(numbers), dict(sorted(counts.items())))
 
 
 def _fingerprint(contents: Contents, hashes: Mapping[Path, str]) -> str:
     rows = sorted(
-        json.dumps([contents.relative(picture.path), split, picture.identity, picture.camera, hashes[picture.path]])
+        json.dumps([contents.relative(image.path), split, image.identity, image.camera, hashes[image.path]])
         for split in SPLITS
-        for picture in contents.pictures[split]
+        for image in contents.images[split]
     )
     return "sha256:" + hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -32,7 +32,7 @@ LTCC = Format(
   query/                103_2_c2_015834.png
   test/                 103_1_c3_015838.png""",
     naming="identity _ clothes _c camera _ frame",
-    protocol="splits by folder; the standard setting: pictures in the same clothes count as matches",
+    protocol="splits by folder; the standard setting: images in the same clothes count as matches",
     pattern=name_pattern(r"(?P<identity>\d+)_(?P<clothes>\d+)_c(?P<camera>\d+)_(?P<frame>\d{1,9})" + SUFFIX),
     layouts=(Layout({"train": "train", "query": "query", "gallery": "test"}),),
     notes=("The cloth-changing setting, which leaves out the query's own clothes from the gallery, is not measured.",),
@@ -48,7 +48,7 @@ PRCC = Format(
     test/A/             301/cropped_rgb001.jpg     gallery
     test/C/             301/cropped_rgb001.jpg     query: the same people in other clothes""",
     naming="identity / camera _cropped_rgb number; in test the folder is the camera",
-    protocol="cross-clothes: C query, A gallery (all of its pictures, not ten random draws); B and val are not read",
+    protocol="cross-clothes: C query, A gallery (all of its images, not ten random draws); B and val are not read",
     pattern=name_pattern(r"(?P<identity>\d+)/(?:(?P<camera>[ABC])_)?cropped_rgb(?P<frame>\d{1,9})" + SUFFIX),
     layouts=tuple(
         Layout({"train": f"{folder}train", "query": f"{folder}test/C", "gallery": f"{folder}test/A"})
@@ -67,8 +67,8 @@ SYSU = Format(
   cam1/ ... cam6/       0001/0001.jpg
   exp/                  train_id.txt  val_id.txt  test_id.txt""",
     naming="cam camera / identity / number; cameras 3 and 6 are infrared",
-    protocol="people of train_id and val_id train; of test_id all infrared pictures are queries, all visible ones the "
-    "gallery (all-search, all pictures and not ten random draws of one each)",
+    protocol="people of train_id and val_id train; of test_id all infrared images are queries, all visible ones the "
+    "gallery (all-search, all images and not ten random draws of one each)",
     pattern=name_pattern(r"cam(?P<camera>\d)/(?P<identity>\d+)/(?P<frame>\d{1,9})" + SUFFIX),
     layouts=(Layout({"train": "."}, needs=("exp/train_id.txt", "exp/test_id.txt"), aside=("exp/",)),),
     deep=True,

@@ -1,4 +1,4 @@
-"""Data sets of single pictures, as their authors give them out.
+"""Data sets of single images, as their authors give them out.
 
 Sources: the data sets' own papers and README files (Zheng 2015 Market-1501, Zheng 2017 DukeMTMC-reID, Wei 2018 MSMT17,
 Zhong 2017 CUHK03-NP, Wang 2020 RandPerson, Gray 2007 VIPeR).
@@ -53,7 +53,7 @@ MSMT = Format(
     0000/0000_000_01_0303morning_0015_0.jpg
   list_train.txt  list_val.txt  list_query.txt  list_gallery.txt""",
     naming="lines `path identity`; the third field of the file name is the camera",
-    protocol="splits by list files; list_val joins the training pictures where it is present (variant +val)",
+    protocol="splits by list files; list_val joins the training images where it is present (variant +val)",
     pattern=name_pattern(
         r"(?P<path>[^/\s\0]+/[^/\s\0_]+_[^/\s\0_]+_(?P<camera>\d+)_[^/\s\0]+" + SUFFIX + r")\s+(?P<identity>\d+)"
     ),
@@ -71,7 +71,7 @@ MSMT = Format(
         )
     ),
     notes=(
-        "With list_val.txt the training split is the paper's (1,041 people, 32,621 pictures); leave it out to train on "
+        "With list_val.txt the training split is the paper's (1,041 people, 32,621 images); leave it out to train on "
         "list_train.txt alone.",
         "Training and test identities are both counted from 0; training labels get the prefix `train-` here.",
         "V2 is taken where both versions are present.",

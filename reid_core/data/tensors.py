@@ -1,4 +1,4 @@
-"""Pictures as tensors: resized and normalised as `Preprocessing` says."""
+"""Images as tensors: resized and normalised as `Preprocessing` says."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def resize(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
-def normalise(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
+def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(..., 3, H, W) uint8 to float32: scaled to [0, 1], less the mean, over the standard deviation."""
-    mean = torch.tensor(preprocessing.mean, device=pictures.device).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=pictures.device).view(3, 1, 1)
-    return (pictures.float() / 255 - mean) / std
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(3, 1, 1)
+    return (images.float() / 255 - mean) / std

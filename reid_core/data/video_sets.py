@@ -1,4 +1,4 @@
-"""Data sets of tracks, read as single pictures.
+"""Data sets of tracks, read as single images.
 
 Sources: Zheng 2016 MARS, Hirzer 2011 PRID 2011, Wang 2014 iLIDS-VID, and the README files that come with them.
 """
@@ -11,13 +11,13 @@ from reid_core.data.records import DISTRACTOR
 
 MARS = Format(
     name="mars",
-    title="MARS (video, read as pictures)",
+    title="MARS (video, read as images)",
     layout="""\
 <folder>/
   bbox_train/   0001/0001C1T0001F001.jpg
   bbox_test/    0002/0002C1T0001F001.jpg   00-1/00-1C1T0001F001.jpg   0000/0000C1T0001F001.jpg""",
     naming="identity C camera T tracklet F frame",
-    protocol="query: first picture of every identity and camera of bbox_test, not the official tracklets",
+    protocol="query: first image of every identity and camera of bbox_test, not the official tracklets",
     pattern=name_pattern(r"[^/]+/(?P<identity>00-1|\d{4})C(?P<camera>\d)T\d+F(?P<frame>\d{1,9})" + SUFFIX),
     layouts=(Layout({"train": "bbox_train", "gallery": "bbox_test"}),),
     notes=(
@@ -63,7 +63,7 @@ ILIDS_VID = Format(
     layout="""\
 <folder>/
   i-LIDS-VID/
-    sequences/          or images/, for one picture of each person and camera
+    sequences/          or images/, for one image of each person and camera
       cam1/             person001/cam1_person001_00317.png
       cam2/             person001/cam2_person001_00225.png""",
     naming="the folder is the camera, person identity / camera _ person _ frame",

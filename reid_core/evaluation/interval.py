@@ -14,7 +14,7 @@ def bootstrap_interval(
 ) -> NDArray[np.float64]:
     """The percentile interval of each row's mean, (M, 2): low and high end of the middle 95 %.
 
-    Identities are drawn, not queries: the pictures of one person succeed or fail together, so drawing them one by one
+    Identities are drawn, not queries: the images of one person succeed or fail together, so drawing them one by one
     would make the interval too narrow (cluster bootstrap: Efron and Tibshirani 1993, 8.3 and 13.3). With one identity
     both ends are the mean itself.
 

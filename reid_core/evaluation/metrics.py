@@ -24,7 +24,7 @@ class Metrics:
     """Accuracy over the queries that have a match in the gallery; every measure is in 0..1, larger is better.
 
     Attributes:
-        cmc: rank -> share of queries with a match among that many pictures.
+        cmc: rank -> share of queries with a match among that many images.
         valid_queries: queries with at least one match; the others count nowhere.
         interval: 95 % bootstrap interval over query identities of `mAP` and `rank1`.
         average_precision: (queries,) NaN where a query has no match.
@@ -69,7 +69,7 @@ def measure(
     Args:
         found: of each query the ranks of all its matches, from 1, ascending; empty where it has none.
         identities: (Q,) whom each query shows, any codes.
-        gallery: number of gallery pictures.
+        gallery: number of gallery images.
         ranks: where the CMC is read.
         protocol: how the ranks came about, carried along.
     """

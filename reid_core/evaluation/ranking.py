@@ -1,7 +1,7 @@
 """Retrieval accuracy (CMC, mAP, mINP) of embeddings or scores, computed block by block.
 
 Protocol: Zheng et al. 2015 (Market-1501). Only the ranks of a query's matches are needed, and a match's rank is the
-number of pictures before it, so the gallery need not be put in order.
+number of images before it, so the gallery need not be put in order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_core.data.records import DISTRACTOR, Picture
+from reid_core.data.records import DISTRACTOR, ImageRecord
 from reid_core.errors import CoreError, DatasetError, Stopped
 from reid_core.evaluation.interval import LEVEL, RESAMPLES
 from reid_core.evaluation.metrics import Integers, Metrics, measure
@@ -25,7 +25,7 @@ NOBODY = -1
 """Identity code of distractors: a match for no query."""
 
 UNKNOWN_CAMERA = -1
-"""Camera code of pictures without a camera: never removed as taken by the query's own camera."""
+"""Camera code of images without a camera: never removed as taken by the query's own camera."""
 
 BLOCK_SCORES = 2**24
 """Scores held at once: 64 MB, enough rows for a fast matrix product."""
@@ -44,12 +44,12 @@ class Labels:
         return len(self.identities)
 
 
-def encode_labels(query: Sequence[Picture], gallery: Sequence[Picture]) -> tuple[Labels, Labels]:
+def encode_labels(query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]) -> tuple[Labels, Labels]:
     """The labels of both splits in codes that mean the same in either.
 
     The label of distractors is a person's where a query bears it, as in data sets that count people from 0000.
     """
-    identities = {} if any(picture.identity == DISTRACTOR for picture in query) else {DISTRACTOR: NOBODY}
+    identities = {} if any(image.identity == DISTRACTOR for image in query) else {DISTRACTOR: NOBODY}
     cameras = {"": UNKNOWN_CAMERA}
     return _encode(query, identities, cameras), _encode(gallery, identities, cameras)
 
@@ -69,7 +69,7 @@ def evaluate(
 
     Args:
         query, gallery: (Q, D) and (G, D) floating, unit length, on any one device; compared in float32.
-        query_labels, gallery_labels: of the same pictures, by `encode_labels`.
+        query_labels, gallery_labels: of the same images, by `encode_labels`.
 
     Other arguments and errors as in `evaluate_scores`.
 
@@ -117,7 +117,7 @@ def evaluate_scores(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Metrics:
-    """Accuracy of any scores, larger is closer. Gallery pictures of the query's person by its own camera are removed,
+    """Accuracy of any scores, larger is closer. Gallery images of the query's person by its own camera are removed,
     equal scores rank by gallery order.
 
     Args:
@@ -162,20 +162,20 @@ class _Targets:
     removed: Integers
 
 
-def _encode(pictures: Sequence[Picture], identities: dict[str, int], cameras: dict[str, int]) -> Labels:
+def _encode(images: Sequence[ImageRecord], identities: dict[str, int], cameras: dict[str, int]) -> Labels:
     return Labels(
-        np.array([identities.setdefault(picture.identity, len(identities)) for picture in pictures], dtype=np.int64),
-        np.array([cameras.setdefault(picture.camera, len(cameras)) for picture in pictures], dtype=np.int64),
+        np.array([identities.setdefault(image.identity, len(identities)) for image in images], dtype=np.int64),
+        np.array([cameras.setdefault(image.camera, len(cameras)) for image in images], dtype=np.int64),
     )
 
 
 def _check_embeddings(split: str, embeddings: Tensor, labels: Labels) -> None:
     if not len(labels):
-        raise DatasetError(f"There are no {split} pictures.", hint=f"Use a data set with a {split} split.")
+        raise DatasetError(f"There are no {split} images.", hint=f"Use a data set with a {split} split.")
     if embeddings.dim() != 2 or len(embeddings) != len(labels):
         raise CoreError(
-            f"The {split} embeddings have shape {tuple(embeddings.shape)}, the labels are for {len(labels)} pictures.",
-            hint="Give one embedding per picture, in the order of the labels.",
+            f"The {split} embeddings have shape {tuple(embeddings.shape)}, the labels are for {len(labels)} images.",
+            hint="Give one embedding per image, in the order of the labels.",
         )
     # A sum is finite just when all its terms are, and a quarter of the time of looking at each.
     broken = (~embeddings.sum(dim=1, dtype=torch.float32).isfinite()).nonzero()
@@ -210,8 +210,8 @@ def _no_match(targets: list[_Targets]) -> DatasetError:
     if any(len(target.removed) for target in targets):
         return DatasetError(
             f"None of {len(targets)} queries has a match: the gallery shows their people only on the query's own "
-            "camera, and those pictures do not count.",
-            hint="Add gallery pictures from another camera, or leave the camera empty if all come from one.",
+            "camera, and those images do not count.",
+            hint="Add gallery images from another camera, or leave the camera empty if all come from one.",
         )
     return DatasetError(
         f"None of {len(targets)} queries has a match: no person is in both query and gallery.",
@@ -225,7 +225,7 @@ def _read_block(score_block: Callable[[int, int], Tensor], start: int, stop: int
         raise CoreError(
             f"The scores of queries {start} to {stop - 1} have shape {tuple(scores.shape)}, "
             f"the labels ask for {(stop - start, gallery)}.",
-            hint="Score every query against every gallery picture, in the order of the labels.",
+            hint="Score every query against every gallery image, in the order of the labels.",
         )
     if scores.max().isnan():
         row = start + int(scores.isnan().any(dim=1).nonzero()[0])
@@ -268,7 +268,7 @@ def _describe(similarity: str, query: Labels, gallery: Labels) -> dict[str, obje
     """The protocol: whatever two numbers must share to be comparable."""
     return {
         "similarity": f"{similarity}, larger is closer",
-        "same_camera": "gallery pictures of the query's identity and camera are removed; unknown cameras remove none",
+        "same_camera": "gallery images of the query's identity and camera are removed; unknown cameras remove none",
         "junk": "dropped when the data set is read",
         "distractors": "kept in the gallery, a match for no query",
         "ties": "equal scores rank by gallery order",

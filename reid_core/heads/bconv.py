@@ -13,8 +13,8 @@ class BConvCell(nn.Module):
 
         i, f, o = sigmoid(W * x + b)    C = f C' + i tanh(W_c * x + b_c)    y = o tanh(C)
 
-    C' is what the last training batch left at the same place of the batch: picture n meets the state of picture n. No
-    gradient flows into it. It is zero for every picture in evaluation mode, which leaves the state as it is, and in
+    C' is what the last training batch left at the same place of the batch: image n meets the state of image n. No
+    gradient flows into it. It is zero for every image in evaluation mode, which leaves the state as it is, and in
     training mode right after `reset` or with `carry_state=False`.
 
     The paper does not say how a state tied to places in a batch meets a batch of another size. Here a smaller batch

@@ -16,13 +16,13 @@ _LAST_SHARE = 16
 
 
 class ProgressiveBranch(nn.Module):
-    """Cells on the picture, then for every block i a 1 x 1 fusion of its map and the last cell's output, and a cell.
+    """Cells on the image, then for every block i a 1 x 1 fusion of its map and the last cell's output, and a cell.
 
         y_0 = cell(image)    y_i = cell(fusion(x_i, y_(i-1)))    (eq. 3)
 
     The backbone's maps are only read; nothing is fed back into it. Paired are the stem and the first three stages: the
-    paper's "top four" of five blocks, top being the picture's end (section 3.2), as in the authors' MGN with PTL. A
-    cell's stride is that to the next block, and the picture meets one cell for every halving down to the stem.
+    paper's "top four" of five blocks, top being the image's end (section 3.2), as in the authors' MGN with PTL. A
+    cell's stride is that to the next block, and the image meets one cell for every halving down to the stem.
 
     The paper gives no widths. Here, for c channels of the block, a fusion has c / 2 and its cell c, neither more than
     512; the stem's fusion has c; the last cells have a sixteenth of the backbone's last stage. On ResNet-50 these are
@@ -68,8 +68,8 @@ class ProgressiveBranch(nn.Module):
     def forward(self, images: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
         carried = self.image_cells(images)
         for block, fusion, cell in zip(maps[:-1], self.fusions[:-1], self.cells, strict=True):
-            carried = cell(fusion(join(block, carried)))
-        fused = self.fusions[-1](join(maps[-1], carried))
+            carried = cell(fusion(append_cell(block, carried)))
+        fused = self.fusions[-1](append_cell(maps[-1], carried))
         return [cell(fused) for cell in self.last_cells]
 
     def reset(self) -> None:
@@ -79,7 +79,7 @@ class ProgressiveBranch(nn.Module):
                 module.reset()
 
 
-def join(block: Tensor, cell: Tensor) -> Tensor:
+def append_cell(block: Tensor, cell: Tensor) -> Tensor:
     """The two maps' channels together. DenseNet's pooling drops an odd last row or column and a cell's stride does not,
     so what the cell has more of is cut off.
     """

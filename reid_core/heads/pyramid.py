@@ -106,7 +106,7 @@ def _selected_levels(parts: int, mask: str) -> tuple[int, ...]:
         raise SettingsError(
             f"{message[0].upper()}{message[1:]}.",
             faults=[Fault("/levels", "wrong-levels", message)],
-            hint=f"{'1' * parts!r} takes every level, {'1'.zfill(parts)!r} only the whole picture.",
+            hint=f"{'1' * parts!r} takes every level, {'1'.zfill(parts)!r} only the whole image.",
         )
     return tuple(level for level, taken in enumerate(mask, start=1) if taken == "1")
 

@@ -1,4 +1,4 @@
-"""Losses on the scores of picture pairs: pairwise verification (paper 000, eq. 1) and class memory."""
+"""Losses on the scores of image pairs: pairwise verification (paper 000, eq. 1) and class memory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.nn import functional
 
 
 def pairwise_loss(scores: Tensor, identities: Tensor, *, include_self_pairs: bool = False) -> Tensor:
-    """Binary cross entropy of every pair of a batch, summed over a picture's pairs, averaged over pictures (eq. 1).
+    """Binary cross entropy of every pair of a batch, summed over an image's pairs, averaged over images (eq. 1).
 
     Args:
         scores: (B, B) logits of "the same person".
         identities: (B,) labels.
-        include_self_pairs: the authors' code also counts each picture with itself; the equation sums over j != i.
+        include_self_pairs: the authors' code also counts each image with itself; the equation sums over j != i.
     """
     same = (identities[:, None] == identities[None, :]).float()
     entropy = functional.binary_cross_entropy_with_logits(scores.float(), same, reduction="none")
@@ -23,13 +23,13 @@ def pairwise_loss(scores: Tensor, identities: Tensor, *, include_self_pairs: boo
 
 
 def memory_loss(scores: Tensor, own: Tensor) -> Tensor:
-    """Focal cross entropy of B pictures against C class memories (Liao and Shao 2020), summed over classes, averaged.
+    """Focal cross entropy of B images against C class memories (Liao and Shao 2020), summed over classes, averaged.
 
     A pair's cross entropy is weighted by (1 - p)^2 for the own class and by p^2 for others.
 
     Args:
         scores: (B, C) logits.
-        own: (B, C) bool, true at the picture's own class; a row without one counts its negatives.
+        own: (B, C) bool, true at the image's own class; a row without one counts its negatives.
     """
     if scores.numel() == 0:
         return scores.sum()
@@ -39,7 +39,7 @@ def memory_loss(scores: Tensor, own: Tensor) -> Tensor:
 
 
 def pair_accuracy(scores: Tensor, identities: Tensor) -> Tensor:
-    """The fraction of pictures whose lowest positive scores higher than the highest negative, in [0, 1]."""
+    """The fraction of images whose lowest positive scores higher than the highest negative, in [0, 1]."""
     same = identities[:, None] == identities[None, :]
     itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     lowest = scores.masked_fill(~same | itself, torch.inf).amin(dim=1)

@@ -1,4 +1,4 @@
-"""Query-adaptive convolution (QAConv): pictures are compared location by location.
+"""Query-adaptive convolution (QAConv): images are compared location by location.
 
 Liao and Shao, "Interpretable and Generalizable Person Re-Identification with Query-Adaptive Convolution and Temporal
 Lifting", ECCV 2020 (arXiv:1904.10424), as used in "Graph Sampling Based Deep Metric Learning for Generalizable Person

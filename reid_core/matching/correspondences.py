@@ -22,7 +22,7 @@ class Correspondence:
 
 @torch.no_grad()
 def correspondences(query: Tensor, gallery: Tensor, head: FoldedHead, *, count: int) -> list[Correspondence]:
-    """The `count` pairs of locations that show best why two pictures match, no query location twice.
+    """The `count` pairs of locations that show best why two images match, no query location twice.
 
     Every query location is paired with its best gallery location. Pairs in which each is the other's best come
     first: the score counts them in both directions, and no location has two of them, so they spread over the person,

@@ -91,7 +91,7 @@ class MatchingHead(nn.Module):
             raise CoreError(
                 f"The head weighs {expected} locations; the maxima are {tuple(row_max.shape)} and "
                 f"{tuple(col_max.shape)}.",
-                hint="Compute both maps from pictures of the size the head was made for.",
+                hint="Compute both maps from images of the size the head was made for.",
             )
 
 

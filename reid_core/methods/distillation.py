@@ -2,7 +2,7 @@
 
 Yu et al. 2019, "Progressive Transfer Learning for Person Re-identification", IJCAI 2019.
 
-A plain network, the student, is fine-tuned to say of every picture what a trained model, its teacher, says:
+A plain network, the student, is fine-tuned to say of every image what a trained model, its teacher, says:
 loss = (1 - balance) cross entropy + balance L1 distance of the two features (eq. 4).
 Every network of the paper's can be the student; its training is always section 5.2's.
 """
@@ -110,7 +110,7 @@ STD = Method(
     name="std",
     title="Student-teacher distillation",
     paper="Yu et al. 2019, Progressive Transfer Learning for Person Re-identification",
-    summary="A plain network learns from labels and from what a trained model says of every picture.",
+    summary="A plain network learns from labels and from what a trained model says of every image.",
     recipe=StudentSettings(),
     build_network=build_student,
     build_criterion=DistillationCriterion,

@@ -3,7 +3,7 @@
 Wang et al. 2018, "Learning Discriminative Features with Multiple Granularities for Person Re-Identification",
 arXiv:1804.01438; with cells: Yu et al. 2019, "Progressive Transfer Learning for Person Re-identification".
 
-Three branches see the picture whole, in halves and in thirds; eight features are searched as one vector.
+Three branches see the image whole, in halves and in thirds; eight features are searched as one vector.
 loss = mean identity loss of the eight features + mean batch-hard triplet loss of the three global ones.
 """
 
@@ -98,7 +98,7 @@ MGN = Method(
     name="mgn",
     title="Multiple Granularity Network",
     paper="Wang et al. 2018, Learning Discriminative Features with Multiple Granularities for Person Re-Identification",
-    summary="Three branches see the picture whole, in halves and in thirds; eight features make one vector.",
+    summary="Three branches see the image whole, in halves and in thirds; eight features make one vector.",
     recipe=MgnSettings(),
     build_network=build_plain,
     build_criterion=MgnCriterion,

@@ -3,7 +3,7 @@
 Yu et al. 2019, "Progressive Transfer Learning for Person Re-identification", IJCAI 2019.
 
 Cells beside the backbone carry a latent state from batch to batch: what the data set is like, beyond this batch. The
-state is zero at the start of every epoch and for every picture that is embedded. Training minimises cross entropy.
+state is zero at the start of every epoch and for every image that is embedded. Training minimises cross entropy.
 """
 
 from __future__ import annotations

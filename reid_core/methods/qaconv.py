@@ -4,7 +4,7 @@ Liao and Shao 2022, "Graph Sampling Based Deep Metric Learning for Generalizable
 arXiv:2104.01546; the matcher: Liao and Shao 2020, "Interpretable and Generalizable Person Re-Identification with
 Query-Adaptive Convolution and Temporal Lifting", arXiv:1904.10424.
 
-Pictures are compared location by location: `reid_core.matching`. Search needs a vector first: `Retrieval`.
+Images are compared location by location: `reid_core.matching`. Search needs a vector first: `Retrieval`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _STRIDES = {1: 8, 2: 16}
 """Of the map, by the stride of the third stage."""
 
 _SCORE_SCALE = 10
-"""The authors' distance between two pictures is 1 - sigmoid(score / 10)."""
+"""The authors' distance between two images is 1 - sigmoid(score / 10)."""
 
 
 class QaconvSettings(TrainingSettings):
@@ -57,7 +57,7 @@ class QaconvSettings(TrainingSettings):
 
     backbone: BackboneName = "resnet50"
     last_stride: Literal[1, 2] = Field(
-        default=2, description="of the third stage, the last that is used; 1: maps twice as fine, for small pictures"
+        default=2, description="of the third stage, the last that is used; 1: maps twice as fine, for small images"
     )
     instance_norm: InstanceNorm = Field(default="block", description="block: as the paper; ibn-b: as the later release")
     neck_channels: int = Field(default=64, ge=8, le=1024, description="of the map; 128 in the later release")
@@ -87,13 +87,13 @@ class QaconvSettings(TrainingSettings):
 
 
 class MemoryBatch(RandomBatch):
-    """Random batches; or, where identities are named, P of them with K pictures each."""
+    """Random batches; or, where identities are named, P of them with K images each."""
 
     identities: int | None = Field(default=None, ge=2, le=512)
     images_per_identity: int = Field(default=4, ge=1, le=64)
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         return self.identities * self.images_per_identity if self.identities else self.size
 
 
@@ -155,7 +155,7 @@ class QaconvNetwork(ReidNetwork):
 
 
 class PairwiseCriterion(nn.Module):
-    """Every picture of the batch against every other one."""
+    """Every image of the batch against every other one."""
 
     def __init__(
         self, settings: PairwiseSettings, num_classes: int, network: QaconvNetwork, teacher: Teacher | None = None
@@ -183,7 +183,7 @@ class PairwiseCriterion(nn.Module):
 
 
 class MemoryCriterion(nn.Module):
-    """Every picture of the batch against one map of every class: that of its last picture seen."""
+    """Every image of the batch against one map of every class: that of its last image seen."""
 
     def __init__(
         self, settings: MemorySettings, num_classes: int, network: QaconvNetwork, teacher: Teacher | None = None
@@ -235,14 +235,14 @@ def draw_memory_batches(settings: MemorySettings, epoch: Epoch) -> Draw:
     return Draw((draw_identity_batches(epoch.identities, of_identities, epoch.generator),))
 
 
-def draw_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
+def draw_from_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
     """P x K at first, then batches of nearest classes by the matcher as trained so far."""
     if epoch.number < settings.pk_epochs:
         return draw_pk_batches(settings, epoch)
 
-    def measure(pictures: Sequence[int]) -> NDArray[np.float32]:
+    def measure(images: Sequence[int]) -> NDArray[np.float32]:
         network: QaconvNetwork = epoch.network  # type: ignore[assignment]  # the one that this method builds
-        maps: Tensor = epoch.encode(pictures).maps  # type: ignore[assignment]  # this network has maps
+        maps: Tensor = epoch.encode(images).maps  # type: ignore[assignment]  # this network has maps
         device = network.neck.weight.device
         # On cards the matcher's kernel wants half precision; on CPUs fp32 is converted as the CPU has units for it.
         maps = maps.flatten(1, 2).to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
@@ -268,7 +268,7 @@ QACONV = Method(
     name="qaconv",
     title="QAConv with class memory",
     paper="Liao and Shao 2022, Graph Sampling Based Deep Metric Learning for Generalizable Person Re-Identification",
-    summary="Pictures matched location by location, against a map of every class: the paper's baseline.",
+    summary="Images matched location by location, against a map of every class: the paper's baseline.",
     recipe=MemorySettings(),
     build_network=QaconvNetwork,
     build_criterion=MemoryCriterion,
@@ -281,7 +281,7 @@ QACONV_PK = replace(
     QACONV,
     name="qaconv-pk",
     title="QAConv with pairwise learning",
-    summary="Pictures matched location by location, against the others of a batch of P identities with K pictures.",
+    summary="Images matched location by location, against the others of a batch of P identities with K images.",
     recipe=PairwiseSettings(),
     build_criterion=PairwiseCriterion,
     draw_batches=draw_pk_batches,
@@ -293,5 +293,5 @@ QACONV_GS = replace(
     title="QAConv with graph sampling",
     summary="Pairwise learning in batches of classes that the network finds alike.",
     recipe=GraphSettings(),
-    draw_batches=draw_graph,
+    draw_batches=draw_from_graph,
 )

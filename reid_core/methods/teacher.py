@@ -32,7 +32,7 @@ def check_teacher(method: Method, settings: TrainingSettings, preprocessing: Pre
         theirs, ours = (
             ", ".join(f"{name} {getattr(seen, name)}" for name in differing) for seen in (preprocessing, student)
         )
-        message = f"the teacher sees pictures of {theirs}, its student would see them of {ours}"
+        message = f"the teacher sees images of {theirs}, its student would see them of {ours}"
         hint = "Leave image, normalisation and interpolation out of the settings: they are the teacher's then."
         raise _problem("other-pictures", message, hint)
 

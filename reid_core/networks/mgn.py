@@ -9,7 +9,7 @@ from torch import Tensor
 from reid_core.backbones import BackboneName
 from reid_core.backbones.branched import BranchedBackbone
 from reid_core.heads.mgn import MgnHead
-from reid_core.heads.progressive import ProgressiveBranch, join
+from reid_core.heads.progressive import ProgressiveBranch, append_cell
 from reid_core.network import Output, ReidNetwork
 
 _LAST_STRIDES = (2, 1, 1)
@@ -58,7 +58,7 @@ class ProgressiveMgnNetwork(ReidNetwork):
     def forward(self, images: Tensor) -> Output:
         trunk, tails = self.backbone(images)
         cells = self.branch(images, trunk)
-        return _to_output(self.head, list(map(join, tails, cells)))
+        return _to_output(self.head, list(map(append_cell, tails, cells)))
 
 
 def _to_output(head: MgnHead, maps: Sequence[Tensor]) -> Output:

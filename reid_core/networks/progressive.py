@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from reid_core.backbones import BackboneName, build_backbone
 from reid_core.heads.classifier import ThreeLayerClassifier
 from reid_core.heads.pointwise import Pointwise
-from reid_core.heads.progressive import ProgressiveBranch, join
+from reid_core.heads.progressive import ProgressiveBranch, append_cell
 from reid_core.network import Output, ReidNetwork
 
 _FEATURE_SIZE = 512
@@ -53,7 +53,7 @@ class ProgressiveNetwork(ReidNetwork):
         stem = self.backbone.stem(images)
         *paired, last = self.backbone.stages(stem)
         (carried,) = self.branch(images, (stem, *paired))
-        return _classify(self.fusion(join(last, carried)), self.classifier)
+        return _classify(self.fusion(append_cell(last, carried)), self.classifier)
 
 
 def _classify(feature_map: Tensor, classifier: nn.Module) -> Output:

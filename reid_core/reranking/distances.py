@@ -1,4 +1,4 @@
-"""Original distances between N pictures, a block of rows at a time: from embeddings, or from a matrix."""
+"""Original distances between N images, a block of rows at a time: from embeddings, or from a matrix."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _PAIRS_AT_ONCE = 2**13
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distances:
-    """Float32 distances between `size` pictures, made when asked for: smaller is closer; a 0 may round to below 0."""
+    """Float32 distances between `size` images, made when asked for: smaller is closer; a 0 may round to below 0."""
 
     size: int
     device: torch.device
     fill: Callable[[Tensor, int, int], None]
-    """(block, start, first): writes those of pictures start, start + 1, ... to pictures first, first + 1, ..."""
+    """(block, start, first): writes those of images start, start + 1, ... to images first, first + 1, ..."""
     pairs: Callable[[Tensor, Tensor], Tensor]
-    """(P,), (P,) -> (P,): those of picture rows[p] to picture columns[p]."""
+    """(P,), (P,) -> (P,): those of image rows[p] to image columns[p]."""
 
 
 def read_embeddings(query: Array, gallery: Array) -> Distances:
-    """Squared Euclidean distances between all pictures, queries first.
+    """Squared Euclidean distances between all images, queries first.
 
     Raises:
         CoreError: the embeddings are not of two dimensions, none, not finite, or of different size.
@@ -50,7 +50,7 @@ def read_embeddings(query: Array, gallery: Array) -> Distances:
 
 
 def read_matrix(distances: Array) -> Distances:
-    """Distances as given, but 0 of every picture to itself.
+    """Distances as given, but 0 of every image to itself.
 
     Raises:
         CoreError: the matrix is empty or not square, or a distance is negative or not finite.
@@ -59,7 +59,7 @@ def read_matrix(distances: Array) -> Distances:
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise CoreError(
             f"The distances to re-rank have shape {tuple(matrix.shape)}.",
-            hint="Give a square matrix, row i with the distances of picture i to all pictures.",
+            hint="Give a square matrix, row i with the distances of image i to all images.",
         )
     matrix = matrix.float().clone().fill_diagonal_(0)
     if not (matrix.amin() >= 0 and matrix.amax().isfinite()):
@@ -108,7 +108,7 @@ def _check_embeddings(split: str, embeddings: Tensor) -> None:
     if embeddings.dim() != 2 or not len(embeddings):
         raise CoreError(
             f"The {split} embeddings to re-rank have shape {tuple(embeddings.shape)}.",
-            hint="Give one row per picture, and at least one picture in query and gallery.",
+            hint="Give one row per image, and at least one image in query and gallery.",
         )
     # A sum is finite just when all its terms are, and a quarter of the time of looking at each.
     broken = (~embeddings.sum(dim=1, dtype=torch.float32).isfinite()).nonzero()

@@ -1,4 +1,4 @@
-"""k-reciprocal encodings: every picture as weights of the pictures around it, and what two encodings share.
+"""k-reciprocal encodings: every image as weights of the images around it, and what two encodings share.
 
 The steps and their equations stand in `reid_core.reranking.k_reciprocal`.
 """
@@ -51,17 +51,17 @@ def compress(height: int, rows: Tensor, columns: Tensor, values: Tensor) -> Spar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbours:
-    """N(i, k) of N pictures, in (N, k + 1); of fewer pictures, all of them."""
+    """N(i, k) of N images, in (N, k + 1); of fewer images, all of them."""
 
-    indices: Tensor  # nearest first, but the picture itself before all
-    distances: Tensor  # to those; of the picture to itself -inf
-    farthest: Tensor  # (N,) the largest distance of every picture, above 0
+    indices: Tensor  # nearest first, but the image itself before all
+    distances: Tensor  # to those; of the image to itself -inf
+    farthest: Tensor  # (N,) the largest distance of every image, above 0
 
 
 def find_neighbours(
     distances: Distances, k: int, on_progress: Callable[[int, int], None], should_stop: Callable[[], bool]
 ) -> Neighbours:
-    """The k nearest others of every picture."""
+    """The k nearest others of every image."""
     size, count = distances.size, min(k + 1, distances.size)
     indices = torch.empty(size, count, dtype=torch.int64, device=distances.device)
     values, farthest = torch.empty(indices.shape, device=distances.device), torch.empty(size, device=distances.device)
@@ -74,11 +74,13 @@ def find_neighbours(
         indices[start:stop] = _find_nearest(block, count)
         values[start:stop] = block.gather(1, indices[start:stop])
         on_progress(stop, size)
-    # Where all pictures are the same, every distance is to be 0 of the largest.
+    # Where all images are the same, every distance is to be 0 of the largest.
     return Neighbours(indices, values, farthest.clamp_(min=torch.finfo(torch.float32).tiny))
 
 
-def encode(distances: Distances, neighbours: Neighbours, inner_k: int, should_stop: Callable[[], bool]) -> Sparse:
+def encode_neighbours(
+    distances: Distances, neighbours: Neighbours, inner_k: int, should_stop: Callable[[], bool]
+) -> Sparse:
     """V of eq. 7: (N, N), every row sums to 1. `inner_k` is the k1 / 2 of eq. 4."""
     size = distances.size
     mutual, inner = _find_mutual(neighbours.indices, inner_k + 1, should_stop)
@@ -97,8 +99,8 @@ def encode(distances: Distances, neighbours: Neighbours, inner_k: int, should_st
     return compress(size, every_row[order], torch.cat(columns)[order], weights[order])
 
 
-def average(encodings: Sparse, nearest: Tensor, should_stop: Callable[[], bool]) -> Sparse:
-    """V' of eq. 11: for every picture the mean of the encodings of its nearest, (N, k2)."""
+def expand_queries(encodings: Sparse, nearest: Tensor, should_stop: Callable[[], bool]) -> Sparse:
+    """V' of eq. 11: for every image the mean of the encodings of its nearest, (N, k2)."""
     size, k2 = nearest.shape
     keys, values = [], []
     for start, stop in split_rows(size, should_stop):

@@ -1,22 +1,22 @@
-"""k-reciprocal re-ranking: distances that also ask how far two pictures have the same neighbours.
+"""k-reciprocal re-ranking: distances that also ask how far two images have the same neighbours.
 
 Zhong et al. 2017, "Re-ranking Person Re-identification with k-reciprocal Encoding", arXiv:1701.08398. Needs no labels.
-Over all N pictures, queries and gallery together, with d(i, j) the given or the squared Euclidean distance (eq. 1):
+Over all N images, queries and gallery together, with d(i, j) the given or the squared Euclidean distance (eq. 1):
 
     N(i, k)   i itself, then its k nearest others; equal distances rank by index (eq. 2)
     R(i, k)   those j in N(i, k) that have i in N(j, k) (eq. 3)
     R*(i)     R(i, k1) and every R(q, k1 / 2), q in R(i, k1), of which more than 2/3 lie in R(i, k1) (eq. 4)
     V(i, j)   exp(-d(i, j) / max d(i, .)) for j in R*(i), else 0; divided by its sum over j (eq. 7)
-    V'(i, .)  mean of V(j, .) over the first k2 pictures j of N(i, k1) (eq. 11)
+    V'(i, .)  mean of V(j, .) over the first k2 images j of N(i, k1) (eq. 11)
     J(i, j)   1 - sum min(V'(i, .), V'(j, .)) / sum max(V'(i, .), V'(j, .)) (eq. 10)
     result    (1 - weight) J(i, j) + weight d(i, j) / max d(i, .): from 0 to 1, smaller is closer (eq. 12)
 
 Where the paper is silent or the code that made its numbers departs from it, that code is followed: neighbours are
 sought among queries too, every row of distances is divided by its largest, V by its sum (not in eq. 7), and a share of
-exactly 2/3 does not count (in eq. 4 it does). k1 / 2 rounds to the nearest integer, halves to even. A picture's
+exactly 2/3 does not count (in eq. 4 it does). k1 / 2 rounds to the nearest integer, halves to even. An image's
 distance to itself is 0 whatever is given. The result need not be symmetric.
 
-Kept are the k1 nearest of every picture and the few entries of V' that are not 0: memory O(N k1), and one block.
+Kept are the k1 nearest of every image and the few entries of V' that are not 0: memory O(N k1), and one block.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from torch import Tensor
 
 from reid_core.errors import CoreError
 from reid_core.reranking.distances import Array, Distances, read_embeddings, read_matrix, split_rows
-from reid_core.reranking.encoding import Sparse, average, encode, find_neighbours, sum_minima
+from reid_core.reranking.encoding import Sparse, encode_neighbours, expand_queries, find_neighbours, sum_minima
 
 
 @dataclass(frozen=True, slots=True)
 class Reciprocal:
     """The settings of re-ranking; the defaults are the paper's.
 
-    k1: two pictures must be among each other's k1 nearest. k2: so many pictures' encodings are averaged, the picture's
+    k1: two images must be among each other's k1 nearest. k2: so many images' encodings are averaged, the image's
     own among them; 1 leaves each as it is. weight: share of the original distance in the result, the paper's lambda.
 
     Raises:
@@ -69,11 +69,11 @@ def rerank_embeddings(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Reranked:
-    """Re-ranked distances of every query to every gallery picture, by their squared Euclidean distances.
+    """Re-ranked distances of every query to every gallery image, by their squared Euclidean distances.
 
     Args:
         query, gallery: (Q, D) and (G, D), on any one device; compared in float32.
-        on_progress: gets (pictures done, pictures in all) while neighbours are sought, nearly all of the time.
+        on_progress: gets (images done, images in all) while neighbours are sought, nearly all of the time.
         should_stop: asked before every block; True raises `Stopped`.
 
     Raises:
@@ -84,13 +84,13 @@ def rerank_embeddings(
 
 
 def rerank_distances(distances: Array, parameters: Reciprocal) -> Tensor:
-    """(N, N) float32 re-ranked distances of pictures to each other, from 0 to 1, smaller is closer.
+    """(N, N) float32 re-ranked distances of images to each other, from 0 to 1, smaller is closer.
 
-    For few pictures, such as one of each class for graph sampling. The code of its authors hands the matrix in twice
-    over, as queries and as gallery, where every picture is its own double; here each is there once.
+    For few images, such as one of each class for graph sampling. The code of its authors hands the matrix in twice
+    over, as queries and as gallery, where every image is its own double; here each is there once.
 
     Args:
-        distances: (N, N), row i holds those of picture i to all, 0 or more, smaller is closer. Squared Euclidean ones
+        distances: (N, N), row i holds those of image i to all, 0 or more, smaller is closer. Squared Euclidean ones
             give what `rerank_embeddings` gives; those of QAConv are 1 - sigmoid(score / 10).
 
     Raises:
@@ -124,13 +124,13 @@ def rerank_candidates(query_to_candidates: Array, candidates_to_candidates: Arra
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reranked:
-    """Re-ranked distances of Q queries to G gallery pictures, made block by block when asked for."""
+    """Re-ranked distances of Q queries to G gallery images, made block by block when asked for."""
 
-    original: Distances  # between all N pictures
-    farthest: Tensor  # (N,) the largest original distance of every picture
+    original: Distances  # between all N images
+    farthest: Tensor  # (N,) the largest original distance of every image
     encodings: Sparse  # (N, N) V'
-    sharers: Sparse  # (N, G) the gallery's part of V', transposed: in whose encodings each picture is
-    first: int  # where the gallery begins among the N pictures
+    sharers: Sparse  # (N, G) the gallery's part of V', transposed: in whose encodings each image is
+    first: int  # where the gallery begins among the N images
     weight: float
 
     def distances(self, start: int, stop: int) -> Tensor:
@@ -156,6 +156,6 @@ def _rerank(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Reranked:
     neighbours = find_neighbours(original, parameters.k1, on_progress, should_stop)
-    encodings = encode(original, neighbours, round(parameters.k1 / 2), should_stop)
-    averaged = average(encodings, neighbours.indices[:, : parameters.k2], should_stop)
+    encodings = encode_neighbours(original, neighbours, round(parameters.k1 / 2), should_stop)
+    averaged = expand_queries(encodings, neighbours.indices[:, : parameters.k2], should_stop)
     return Reranked(original, neighbours.farthest, averaged, averaged.transpose(first), first, parameters.weight)

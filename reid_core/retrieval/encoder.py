@@ -1,4 +1,4 @@
-"""Pictures to embeddings, as search and evaluation compare them."""
+"""Images to embeddings, as search and evaluation compare them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from reid_core.data.preprocessing import Preprocessing, open_picture
+from reid_core.data.preprocessing import Preprocessing, open_image
 from reid_core.data.tensors import normalise, resize
 from reid_core.network import ReidNetwork
 
@@ -36,10 +36,10 @@ class Encoding:
 class Encoder:
     """A network in evaluation mode with its preprocessing.
 
-    Where the preprocessing says `flip_average`, the network sees every picture and its mirror image. The embedding is
-    the mean of both, each of unit length before, brought to unit length again. The map is the mean of the picture's map
+    Where the preprocessing says `flip_average`, the network sees every image and its mirror image. The embedding is
+    the mean of both, each of unit length before, brought to unit length again. The map is the mean of the image's map
     and of the mirror image's, mirrored back along its width, so that the same place of the body meets itself; every
-    location has unit length again. A picture and its mirror image then have the same embedding, and mirrored maps.
+    location has unit length again. An image and its mirror image then have the same embedding, and mirrored maps.
 
     `network` is switched to evaluation mode while it embeds and back afterwards.
     """
@@ -53,11 +53,11 @@ class Encoder:
         self._dtype = dtype
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """Embeddings of decoded pictures."""
+        """Embeddings of decoded images."""
         return self.embed_prepared(torch.stack([self.prepare(image) for image in images]))
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """(3, H, W) uint8: a decoded picture in the network's size, for `embed_prepared`. Threads may share this."""
+        """(3, H, W) uint8: a decoded image in the network's size, for `embed_prepared`. Threads may share this."""
         return resize(image, self._preprocessing)
 
     def embed_files(
@@ -67,7 +67,7 @@ class Encoder:
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         batch_size: int = BATCH_SIZE,
     ) -> Tensor:
-        """(N, D) embeddings of the files, in their order; an undecodable one raises `PictureError`."""
+        """(N, D) embeddings of the files, in their order; an undecodable one raises `ImageError`."""
         return self.encode_files(paths, on_progress=on_progress, batch_size=batch_size).embeddings
 
     def encode_files(
@@ -80,27 +80,27 @@ class Encoder:
     ) -> Encoding:
         """Embeddings, and maps where asked for, of the files in their order."""
         parts: list[Encoding] = []
-        for pictures in self._read(paths, batch_size):
-            parts.append(self.encode_prepared(pictures, with_maps=with_maps))
+        for images in self._read(paths, batch_size):
+            parts.append(self.encode_prepared(images, with_maps=with_maps))
             on_progress(min(len(paths), len(parts) * batch_size), len(paths))
         if not parts:
             return Encoding(torch.empty(0, 0), torch.empty(0, 0, 0, 0) if with_maps else None)
         maps = torch.cat([part.maps for part in parts if part.maps is not None]) if with_maps else None
         return Encoding(torch.cat([part.embeddings for part in parts]), maps)
 
-    def embed_prepared(self, pictures: Tensor) -> Tensor:
-        """(N, D) embeddings of N pictures from `prepare`, stacked to (N, 3, H, W)."""
-        return self.encode_prepared(pictures).embeddings
+    def embed_prepared(self, images: Tensor) -> Tensor:
+        """(N, D) embeddings of N images from `prepare`, stacked to (N, 3, H, W)."""
+        return self.encode_prepared(images).embeddings
 
-    def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
-        """Embeddings, and maps where asked for, of N pictures from `prepare`, stacked to (N, 3, H, W)."""
-        encoding = self._run(pictures, with_maps)
+    def encode_prepared(self, images: Tensor, *, with_maps: bool = False) -> Encoding:
+        """Embeddings, and maps where asked for, of N images from `prepare`, stacked to (N, 3, H, W)."""
+        encoding = self._run(images, with_maps)
         if not self._preprocessing.flip_average:
             return encoding
-        return average(encoding, self._run(pictures.flip(3), with_maps))
+        return average_flipped(encoding, self._run(images.flip(3), with_maps))
 
-    def _run(self, pictures: Tensor, with_maps: bool) -> Encoding:
-        inputs = normalise(pictures.to(self._device), self._preprocessing).contiguous(memory_format=torch.channels_last)
+    def _run(self, images: Tensor, with_maps: bool) -> Encoding:
+        inputs = normalise(images.to(self._device), self._preprocessing).contiguous(memory_format=torch.channels_last)
         training = self._network.training
         self._network.eval()
         try:
@@ -116,7 +116,7 @@ class Encoder:
 
     def _read(self, paths: Sequence[Path], batch_size: int) -> Iterator[Tensor]:
         def load(path: Path) -> Tensor:
-            return self.prepare(open_picture(path))
+            return self.prepare(open_image(path))
 
         chunks = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
         with ThreadPoolExecutor(_DECODERS) as pool:
@@ -128,7 +128,7 @@ class Encoder:
                 yield torch.stack([future.result() for future in current])
 
 
-def average(seen: Encoding, mirrored: Encoding) -> Encoding:
+def average_flipped(seen: Encoding, mirrored: Encoding) -> Encoding:
     """Averages the encodings of images and of their mirror images, as `Encoder` describes."""
     embeddings = functional.normalize(seen.embeddings + mirrored.embeddings, dim=1)
     if seen.maps is None or mirrored.maps is None:

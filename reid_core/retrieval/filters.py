@@ -1,4 +1,4 @@
-"""Conditions on the pictures of a gallery that a search may return."""
+"""Conditions on the images of a gallery that a search may return."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Filters:
     """The images that a search may return; empty means any.
 
     Attributes:
-        cameras: the cameras to search, or () for all; "" is the camera of pictures that name none.
-        exclude_cameras: cameras whose pictures are left out.
+        cameras: the cameras to search, or () for all; "" is the camera of images that name none.
+        exclude_cameras: cameras whose images are left out.
         captured_after, captured_before: captured_after <= time < captured_before, UTC where no zone is given; either
-            one leaves out pictures without a time.
+            one leaves out images without a time.
     """
 
     cameras: tuple[str, ...] = ()

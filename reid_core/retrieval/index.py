@@ -7,7 +7,6 @@ is never changed.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
-from reid_core.retrieval.store import REBUILD, replace_file
+from reid_core.retrieval.store import REBUILD, file_sha256, write_atomically
 
 INDEX_KINDS = ("flat", "hnsw", "ivfpq")
 
@@ -124,15 +123,15 @@ def save_index(index: Any, path: Path) -> str:
 
     Raises OSError where the disk is full.
     """
-    replace_file(path, lambda scratch: _write(index, scratch))
-    return _sha256(path)
+    write_atomically(path, lambda scratch: _write(index, scratch))
+    return file_sha256(path)
 
 
 def load_index(path: Path, sha256: str) -> Any:
     """The index that `save_index` wrote; IndexCorrupt where the file is missing or a single bit differs."""
     if not path.is_file():
         raise IndexCorrupt(f"{path.name} is missing", hint=REBUILD)
-    found = _sha256(path)
+    found = file_sha256(path)
     if found != sha256:
         raise IndexCorrupt(f"{path.name} has SHA-256 {found}, expected {sha256}", hint=REBUILD)
     return faiss.read_index(str(path))
@@ -187,8 +186,3 @@ def _search_parameters(index: Any, width: int, keep: NDArray[np.bool_]) -> Any:
     if isinstance(index, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=selector, nprobe=min(index.nlist, math.ceil(IVF_PROBES / share)))
     return faiss.SearchParameters(sel=selector)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

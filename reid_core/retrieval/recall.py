@@ -19,7 +19,7 @@ from reid_core.retrieval.store import FeatureStore
 CANDIDATES = 100
 BEST = 10
 MAX_QUERIES = 50
-MAX_PICTURES = 4000
+MAX_IMAGES = 4000
 MAX_SECONDS = 30.0
 _CHUNK = 250
 
@@ -49,12 +49,12 @@ def estimate_candidate_recall(
 ) -> CandidateRecall | None:
     """Estimates candidate recall (0 to 1) on a random sample of `positions`; None for fewer than two.
 
-    Compares `MAX_QUERIES` with `MAX_PICTURES`, or with as many as `MAX_SECONDS` allow, so in a larger gallery the
-    value is that of a gallery as large as the sample. `on_progress` gets (pictures done, pictures in all).
+    Compares `MAX_QUERIES` with `MAX_IMAGES`, or with as many as `MAX_SECONDS` allow, so in a larger gallery the
+    value is that of a gallery as large as the sample. `on_progress` gets (images done, images in all).
     """
     if len(positions) < 2:
         return None
-    sample = generator.permutation(positions)[:MAX_PICTURES]
+    sample = generator.permutation(positions)[:MAX_IMAGES]
     queries = sample[:MAX_QUERIES]
     matched = _matched(maps, head, queries, sample, on_progress, should_stop)
     sample = sample[: matched.shape[1]]
@@ -89,6 +89,6 @@ def _matched(
 
 
 def _best(scores: NDArray[np.floating[Any]], k: int) -> NDArray[np.int64]:
-    """Columns (Q, k) of the highest scores (Q, P); query q is the picture in column q and no result of its own."""
+    """Columns (Q, k) of the highest scores (Q, P); query q is the image in column q and no result of its own."""
     np.fill_diagonal(scores, -np.inf)
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]

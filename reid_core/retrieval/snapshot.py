@@ -1,7 +1,7 @@
 """One revision of a gallery, ready to be searched: immutable, so that searches go on while a newer one takes its place.
 
-The pictures lie in segments of consecutive positions, each under a FAISS index. The first may be a built index of any
-kind; pictures added later lie in flat ones, merged so that each is at most half as large as the one before. Indexes
+The images lie in segments of consecutive positions, each under a FAISS index. The first may be a built index of any
+kind; images added later lie in flat ones, merged so that each is at most half as large as the one before. Indexes
 propose candidates; scores come from the stored vectors, so that they are the same whatever the index or segment.
 """
 
@@ -21,11 +21,11 @@ from reid_core.retrieval.index import BLAS_FROM_NUMBERS, build_index, candidates
 from reid_core.retrieval.store import REBUILD, FeatureStore
 
 NO_TIME = int(np.iinfo(np.int64).min)
-"""Stands in `captured_at` for a picture without a time."""
+"""Stands in `captured_at` for an image without a time."""
 
 EXACT_BELOW = 0.25
-"""Where a filter keeps a smaller share, an approximate index misses much (at an eighth of 100,000 pictures ivfpq finds
-0.81 of the ten best) and hnsw is slow: all pictures kept are compared, if a flat index would do for so many."""
+"""Where a filter keeps a smaller share, an approximate index misses much (at an eighth of 100,000 images ivfpq finds
+0.81 of the ten best) and hnsw is slow: all images kept are compared, if a flat index would do for so many."""
 
 MARGIN = 16
 TIE = 1e-5
@@ -56,9 +56,9 @@ class Snapshot:
         store: embeddings of unit length, one per position.
         segments: indexes that together cover positions 0 to N.
         camera_names: names that `cameras` numbers.
-        cameras: (N,) int32, number of each picture's camera.
+        cameras: (N,) int32, number of each image's camera.
         captured_at: (N,) int64, microseconds since 1970 UTC, or `NO_TIME`.
-        alive: (N,) bool, false for deleted pictures.
+        alive: (N,) bool, false for deleted images.
     """
 
     store: FeatureStore
@@ -72,7 +72,7 @@ class Snapshot:
     def open(
         cls, store: FeatureStore, cameras: Sequence[str], captured_at: Sequence[datetime | None], base: Any = None
     ) -> Self:
-        """The first N stored pictures, with camera ("" for none) and time of each; `base` indexes the first of them.
+        """The first N stored images, with camera ("" for none) and time of each; `base` indexes the first of them.
 
         Raises IndexCorrupt where the store holds fewer than N, or `base` covers more.
         """
@@ -81,18 +81,18 @@ class Snapshot:
             raise CoreError(detail, hint="a gallery is searched by float32 vectors")
         segments = () if base is None else (Segment(0, base),)
         if base is not None and base.ntotal > len(cameras):
-            raise IndexCorrupt(f"the index covers {base.ntotal} pictures of {len(cameras)}", hint=REBUILD)
+            raise IndexCorrupt(f"the index covers {base.ntotal} images of {len(cameras)}", hint=REBUILD)
         nothing = (np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.bool_))
         return cls(store, segments, (), *nothing).with_added(cameras, captured_at)
 
     def __len__(self) -> int:
-        """Number of positions, deleted pictures included."""
+        """Number of positions, deleted images included."""
         return len(self.alive)
 
     def with_added(self, cameras: Sequence[str], captured_at: Sequence[datetime | None]) -> Self:
-        """This and the pictures that the store holds at the next positions, one for each of `cameras`."""
+        """This and the images that the store holds at the next positions, one for each of `cameras`."""
         if len(cameras) != len(captured_at):
-            raise CoreError(f"{len(cameras)} cameras and {len(captured_at)} times: each picture needs one of each")
+            raise CoreError(f"{len(cameras)} cameras and {len(captured_at)} times: each image needs one of each")
         numbers = {name: number for number, name in enumerate(self.camera_names)}
         added = np.array([numbers.setdefault(name, len(numbers)) for name in cameras], np.int32)
         times = np.array([NO_TIME if moment is None else _microseconds(moment) for moment in captured_at], np.int64)
@@ -106,14 +106,14 @@ class Snapshot:
         )
 
     def without(self, positions: ArrayLike) -> Self:
-        """This without the pictures at `positions`; positions are never used again."""
+        """This without the images at `positions`; positions are never used again."""
         alive = self.alive.copy()
         alive[np.asarray(positions, np.int64)] = False
         alive.flags.writeable = False
         return replace(self, alive=alive)
 
     def keep(self, filters: Filters) -> NDArray[np.bool_]:
-        """(N,) bool: which pictures `filters` let through, deleted ones not considered."""
+        """(N,) bool: which images `filters` let through, deleted ones not considered."""
         wanted = [
             (not filters.cameras or name in filters.cameras) and name not in filters.exclude_cameras
             for name in self.camera_names
@@ -130,9 +130,9 @@ class Snapshot:
     def search(
         self, queries: NDArray[np.float32], k: int, *, keep: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The `k` pictures closest to each query: scores and positions, both (B, min(k, number that match)).
+        """The `k` images closest to each query: scores and positions, both (B, min(k, number that match)).
 
-        Best first; larger scores are closer, equal ones rank by position. Deleted pictures and those whose entry in
+        Best first; larger scores are closer, equal ones rank by position. Deleted images and those whose entry in
         `keep` (N,) is false never come back.
 
         Args:
@@ -159,7 +159,7 @@ class Snapshot:
         positions = np.concatenate([np.empty((len(queries), 0), np.int64), *proposals], axis=1)
         scores = np.full(positions.shape, -np.inf, np.float32)
         for query, places, row in zip(queries, positions, scores, strict=True):
-            # Not a matrix product, whose rounding depends on where a row stands: equal pictures must score equal.
+            # Not a matrix product, whose rounding depends on where a row stands: equal images must score equal.
             row[places >= 0] = (self.store.read(places[places >= 0]) * query).sum(axis=1)
         order = np.lexsort((positions, -scores))
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
@@ -205,12 +205,12 @@ class Snapshot:
         if k < 1:
             raise CoreError(f"top_k must be at least 1, got {k}")
         if keep is not None and keep.shape != self.alive.shape:
-            raise CoreError(f"the filter is for {len(keep)} pictures, this snapshot has {len(self)}")
+            raise CoreError(f"the filter is for {len(keep)} images, this snapshot has {len(self)}")
 
 
 def _covering(segments: tuple[Segment, ...], store: FeatureStore, stop: int) -> tuple[Segment, ...]:
     """`segments` and a flat one up to position `stop`, which takes in those before it that are flat and not twice its
-    size: so N pictures lie in at most log2(N) segments, and each is copied as often, however small the steps."""
+    size: so N images lie in at most log2(N) segments, and each is copied as often, however small the steps."""
     start = segments[-1].stop if segments else 0
     if start == stop:
         return segments

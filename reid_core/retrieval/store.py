@@ -7,6 +7,7 @@ next writer overwrites it. One process writes at a time (the caller holds the da
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -42,7 +43,7 @@ class FeatureStore:
         """A store without records at `path`; CoreError where a file already lies there."""
         if path.exists():
             raise CoreError(f"{path.name} already exists", hint="open it, or choose another name")
-        replace_file(path, lambda scratch: scratch.write_bytes(_header(shape, dtype)))
+        write_atomically(path, lambda scratch: scratch.write_bytes(_header(shape, dtype)))
         return cls(path, shape, dtype)
 
     @classmethod
@@ -132,7 +133,7 @@ class FeatureStore:
             raise IndexCorrupt(f"{self.path.name} holds {len(self)} records, {count} are needed", hint=REBUILD)
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`path` holds what `write` put into the file it was given, whole and on disk; or after a crash, what it held."""
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -142,6 +143,12 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         scratch.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of the file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

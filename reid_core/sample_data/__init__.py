@@ -1,4 +1,4 @@
-"""Sample data: drawn pedestrians seen by several cameras, where pictures of real people cannot be had."""
+"""Sample data: drawn pedestrians seen by several cameras, where images of real people cannot be had."""
 
 from reid_core.sample_data.world import write_sample_data
 

@@ -1,4 +1,4 @@
-"""Cameras: where each one stands, what it does to colours, and the picture it takes of a person."""
+"""Cameras: where each one stands, what it does to colours, and the image it takes of a person."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def photograph(camera: Camera, person: Person, walk: Generator, moment: Generato
     box = _frame(camera, body, moment)
     colour, covered = render(shapes, box, camera.size, facing, camera.light)
     place = _look_behind(camera, moment) * _shadow(camera.size, box, body)
-    picture = colour * _folds(camera.size, moment) + place * (1.0 - covered)
+    image = colour * _folds(camera.size, moment) + place * (1.0 - covered)
     if moment.random() < camera.occlusion:
-        picture = _occlude(camera, picture, moment)
-    return _develop(camera.look, picture, moment)
+        image = _occlude(camera, image, moment)
+    return _develop(camera.look, image, moment)
 
 
 def _install(rng: Generator, look: Look, heading: float, materials: tuple[int, int], size: tuple[int, int]) -> Camera:
@@ -152,18 +152,18 @@ def _folds(size: tuple[int, int], moment: Generator) -> Floats:
     return np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC), np.float32)[..., None]
 
 
-def _occlude(camera: Camera, picture: Floats, moment: Generator) -> Floats:
+def _occlude(camera: Camera, image: Floats, moment: Generator) -> Floats:
     layer = np.asarray(paint_occluder(moment, camera.size[::-1], camera.occluder), np.float32) / np.float32(255)
     opacity = layer[..., 3:]
-    return picture + (layer[..., :3] - picture) * opacity
+    return image + (layer[..., :3] - image) * opacity
 
 
-def _develop(look: Look, picture: Floats, moment: Generator) -> Image.Image:
-    """The picture as the camera delivers it, before JPEG."""
-    exposed = np.clip(picture * np.array(look.gains, np.float32), 0.0, 1.2) ** look.gamma
+def _develop(look: Look, image: Floats, moment: Generator) -> Image.Image:
+    """The image as the camera delivers it, before JPEG."""
+    exposed = np.clip(image * np.array(look.gains, np.float32), 0.0, 1.2) ** look.gamma
     grey = exposed.mean(axis=2, keepdims=True)
     toned = (grey + look.saturation * (exposed - grey) - 0.5) * look.contrast + 0.5 + look.haze
-    image = Image.fromarray(np.clip(toned * 255, 0, 255).astype(np.uint8))
-    blurred = np.asarray(image.filter(ImageFilter.GaussianBlur(look.blur)), np.float32)
+    developed = Image.fromarray(np.clip(toned * 255, 0, 255).astype(np.uint8))
+    blurred = np.asarray(developed.filter(ImageFilter.GaussianBlur(look.blur)), np.float32)
     grain = look.noise * moment.standard_normal(blurred.shape, dtype=np.float32)
     return Image.fromarray(np.clip(blurred + grain, 0, 255).astype(np.uint8))

@@ -145,7 +145,7 @@ def _invent_bottom(rng: Generator, wardrobe: Wardrobe) -> Cloth:
 
 
 def _contrast(rng: Generator, colour: str) -> str:
-    """A colour that can be told from `colour` on a small picture."""
+    """A colour that can be told from `colour` on a small image."""
     far = [name for name in TOP_COLOURS if np.abs(np.subtract(PALETTE[name], PALETTE[colour])).sum() > 0.8]
     return _pick(rng, far)
 

@@ -40,8 +40,8 @@ class Box:
 class Shape:
     """A part as the camera sees it.
 
-    `start` and `end` are (x, y, z), z towards the camera; `radii` are half widths on the picture, `thickness` is the
-    size along z over that on the picture, `length` is the part's true one. All lengths in metres.
+    `start` and `end` are (x, y, z), z towards the camera; `radii` are half widths on the image, `thickness` is the
+    size along z over that on the image, `length` is the part's true one. All lengths in metres.
     """
 
     start: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Places where a camera hangs: a wide picture of wall, floor and things, and the objects that hide people."""
+"""Places where a camera hangs: a wide image of wall, floor and things, and the objects that hide people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Painter = Callable[[Generator, ImageDraw.ImageDraw, Area], None]
 
 
 def paint_scene(rng: Generator, size: tuple[int, int], horizon: float, wall: int, floor: int) -> Image.Image:
-    """An RGB picture of `size` (width, height). `horizon` is where the floor begins, 0 at the top and 1 at the bottom.
+    """An RGB image of `size` (width, height). `horizon` is where the floor begins, 0 at the top and 1 at the bottom.
 
     `wall` and `floor` choose a material; any number will do.
     """
@@ -33,7 +33,7 @@ def paint_scene(rng: Generator, size: tuple[int, int], horizon: float, wall: int
 
 
 def paint_occluder(rng: Generator, size: tuple[int, int], kind: int) -> Image.Image:
-    """An RGBA picture of `size` (width, height) that is clear but for one object. `kind` is any number."""
+    """An RGBA image of `size` (width, height) that is clear but for one object. `kind` is any number."""
     width, height = size
     layer = Image.new("RGBA", (2 * width, 2 * height))
     _OCCLUDERS[kind % len(_OCCLUDERS)](rng, ImageDraw.Draw(layer), (0, 0, 2 * width, 2 * height))

@@ -52,9 +52,9 @@ def write_sample_data(
     """Fills `folder` with JPEG crops of invented people: `bounding_box_train`, `query` and `bounding_box_test`.
 
     Every identity is seen `pictures_per_camera` times by every camera. Odd identities are for training; of the even
-    ones each camera's first picture is a query and the rest are the gallery, beside a few people seen nowhere else
+    ones each camera's first image is a query and the rest are the gallery, beside a few people seen nowhere else
     (identity `0000`). A seed is a world: its people, its cameras, its places. Same arguments, same bytes; a person or a
-    camera does not depend on how many there are. `on_progress` gets (pictures written, pictures in all).
+    camera does not depend on how many there are. `on_progress` gets (images written, images in all).
 
     Raises `DatasetError` if `folder` holds anything already or a number is outside `LIMITS`.
     """
@@ -92,10 +92,10 @@ def _check_folder(folder: Path) -> None:
         raise DatasetError(f"{folder} exists and is not an empty folder", hint="Choose a new or empty folder.")
 
 
-def _plan_people(identities: int, cameras: int, pictures: int) -> Iterator[_Shot]:
+def _plan_people(identities: int, cameras: int, images: int) -> Iterator[_Shot]:
     for person in range(1, identities + 1):
         for camera in range(cameras):
-            for moment in range(pictures):
+            for moment in range(images):
                 name = f"{person:04}_c{camera + 1}s1_{100 * person + moment:06}_00.jpg"
                 yield _Shot(person, camera, moment, Path(_choose_split(person, moment)) / name)
 
@@ -116,8 +116,8 @@ def _plan_strangers(identities: int, cameras: int) -> Iterator[_Shot]:
 def _take(shot: _Shot, camera: Camera, seed: int, folder: Path) -> None:
     walk = _generator(seed, _WALK, shot.person, shot.camera)
     moment = _generator(seed, _MOMENT, shot.person, shot.camera, shot.moment)
-    picture = photograph(camera, _invent(seed, shot.person), walk, moment)
-    picture.save(folder / shot.path, quality=camera.look.quality)
+    image = photograph(camera, _invent(seed, shot.person), walk, moment)
+    image.save(folder / shot.path, quality=camera.look.quality)
 
 
 def _invent(seed: int, person: int) -> Person:

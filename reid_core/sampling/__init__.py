@@ -15,7 +15,7 @@ from torch import nn
 from reid_core.retrieval.encoder import Encoding
 
 Batches = list[list[int]]
-"""Picture indices, batch by batch."""
+"""Image indices, batch by batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Epoch:
 
     Attributes:
         number: whole epochs since the start of the run.
-        identities: (N,) int64 class codes, one per training picture.
+        identities: (N,) int64 class codes, one per training image.
         generator: of this epoch alone.
         network: as trained so far.
-        encode: training pictures by index, without augmentation, to the embeddings and maps of the network so far.
+        encode: training images by index, without augmentation, to the embeddings and maps of the network so far.
     """
 
     number: int
@@ -42,12 +42,12 @@ class Graph:
     """Nearest classes of every class (Liao and Shao 2022, section 4.2): what graph sampling saw in one epoch.
 
     Attributes:
-        pictures: (C,) index of the picture that stood for each class.
+        images: (C,) index of the image that stood for each class.
         neighbours: (C, n) class codes, nearest first.
         distances: (C, n) to them, smaller is closer.
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     neighbours: np.ndarray
     distances: np.ndarray
 

@@ -19,13 +19,13 @@ def draw_random_and_balanced(
     """One epoch of random batches, and as many identity-balanced ones of the same size.
 
     Args:
-        identities: (N,) int64 codes, one per picture.
+        identities: (N,) int64 codes, one per image.
 
     Raises:
-        SettingsError: fewer pictures or identities than a batch needs.
+        SettingsError: fewer images or identities than a batch needs.
     """
-    random = draw_random_batches(len(identities), batch.num_pictures, generator)
-    # Paper 002 never uses people with fewer than K pictures in balanced batches; here they repeat some of theirs.
+    random = draw_random_batches(len(identities), batch.num_images, generator)
+    # Paper 002 never uses people with fewer than K images in balanced batches; here they repeat some of theirs.
     balanced: Batches = []
     while len(balanced) < len(random):
         balanced += draw_identity_batches(identities, batch, generator)

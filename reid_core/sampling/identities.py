@@ -1,4 +1,4 @@
-"""PK sampling (Hermans et al. 2017): batches of P identities with K pictures each."""
+"""PK sampling (Hermans et al. 2017): batches of P identities with K images each."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from reid_core.settings import IdentityBatch
 
 
 def draw_identity_batches(identities: np.ndarray, batch: IdentityBatch, generator: np.random.Generator) -> Batches:
-    """One epoch of batches of picture indices; within a batch an identity's pictures are neighbours.
+    """One epoch of batches of image indices; within a batch an identity's images are neighbours.
 
-    Each identity's pictures are shuffled and cut into groups of K; what is left of a cut is dropped for this epoch,
-    and an identity with fewer than K pictures repeats some of them. Batches take the identities with the most groups
+    Each identity's images are shuffled and cut into groups of K; what is left of a cut is dropped for this epoch,
+    and an identity with fewer than K images repeats some of them. Batches take the identities with the most groups
     left (ties at random), so that few groups are left over when fewer than P identities have any.
 
     Args:
-        identities: (N,) int64 codes, one per picture.
+        identities: (N,) int64 codes, one per image.
 
     Raises:
         SettingsError: fewer identities than a batch needs.
@@ -39,7 +39,7 @@ def draw_identity_batches(identities: np.ndarray, batch: IdentityBatch, generato
 
 def too_few_identities(needed: int, found: int) -> SettingsError:
     """The error for a batch that asks for more identities than the data set has."""
-    message = f"a batch needs {needed} identities, the training pictures show {found}"
+    message = f"a batch needs {needed} identities, the training images show {found}"
     return SettingsError(
         f"{message[0].upper()}{message[1:]}.",
         faults=[Fault("/batch/identities", "too-few-identities", message)],
@@ -47,10 +47,10 @@ def too_few_identities(needed: int, found: int) -> SettingsError:
     )
 
 
-def _cut(pictures: np.ndarray, size: int, generator: np.random.Generator) -> list[list[int]]:
-    shuffled = generator.permutation(pictures)
+def _cut(images: np.ndarray, size: int, generator: np.random.Generator) -> list[list[int]]:
+    shuffled = generator.permutation(images)
     if len(shuffled) < size:
-        extra = generator.choice(pictures, size - len(pictures))
+        extra = generator.choice(images, size - len(images))
         return [[*shuffled.tolist(), *extra.tolist()]]
     whole = len(shuffled) // size
     return [group.tolist() for group in shuffled[: whole * size].reshape(whole, size)]

@@ -59,7 +59,7 @@ def fit_chain(
 
 def _shares(plans: Sequence[Plan]) -> list[tuple[float, float]]:
     """Computes the start and stop of each stage, 0 to 1, by the images that it will see."""
-    work = [max(1, plan.settings.schedule.epochs * len(plan.pictures)) for plan in plans]
+    work = [max(1, plan.settings.schedule.epochs * len(plan.images)) for plan in plans]
     ends = [done / sum(work) for done in accumulate(work)]
     return list(zip([0.0, *ends], ends, strict=False))
 
@@ -69,7 +69,7 @@ def _counting_on(observer: Observer, curves: History, epochs: int, stage: int) -
     return replace(
         observer,
         on_resume=lambda step, history: observer.on_resume(_last_step(curves) + step, _joined(curves, history)),
-        on_graph=lambda epoch, graph, pictures: observer.on_graph(epochs + epoch, graph, pictures),
+        on_graph=lambda epoch, graph, images: observer.on_graph(epochs + epoch, graph, images),
         on_warning=lambda warning: observer.on_warning(replace(warning, stage=stage)),
     )
 

@@ -24,7 +24,7 @@ class Cost:
 
     Attributes:
         memory_bytes: parameters, gradients and optimiser state (Adam's) and every layer's output, in float32.
-        forward_operations: floating-point operations of one picture's forward pass; training takes three times as many.
+        forward_operations: floating-point operations of one image's forward pass; training takes three times as many.
     """
 
     memory_bytes: int
@@ -41,9 +41,9 @@ def count_cost(network: ReidNetwork, *, batch: int, height: int, width: int) -> 
             outputs += output.numel()
 
     hooks = [module.register_forward_hook(add) for module in network.modules() if not list(module.children())]
-    pictures = torch.empty(2, 3, height, width, device="meta")
+    images = torch.empty(2, 3, height, width, device="meta")
     with FlopCounterMode(display=False) as counter:
-        network(pictures)
+        network(images)
     for hook in hooks:
         hook.remove()
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -12,21 +12,21 @@ import torch
 from torch import nn, optim
 
 from reid_core.backbones.weights import Transfer
-from reid_core.data.loading import BatchLoader, TrainingPictures, encode
+from reid_core.data.loading import BatchLoader, TrainingImages, number_labels
 from reid_core.data.preprocessing import Preprocessing, preprocessing_of
-from reid_core.data.records import Picture
+from reid_core.data.records import ImageRecord
 from reid_core.devices import resolve_dtype
 from reid_core.errors import DatasetError, OutOfMemory, Stopped, TrainingDiverged
 from reid_core.methods.method import Losses, Method, Moment, Teacher
 from reid_core.methods.teacher import check_teacher
-from reid_core.model import Model
+from reid_core.model import TrainedModel
 from reid_core.network import Batch, ReidNetwork
 from reid_core.retrieval.encoder import Encoder
 from reid_core.sampling import Epoch, Graph
 from reid_core.settings import TrainingSettings
 from reid_core.training.checkpoint import History, Position, Run, load_checkpoint, save_checkpoint
 from reid_core.training.progress import WHOLE, Progress, Span, Stopwatch
-from reid_core.training.recognition import AFTER, BEFORE, LearnedNothing, check_learning, draw_sample, recognise
+from reid_core.training.recognition import AFTER, BEFORE, LearnedNothing, check_learning, draw_sample, measure_rank1
 from reid_core.training.schedule import adapt, rate_factor, set_rates
 from reid_core.training.validation import HeldOut, hold_out, validate
 
@@ -43,11 +43,11 @@ class Plan:
 
     method: Method
     settings: TrainingSettings
-    pictures: Sequence[Picture]
+    images: Sequence[ImageRecord]
     seed: int
     device: torch.device
     initialise: Callable[[nn.Module], Transfer] | None = None
-    teacher: Model | None = None
+    teacher: TrainedModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Observer:
         on_transfer: what the network took from given weights, once, before the first step of a new run.
         on_resume: the step a checkpoint goes on from, with the curves until there.
         on_graph: the nearest classes that graph sampling found at the start of the epoch of that number (from 0), and
-            the picture that stood for each class.
+            the image that stood for each class.
         on_progress: after every step.
         on_warning: after an epoch that was measured, where the network has learned nothing yet.
         should_stop: asked after every step; True saves a checkpoint and raises `Stopped`.
@@ -66,7 +66,7 @@ class Observer:
 
     on_transfer: Callable[[Transfer], None] = lambda transfer: None
     on_resume: Callable[[int, History], None] = lambda step, history: None
-    on_graph: Callable[[int, Graph, Sequence[Picture]], None] = lambda epoch, graph, pictures: None
+    on_graph: Callable[[int, Graph, Sequence[ImageRecord]], None] = lambda epoch, graph, images: None
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_warning: Callable[[LearnedNothing], None] = lambda warning: None
     should_stop: Callable[[], bool] = lambda: False
@@ -98,21 +98,21 @@ def fit(
     observer, settings = observer or Observer(), plan.settings
     checkpoint = folder / CHECKPOINT_NAME
     check_teacher(plan.method, settings, plan.teacher.manifest.preprocessing if plan.teacher else None)
-    pictures, held_out = hold_out(plan.pictures, settings.validation.fraction, plan.seed)
-    if not pictures:
-        raise DatasetError("There are no training pictures.", hint="Register a data set with a train split.")
-    data = encode(pictures)
+    images, held_out = hold_out(plan.images, settings.validation.fraction, plan.seed)
+    if not images:
+        raise DatasetError("There are no training images.", hint="Register a data set with a train split.")
+    data = number_labels(images)
     preprocessing = preprocessing_of(settings)
     dtype = resolve_dtype(settings.precision, plan.device, settings.backbone, settings.image.width)
     run = _start(plan, data.num_classes, dtype, checkpoint, observer)
     encoder = Encoder(run.network, preprocessing, plan.device, dtype)
     loaders: list[BatchLoader] = []
     watch = Stopwatch(checkpoint_seconds, span)
-    sample = draw_sample(pictures, plan.seed)
+    sample = draw_sample(images, plan.seed)
 
     position = run.position
     if sample and position.epochs > 0 and position.step == 0:
-        _tell_measured(plan, run, {BEFORE: recognise(encoder, sample)}, watch, observer)
+        _tell_measured(plan, run, {BEFORE: measure_rank1(encoder, sample)}, watch, observer)
     while position.epoch < position.epochs:
         if not position.streams:
             _begin_epoch(plan, run, data, encoder, observer)
@@ -144,7 +144,7 @@ def fit(
     return Result(run.network, data.num_classes, preprocessing, run.history, check_learning(run.history, settings))
 
 
-def _begin_epoch(plan: Plan, run: Run, data: TrainingPictures, encoder: Encoder, observer: Observer) -> None:
+def _begin_epoch(plan: Plan, run: Run, data: TrainingImages, encoder: Encoder, observer: Observer) -> None:
     position = run.position
     run.network.reset_state()
     epoch = Epoch(
@@ -152,16 +152,16 @@ def _begin_epoch(plan: Plan, run: Run, data: TrainingPictures, encoder: Encoder,
         identities=data.identities,
         generator=np.random.default_rng((plan.seed, position.epoch)),
         network=run.network,
-        encode=lambda indices: encoder.encode_files([data.pictures[index].path for index in indices], with_maps=True),
+        encode=lambda indices: encoder.encode_files([data.images[index].path for index in indices], with_maps=True),
     )
     draw = plan.method.draw_batches(plan.settings, epoch)
     if draw.graph is not None:
-        observer.on_graph(position.epoch, draw.graph, [data.pictures[index] for index in draw.graph.pictures])
+        observer.on_graph(position.epoch, draw.graph, [data.images[index] for index in draw.graph.images])
     position.begin_epoch(draw.streams)
 
 
 def _finish_epoch(
-    plan: Plan, run: Run, encoder: Encoder, held_out: HeldOut | None, sample: Sequence[Picture]
+    plan: Plan, run: Run, encoder: Encoder, held_out: HeldOut | None, sample: Sequence[ImageRecord]
 ) -> dict[str, float]:
     """The epoch's mean loss, by which an adaptive schedule goes on, and accuracy after the epochs that measure it."""
     position, validation = run.position, plan.settings.validation
@@ -174,7 +174,7 @@ def _finish_epoch(
         if held_out:
             values |= validate(encoder, held_out)
         if sample:
-            values[AFTER] = recognise(encoder, sample)
+            values[AFTER] = measure_rank1(encoder, sample)
     return values
 
 
@@ -259,6 +259,6 @@ def _explain_memory(error: RuntimeError, batch: Batch) -> Exception:
         return error
     count, height, width = len(batch.images), *batch.images.shape[2:]
     return OutOfMemory(
-        f"{batch.images.device} has too little memory for {count} pictures of {height} x {width}.",
-        hint=f"Try a batch of {count // 2} pictures: halve settings.batch.identities, or use smaller pictures.",
+        f"{batch.images.device} has too little memory for {count} images of {height} x {width}.",
+        hint=f"Try a batch of {count // 2} images: halve settings.batch.identities, or use smaller images.",
     )

@@ -7,47 +7,47 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reid_core.data.records import Picture
+from reid_core.data.records import ImageRecord
 from reid_core.evaluation.ranking import encode_labels, evaluate
 from reid_core.retrieval.encoder import Encoder
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Pictures of identities that are not trained on: the first of each (identity, camera) asks, the others answer."""
+    """Images of identities that are not trained on: the first of each (identity, camera) asks, the others answer."""
 
-    query: tuple[Picture, ...]
-    gallery: tuple[Picture, ...]
+    query: tuple[ImageRecord, ...]
+    gallery: tuple[ImageRecord, ...]
 
 
-def hold_out(pictures: Sequence[Picture], fraction: float, seed: int) -> tuple[list[Picture], HeldOut | None]:
-    """The pictures to train on and those held out: `fraction` of the identities seen on more than one camera."""
+def hold_out(images: Sequence[ImageRecord], fraction: float, seed: int) -> tuple[list[ImageRecord], HeldOut | None]:
+    """The images to train on and those held out: `fraction` of the identities seen on more than one camera."""
     cameras: dict[str, set[str]] = {}
-    for picture in pictures:
-        cameras.setdefault(picture.identity, set()).add(picture.camera)
+    for image in images:
+        cameras.setdefault(image.identity, set()).add(image.camera)
     eligible = sorted(identity for identity, seen in cameras.items() if len(seen) > 1)
     count = round(fraction * len(eligible))
     if count == 0:
-        return list(pictures), None
+        return list(images), None
     chosen = set(np.random.default_rng(seed).choice(eligible, count, replace=False).tolist())
-    held = [picture for picture in pictures if picture.identity in chosen]
-    return [picture for picture in pictures if picture.identity not in chosen], _split(held)
+    held = [image for image in images if image.identity in chosen]
+    return [image for image in images if image.identity not in chosen], _split(held)
 
 
 def validate(encoder: Encoder, held_out: HeldOut) -> dict[str, float]:
-    """Rank-1 and mAP on the held-out pictures, by the standard protocol."""
-    query = encoder.embed_files([picture.path for picture in held_out.query])
-    gallery = encoder.embed_files([picture.path for picture in held_out.gallery])
+    """Rank-1 and mAP on the held-out images, by the standard protocol."""
+    query = encoder.embed_files([image.path for image in held_out.query])
+    gallery = encoder.embed_files([image.path for image in held_out.gallery])
     metrics = evaluate(query, gallery, *encode_labels(held_out.query, held_out.gallery))
     return {"rank1": metrics.cmc[1], "mAP": metrics.mAP}
 
 
-def _split(pictures: Sequence[Picture]) -> HeldOut:
-    query: dict[tuple[str, str], Picture] = {}
+def _split(images: Sequence[ImageRecord]) -> HeldOut:
+    query: dict[tuple[str, str], ImageRecord] = {}
     gallery = []
-    for picture in pictures:
-        if (picture.identity, picture.camera) in query:
-            gallery.append(picture)
+    for image in images:
+        if (image.identity, image.camera) in query:
+            gallery.append(image)
         else:
-            query[picture.identity, picture.camera] = picture
+            query[image.identity, image.camera] = image
     return HeldOut(tuple(query.values()), tuple(gallery))

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.auth import EVERYONE, Caller, sent_key, unauthenticated
-from service.keys.lifecycle import recognise
+from service.keys.lifecycle import authenticate
 from service.settings import is_loopback
 
 
@@ -31,7 +31,7 @@ async def _find_caller(scope: Scope) -> Caller | None:
         _refuse_strangers(headers)
         return EVERYONE
     key = sent_key(headers)
-    caller = await run_in_threadpool(recognise, state.database, key) if key else None
+    caller = await run_in_threadpool(authenticate, state.database, key) if key else None
     if caller is not None and caller.key_id is not None:
         state.key_uses.note(caller.key_id)
     return caller

@@ -117,7 +117,7 @@ def move_dataset(
 def rescan_dataset(
     dataset_id: str, request: Request, response: Response, database: DatabaseDep, caller: Writer
 ) -> DatasetAnswer:
-    """Read the files again under the same name and id. Pictures that are still there keep their ids."""
+    """Read the files again under the same name and id. Images that are still there keep their ids."""
     with database.write() as session:
         dataset = catalog.rescan_dataset(session, dataset_id)
         _enqueue_reading(session, dataset)
@@ -146,7 +146,7 @@ def list_dataset_images(
     identity: LabelFilter | None = None,
     camera: LabelFilter | None = None,
 ) -> Listing[DatasetImageAnswer]:
-    """The pictures split by split, in the order of their paths; an empty `camera` asks for those without one."""
+    """The images split by split, in the order of their paths; an empty `camera` asks for those without one."""
     with database.read() as session:
         dataset = find(session, Dataset, dataset_id)
         if dataset_state(session, dataset)[0] == "pending":
@@ -182,7 +182,7 @@ def read_dataset_image(
 def read_dataset_image_content(
     dataset_id: str, image_id: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
 ) -> Response:
-    """The picture's file as it lies there."""
+    """The image's file as it lies there."""
     with database.read() as session:
         path = dataset_image_path(session, settings, _find_image(session, dataset_id, image_id))
     return answer_file(request, path, media_type(path))
@@ -238,5 +238,5 @@ def _find_image(session: Session, dataset_key: str, image_id: str) -> DatasetIma
     dataset = find(session, Dataset, dataset_key)
     image = session.get(DatasetImage, image_id)
     if image is None or image.dataset_id != dataset.id:
-        raise not_found(f"picture of data set {dataset.name!r} with the id", image_id)
+        raise not_found(f"image of data set {dataset.name!r} with the id", image_id)
     return image

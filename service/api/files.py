@@ -40,7 +40,7 @@ IMAGE_RESPONSES: Responses = FILE_RESPONSES | {
 PNG_RESPONSES: Responses = {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
 """How routes answer with a drawing."""
 
-# `no-cache`: asked for again each time, so that an erased picture is not shown from a cache.
+# `no-cache`: asked for again each time, so that an erased image is not shown from a cache.
 _HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
 
 

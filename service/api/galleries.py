@@ -38,7 +38,7 @@ Eraser = Annotated[Caller, require("erase")]
     "",
     status_code=201,
     responses={
-        202: {"description": "A job adds the data set's pictures.", "model": GalleryAnswer},
+        202: {"description": "A job adds the data set's images.", "model": GalleryAnswer},
         **problems(404),
     },
 )
@@ -89,7 +89,7 @@ def read_gallery(gallery_id: str, request: Request, database: DatabaseDep, _call
 
 @router.delete("/{gallery_id}", status_code=204)
 def remove_gallery(gallery_id: str, database: DatabaseDep, settings: SettingsDep, caller: Eraser) -> None:
-    """Delete a gallery with its pictures, vectors and rows."""
+    """Delete a gallery with its images, vectors and rows."""
     delete_gallery(database, settings, gallery_id, key_id=caller.key_id)
 
 

@@ -39,8 +39,8 @@ from service.galleries.image_schemas import (
     AddedImage,
     GalleryImageAnswer,
     IdentityBody,
+    ImageDetails,
     ImageLink,
-    PictureDetails,
     ReceiptAnswer,
     RejectedFile,
     SkippedImage,
@@ -58,10 +58,10 @@ Reader = Annotated[Caller, require("read")]
 Writer = Annotated[Caller, require("write")]
 Eraser = Annotated[Caller, require("erase")]
 
-_METADATA = TypeAdapter(list[PictureDetails])
+_METADATA = TypeAdapter(list[ImageDetails])
 
 _ON_CONFLICT = (
-    "what becomes of a picture whose `external_id` the gallery has: `add` it beside, `skip` it, or `replace` the known "
+    "what becomes of an image whose `external_id` the gallery has: `add` it beside, `skip` it, or `replace` the known "
     "ones, which are erased and need the scope `erase`"
 )
 
@@ -91,7 +91,7 @@ _IMAGES_BODY = {
     "/{gallery_id}/images",
     status_code=201,
     responses={
-        200: {"description": "Every picture was known already.", "model": UploadAnswer},
+        200: {"description": "Every image was known already.", "model": UploadAnswer},
         202: {"description": "A job adds the split.", "model": GalleryAnswer},
         **problems(500),
     },
@@ -106,18 +106,18 @@ async def add_images(
     caller: Writer,
     on_conflict: Annotated[OnConflict, Query(description=_ON_CONFLICT)] = "add",
 ) -> Response:
-    """Add pictures, which the next search finds; or as JSON a data set's split, by a job."""
+    """Add images, which the next search finds; or as JSON a data set's split, by a job."""
     if on_conflict == "replace":
         demand(caller, "erase")
     if is_json(request):
         if on_conflict != "add":
-            message = "pictures of a data set have no external id that could be known already"
+            message = "images of a data set have no external id that could be known already"
             raise invalid_request("/query/on_conflict", "unexpected", message)
         split = check(SplitBody, await read_json(request))
         return await run_in_threadpool(_add_split, database, gallery_id, split, request)
     state = request.app.state
     state.uploads.refuse_if_full()
-    async with open_form(request, partial(_admit_picture, settings)) as form:
+    async with open_form(request, partial(_admit_image, settings)) as form:
         uploads = await run_in_threadpool(_read_uploads, form, settings)
         async with state.uploads.turn():
             engine = await run_in_threadpool(loaded_engine, request)
@@ -139,7 +139,7 @@ def list_images(
     identity: LabelFilter | None = None,
     camera: LabelFilter | None = None,
 ) -> Listing[GalleryImageAnswer]:
-    """The gallery's pictures in the order in which they came."""
+    """The gallery's images in the order in which they came."""
     prefix = prefix_of(request)
     with database.read() as session:
         wanted = filter_equal(
@@ -163,7 +163,7 @@ def remove_images(
     identity: LabelFilter | None = None,
     camera: LabelFilter | None = None,
 ) -> ReceiptAnswer:
-    """Erase the pictures that have all that is given; at least one filter is needed. The answer is a receipt."""
+    """Erase the images that have all that is given; at least one filter is needed. The answer is a receipt."""
     given = {"external_id": external_id, "identity": identity, "camera": camera}
     filters = {name: value for name, value in given.items() if value is not None}
     return erase_images(database, settings, gallery_id, filters, key_id=caller.key_id)
@@ -186,7 +186,7 @@ def read_image(
 def read_image_content(
     gallery_id: str, image_id: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
 ) -> Response:
-    """The picture as it was uploaded, or as it lies in its data set."""
+    """The image as it was uploaded, or as it lies in its data set."""
     with database.read() as session:
         image = find_image(session, gallery_id, image_id)
         path = image_path(session, settings, image)
@@ -195,7 +195,7 @@ def read_image_content(
 
 @router.delete("/{gallery_id}/images/{image_id}", status_code=204, responses=problems(410))
 def remove_image(gallery_id: str, image_id: str, database: DatabaseDep, settings: SettingsDep, caller: Eraser) -> None:
-    """Erase one picture: it is gone from the next search, and asking for it is answered with 410."""
+    """Erase one image: it is gone from the next search, and asking for it is answered with 410."""
     erase_image(database, settings, gallery_id, image_id, key_id=caller.key_id)
 
 
@@ -211,7 +211,7 @@ def remove_identity_by_body(
 def remove_identity(
     gallery_id: str, identity: str, database: DatabaseDep, settings: SettingsDep, caller: Eraser
 ) -> ReceiptAnswer:
-    """Erase a person: vectors, stored pictures and rows. The answer is a receipt of what was removed."""
+    """Erase a person: vectors, stored images and rows. The answer is a receipt of what was removed."""
     return erase_identity(database, settings, gallery_id, identity, key_id=caller.key_id)
 
 
@@ -224,7 +224,7 @@ def _add_split(database: Database, gallery_id: str, body: SplitBody, request: Re
     return as_response(answer, 202, accepted_headers(f"{prefix_of(request)}/jobs/{answer.job}"))
 
 
-def _admit_picture(settings: Settings, name: str, number: int) -> None:
+def _admit_image(settings: Settings, name: str, number: int) -> None:
     if name not in ("files", "metadata"):
         raise _unexpected(name)
     if number > settings.max_images_per_request + 1:  # `metadata` may be a file, too
@@ -245,10 +245,10 @@ def _read_uploads(form: Form, settings: Settings) -> list[Upload]:
     return [Upload(filename, file, known) for (filename, file), known in zip(files, details, strict=True)]
 
 
-def _read_metadata(form: Form, count: int, settings: Settings) -> list[PictureDetails]:
+def _read_metadata(form: Form, count: int, settings: Settings) -> list[ImageDetails]:
     found = form.values("metadata") + [file.read(settings.max_json_bytes) for _, file in form.open_files("metadata")]
     if not found:
-        return [PictureDetails()] * count
+        return [ImageDetails()] * count
     if len(found) > 1:
         raise invalid_request("/metadata", "repeated", "metadata is given once")
     details = check_field(_METADATA, found[0], "metadata")

@@ -31,7 +31,7 @@ def read_graph(
 
 
 @router.get("/{job_id}/graph.png", response_class=Response, responses=PNG_RESPONSES)
-async def read_graph_picture(
+async def read_graph_image(
     job_id: str,
     request: Request,
     database: DatabaseDep,
@@ -43,7 +43,7 @@ async def read_graph_picture(
     """Draw the graph: in each row a class and beside it its nearest ones with their distances."""
     folder = await run_in_threadpool(_folder, database, settings, job_id)
     async with request.app.state.searches.turn():
-        drawn = await run_in_threadpool(graphs.draw_graph, folder, epoch, request.app.state.decoder, rows=rows)
+        drawn = await run_in_threadpool(graphs.draw_graph_image, folder, epoch, request.app.state.decoder, rows=rows)
     return Response(drawn, media_type="image/png")
 
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import sent_key
 from service.db import answers
-from service.db.answers import Answer, RequestKey
+from service.db.answers import RequestKey, SentAnswer
 from service.db.session import Database
 from service.errors import Problem
 
@@ -56,7 +56,7 @@ class Idempotency:
         secret = sent_key(Headers(scope=scope)) or ""
         keep = timedelta(seconds=state.settings.idempotency_seconds)
         turn = await run_in_threadpool(answers.take_turn, state.database, key, fingerprint, secret=secret, keep=keep)
-        if isinstance(turn, Answer):
+        if isinstance(turn, SentAnswer):
             again = Response(turn.body, turn.status, {**turn.headers, REPLAYED_HEADER: "true"})
             await again(scope, receive, send)
             return
@@ -74,7 +74,7 @@ class _Recorder:
     """Passes an answer on and keeps a copy, settled before the client has all of it and may ask again."""
 
     onward: Send
-    on_settled: Callable[[Answer | None], None]
+    on_settled: Callable[[SentAnswer | None], None]
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
@@ -99,7 +99,7 @@ class _Recorder:
             return
         self.settled = True
         good = self.complete and 200 <= self.status < 300
-        answer = Answer(self.status, self.headers, bytes(self.body)) if good else None
+        answer = SentAnswer(self.status, self.headers, bytes(self.body)) if good else None
         with anyio.CancelScope(shield=True):  # a client that hangs up must not leave the key claimed
             await run_in_threadpool(self.on_settled, answer)
 
@@ -158,7 +158,7 @@ def _refusal(turn: str, key: str) -> Problem:
     )
 
 
-def _settle(database: Database, key: RequestKey, answer: Answer | None, secret: str) -> None:
+def _settle(database: Database, key: RequestKey, answer: SentAnswer | None, secret: str) -> None:
     if answer is None:
         answers.forget(database, key)
     else:

@@ -20,7 +20,7 @@ router = APIRouter(include_in_schema=False)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class Metrics:
+class PrometheusMetrics:
     """The figures of one app: the requests that it answered, and the jobs in the database."""
 
     def __init__(self, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Search over the API: by a stored picture, by uploaded ones, or by an embedding."""
+"""Search over the API: by a stored image, by uploaded ones, or by an embedding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.api.forms import Form, open_form, too_many_files
 from service.api.openapi import problems
 from service.auth import Caller
 from service.errors import invalid_request
-from service.search.schemas import EmbeddingQuery, PictureParameters, PictureQuery, SearchAnswer, StoredQuery
+from service.search.schemas import EmbeddingQuery, ImageParameters, ImageQuery, SearchAnswer, StoredQuery
 from service.search.schemas import Query as AnyQuery
 from service.settings import Settings
 
@@ -31,11 +31,11 @@ _LISTS = ("camera", "exclude_camera")
 
 
 def _form_schema() -> dict[str, Any]:
-    schema = PictureQuery.model_json_schema()
-    pictures = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+    schema = ImageQuery.model_json_schema()
+    images = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
     return schema | {
         "required": ["image"],
-        "properties": {"image": pictures} | schema["properties"],
+        "properties": {"image": images} | schema["properties"],
     }
 
 
@@ -49,31 +49,31 @@ _BODY = {
 
 
 @router.get("", responses=_PROBLEMS)
-async def search_by_stored_picture(
+async def search_by_stored_image(
     query: Annotated[StoredQuery, Query()], request: Request, caller: Searcher
 ) -> SearchAnswer:
-    """Pictures like the one called `image_id`, of a gallery or a data set; best first."""
+    """Images like the one called `image_id`, of a gallery or a data set; best first."""
     return await _search(request, caller, query)
 
 
 @router.post("", responses=_PROBLEMS, openapi_extra={"requestBody": _BODY})
-async def search_by_uploaded_pictures(
-    _in_address: Annotated[PictureParameters, Query()], request: Request, settings: SettingsDep, caller: Searcher
+async def search_by_uploaded_images(
+    _in_address: Annotated[ImageParameters, Query()], request: Request, settings: SettingsDep, caller: Searcher
 ) -> SearchAnswer:
-    """Pictures like the uploaded ones of one person (`image`), or, as JSON, like an `embedding`; best first.
+    """Images like the uploaded ones of one person (`image`), or, as JSON, like an `embedding`; best first.
 
-    What GET takes stands in the form, in the JSON or in the address. Several pictures are fused to their mean, or
+    What GET takes stands in the form, in the JSON or in the address. Several images are fused to their mean, or
     with `fusion=max` the best score counts.
     """
     request.app.state.searches.refuse_if_full()
     if is_json(request):
         query = check(EmbeddingQuery, _joined(request.query_params, await read_json(request)))
         return await _search(request, caller, query)
-    async with open_form(request, partial(_admit_picture, settings)) as form:
+    async with open_form(request, partial(_admit_image, settings)) as form:
         fields = {name: _only(name, form.values(name)) for name in form.names if name != "image"}
-        picture_query = check(PictureQuery, _joined(request.query_params, fields))
-        pictures = await run_in_threadpool(_read_pictures, form, settings)
-    return await _search(request, caller, picture_query, pictures)
+        image_query = check(ImageQuery, _joined(request.query_params, fields))
+        images = await run_in_threadpool(_read_images, form, settings)
+    return await _search(request, caller, image_query, images)
 
 
 @router.get(
@@ -92,10 +92,10 @@ async def draw_explanation(search_id: str, rank: int, request: Request, caller: 
     return Response(drawn, media_type="image/png", headers={"Cache-Control": "private, no-store"})
 
 
-async def _search(request: Request, caller: Caller, query: AnyQuery, pictures: Sequence[bytes] = ()) -> SearchAnswer:
+async def _search(request: Request, caller: Caller, query: AnyQuery, images: Sequence[bytes] = ()) -> SearchAnswer:
     async with request.app.state.searches.turn():
         engine = await run_in_threadpool(loaded_engine, request)
-        outcome = await run_in_threadpool(engine.search, query, pictures, key_id=caller.key_id)
+        outcome = await run_in_threadpool(engine.search, query, images, key_id=caller.key_id)
     return outcome.answer(prefix_of(request))
 
 
@@ -115,18 +115,16 @@ def _only(name: str, values: list[str]) -> Any:
     return values if name in _LISTS or len(values) > 1 else values[0]
 
 
-def _admit_picture(settings: Settings, name: str, number: int) -> None:
+def _admit_image(settings: Settings, name: str, number: int) -> None:
     if name != "image":
-        raise invalid_request(
-            f"/{name}", "unexpected", f"{name!r} is a file; pictures are sent as files called `image`"
-        )
+        raise invalid_request(f"/{name}", "unexpected", f"{name!r} is a file; images are sent as files called `image`")
     if number > settings.max_query_images:
         raise too_many_files("REID_MAX_QUERY_IMAGES", settings.max_query_images)
 
 
-def _read_pictures(form: Form, settings: Settings) -> list[bytes]:
+def _read_images(form: Form, settings: Settings) -> list[bytes]:
     """The files called `image`, read one byte beyond what is allowed at most."""
     files = form.open_files("image")
     if not files or form.values("image"):
-        raise invalid_request("/image", "missing", "there is no picture; send each as a file called `image`")
+        raise invalid_request("/image", "missing", "there is no image; send each as a file called `image`")
     return [file.read(settings.max_picture_bytes + 1) for _, file in files]

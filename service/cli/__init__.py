@@ -42,7 +42,7 @@ def sample_data(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     identities: Annotated[int, typer.Option(min=2, help="Made-up people, half of them for training.")] = 60,
     cameras: Annotated[int, typer.Option(min=1, help="Views that each of them is seen from.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures; another seed, another world.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same images; another seed, another world.")] = 0,
 ) -> None:
     """Draw a data set of made-up pedestrians in Market-1501 layout."""
     from service.cli.demo import draw_sample_data

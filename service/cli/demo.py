@@ -110,7 +110,7 @@ def _register(client: Client, data: Path) -> Any:
     _follow(client, made["job"], "reading the data set")
     dataset = client.get(f"/datasets/{made['id']}")
     counts = ", ".join(f"{name}: {split['images']}" for name, split in dataset["splits"].items())
-    console.print(f"{data.name} is a {dataset['format']} data set; pictures in {counts}")
+    console.print(f"{data.name} is a {dataset['format']} data set; images in {counts}")
     for finding in client.get(f"/datasets/{made['id']}/report")["findings"]:
         console.print(f"  {finding['severity']}: {finding['code']} ({finding['count']}): {finding['fix']}")
     return dataset
@@ -128,7 +128,7 @@ def _evaluate(client: Client, dataset: Any, name: str) -> Any:
 
 
 def _print_scores(before: Any, after: Any) -> None:
-    table = Table(title=f"{after['valid_queries']} queries in {after['gallery']} pictures of unseen people")
+    table = Table(title=f"{after['valid_queries']} queries in {after['gallery']} images of unseen people")
     for column in ("", "rank-1", "mAP", "mINP"):
         table.add_column(column)
     for name, result in (("before training", before), ("after training", after)):
@@ -146,8 +146,8 @@ def _search(client: Client, dataset: Any, gallery: str) -> list[list[Cell]]:
         )
         if number == 0:
             _print_answer(query, answer)
-        picture = client.content(f"/datasets/{dataset['id']}/images/{query['id']}/content")
-        row = [Cell(picture, f"{query['identity']} cam {query['camera']}", None)]
+        image = client.content(f"/datasets/{dataset['id']}/images/{query['id']}/content")
+        row = [Cell(image, f"{query['identity']} cam {query['camera']}", None)]
         for result in answer["results"]:
             shown = client.content(result["links"]["image"])
             caption = f"{result['score']:.2f} cam {result['camera']}"

@@ -18,9 +18,9 @@ _RIGHT, _WRONG, _NEUTRAL, _PAPER, _INK = "#1a9641", "#d7191c", "#8c8c8c", "#ffff
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One picture with its caption; `right` is None for a query."""
+    """One image with its caption; `right` is None for a query."""
 
-    picture: bytes
+    image: bytes
     caption: str
     right: bool | None
 
@@ -42,6 +42,6 @@ def _paste(sheet: Image.Image, cell: Cell, left: int, top: int) -> None:
     colour = {None: _NEUTRAL, True: _RIGHT, False: _WRONG}[cell.right]
     draw = ImageDraw.Draw(sheet)
     draw.rectangle((left, top, left + _TILE[0] + 2 * _FRAME - 1, top + _TILE[1] + 2 * _FRAME - 1), fill=colour)
-    with Image.open(io.BytesIO(cell.picture)) as picture:
-        sheet.paste(picture.convert("RGB").resize(_TILE), (left + _FRAME, top + _FRAME))
+    with Image.open(io.BytesIO(cell.image)) as image:
+        sheet.paste(image.convert("RGB").resize(_TILE), (left + _FRAME, top + _FRAME))
     draw.text((left, top + _TILE[1] + 2 * _FRAME + 1), cell.caption, fill=_INK, font=ImageFont.load_default(10))

@@ -168,7 +168,7 @@ def _refuse_if_used(session: Session, dataset: Dataset) -> None:
     if gallery := session.scalars(_galleries_with(dataset).limit(1)).first():
         raise Problem(
             "in-use",
-            f"Gallery {gallery.name!r} ({gallery.id}) shows pictures of data set {dataset.name!r}.",
+            f"Gallery {gallery.name!r} ({gallery.id}) shows images of data set {dataset.name!r}.",
             hint=f"DELETE /galleries/{gallery.id} first.",
         )
 

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from reid_core.data.findings import finding_of, replace_finding
-from reid_core.errors import Fault, PictureError
+from reid_core.errors import Fault, ImageError
 from service.datasets.files import dataset_folder
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
@@ -107,10 +107,10 @@ def changed_files(slug: str, dataset: Dataset, changes: Sequence[Change]) -> Pro
 
 @contextmanager
 def as_dataset_problem(names: Sequence[str]) -> Iterator[None]:
-    """Turns a picture that cannot be read any more, after it was checked, into a problem of the data sets so called."""
+    """Turns an image that cannot be read any more, after it was checked, into a problem of the data sets so called."""
     try:
         yield
-    except PictureError as error:
+    except ImageError as error:
         raise Problem(
             "invalid-dataset",
             f"A file of {', '.join(names)} has changed since the job began: {error.detail}",

@@ -26,5 +26,5 @@ def dataset_image_path(session: Session, settings: Settings, image: DatasetImage
 def existing_file(path: Path, image_id: str) -> Path:
     """`path`, the file of that image; raises 404 where it is gone."""
     if not path.is_file():
-        raise Problem("not-found", f"The file of picture {image_id!r} is gone from where it lay.")
+        raise Problem("not-found", f"The file of image {image_id!r} is gone from where it lay.")
     return path

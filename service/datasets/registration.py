@@ -1,4 +1,4 @@
-"""Registration: what a `register` job does, from unpacking the archive to a row for every picture."""
+"""Registration: what a `register` job does, from unpacking the archive to a row for every image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reid_core.data.findings import finding_of, replace_finding
 from reid_core.data.formats import PEOPLE
 from reid_core.data.listing import real_path
 from reid_core.data.reader import read
-from reid_core.data.records import SPLITS, Picture
+from reid_core.data.records import SPLITS, ImageRecord
 from reid_core.data.report import Examination, examine
 from reid_core.errors import CoreError, DatasetError, Stopped
 from service.datasets import uploads
@@ -41,10 +41,10 @@ def register(
     on_progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Reads the data set and records its pictures and report: `{dataset, format, splits, findings, ...}`.
+    """Reads the data set and records its images and report: `{dataset, format, splits, findings, ...}`.
 
     It may be run again after a crash, a stop or a failure, and starts from scratch; a data set that is ready stays as
-    it is. `on_progress` hears of pictures examined and in all.
+    it is. `on_progress` hears of images examined and in all.
 
     Raises:
         CoreError: it cannot be used; the data set is now `invalid` and shows the same problem.
@@ -58,7 +58,7 @@ def register(
         if dataset.uploaded:
             uploads.unpack(settings, dataset_id, (dataset.declaration or {}).get("encoding", ""))
         examination = _examine(dataset, settings, on_progress, should_stop)
-        changes = _write_pictures(database, settings, dataset, examination, should_stop)
+        changes = _write_images(database, settings, dataset, examination, should_stop)
         _finish(database, dataset, examination, changes)
     except CoreError as error:
         _refuse(database, dataset_id, error)
@@ -68,7 +68,7 @@ def register(
 
 
 def _begin(database: Database, dataset_id: str) -> Dataset:
-    """The row, pending again unless it is ready; pictures of an earlier reading stay until there are new ones."""
+    """The row, pending again unless it is ready; images of an earlier reading stay until there are new ones."""
     with database.write() as session:
         dataset = find(session, Dataset, dataset_id)
         if dataset.state != "ready":
@@ -100,10 +100,10 @@ def _examine(
     return examination
 
 
-def _write_pictures(
+def _write_images(
     database: Database, settings: Settings, dataset: Dataset, examination: Examination, should_stop: Callable[[], bool]
 ) -> list[str]:
-    """A row per picture; what has changed since an earlier reading, whose pictures keep their ids.
+    """A row per image; what has changed since an earlier reading, whose images keep their ids.
 
     The first reading writes in many transactions, so that others may write in between; a later one in a single one,
     since galleries refer to these rows.
@@ -127,7 +127,7 @@ def _write_pictures(
 
 
 def _earlier_rows(session: Session, dataset_id: str) -> dict[tuple[str, str], tuple[str, str | None]]:
-    """(split, path) -> (id, hash) of the pictures that are recorded already."""
+    """(split, path) -> (id, hash) of the images that are recorded already."""
     columns = (DatasetImage.split, DatasetImage.path, DatasetImage.id, DatasetImage.sha256)
     rows = session.execute(select(*columns).where(DatasetImage.dataset_id == dataset_id))
     return {(split, path): (key, sha256) for split, path, key, sha256 in rows}
@@ -146,22 +146,22 @@ def _rows(
     settings: Settings, dataset: Dataset, examination: Examination, known: Mapping[tuple[str, str], str]
 ) -> Iterator[dict[str, Any]]:
     """The rows to write; `known` are ids by split and path."""
-    folder, pictures = real_path(dataset_folder(settings, dataset)), examination.contents.pictures
-    ids = iter(new_ids("img", sum(map(len, pictures.values()))))
+    folder, images = real_path(dataset_folder(settings, dataset)), examination.contents.images
+    ids = iter(new_ids("img", sum(map(len, images.values()))))
     for split in SPLITS:
-        for position, picture in enumerate(pictures[split]):
-            file, path = examination.files[picture.path], _below(folder, picture)
+        for position, image in enumerate(images[split]):
+            file, path = examination.files[image.path], _below(folder, image)
             yield {
                 "id": known.get((split, path)) or next(ids),
                 "dataset_id": dataset.id,
                 "split": split,
                 "position": position,
                 "path": path,
-                "identity": picture.identity,
-                "camera": picture.camera,
-                "captured_at": picture.captured_at,
-                "frame": picture.frame,
-                "clothes": picture.clothes or None,
+                "identity": image.identity,
+                "camera": image.camera,
+                "captured_at": image.captured_at,
+                "frame": image.frame,
+                "clothes": image.clothes or None,
                 "sha256": file.sha256,
                 "num_bytes": file.num_bytes,
                 "width": file.width,
@@ -169,9 +169,9 @@ def _rows(
             }
 
 
-def _below(folder: Path, picture: Picture) -> str:
-    # A manifest may name a picture by an absolute path, which links lead into the folder.
-    path = picture.path if picture.path.is_relative_to(folder) else real_path(picture.path)
+def _below(folder: Path, image: ImageRecord) -> str:
+    # A manifest may name an image by an absolute path, which links lead into the folder.
+    path = image.path if image.path.is_relative_to(folder) else real_path(image.path)
     return path.relative_to(folder).as_posix()
 
 
@@ -208,7 +208,7 @@ def _kept(dataset: Dataset, examination: Examination) -> dict[str, Any] | None:
     if examination.report.format != PEOPLE.name:
         return dataset.declaration
     earlier = set((dataset.declaration or {}).get("trained", ()))
-    trained = earlier | {picture.identity for picture in examination.contents.pictures["train"]}
+    trained = earlier | {image.identity for image in examination.contents.images["train"]}
     return {**(dataset.declaration or {}), "trained": sorted(trained)}
 
 

@@ -83,7 +83,7 @@ class LayoutBody(Body):
     gallery: Subfolder | None = None
     pattern: Annotated[str, StringConstraints(max_length=1000), AfterValidator(_refuse_wrong_pattern)] | None = Field(
         default=None,
-        description="a regular expression for the beginning of a picture's path below its split's folder, or of its "
+        description="a regular expression for the beginning of an image's path below its split's folder, or of its "
         "file name; named groups identity, camera, frame, clothes",
     )
 

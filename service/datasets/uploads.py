@@ -39,7 +39,7 @@ def check_archive(path: Path) -> None:
         raise Problem(
             "unsupported-media",
             "The upload is neither a zip nor a tar nor a tar.gz, or it is damaged.",
-            hint="Pack the folder of pictures, e.g. with `zip -r pictures.zip pictures`.",
+            hint="Pack the folder of images, e.g. with `zip -r images.zip images`.",
         )
 
 
@@ -93,7 +93,7 @@ def _remove_lost(database: Database, dataset_id: str, path: Path) -> None:
 def _extract(settings: Settings, archive: Path, folder: Path, encoding: str) -> None:
     if not archive.exists():
         raise DatasetError("The uploaded archive is gone.", hint="Delete the data set and upload it again.")
-    # Pictures are compressed already, so they take as much room as their archive.
+    # Images are compressed already, so they take as much room as their archive.
     needed = archive.stat().st_size
     ensure_free_space(archive.parent, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
     try:

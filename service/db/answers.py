@@ -34,7 +34,9 @@ class RequestKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SentAnswer:
+    """An answer as it was sent."""
+
     status: int
     headers: dict[str, str]
     body: bytes
@@ -44,7 +46,9 @@ Turn = Literal["go", "running", "other"]
 """What a request may do: be answered now, wait for an equal one that is running, or nothing: the key is another's."""
 
 
-def take_turn(database: Database, key: RequestKey, body_hash: str, *, secret: str, keep: timedelta) -> Turn | Answer:
+def take_turn(
+    database: Database, key: RequestKey, body_hash: str, *, secret: str, keep: timedelta
+) -> Turn | SentAnswer:
     """Claim the key for this request; or the answer, if an equal request has been answered within `keep`."""
     try:
         with database.write() as session:
@@ -54,7 +58,7 @@ def take_turn(database: Database, key: RequestKey, body_hash: str, *, secret: st
         return "running"
 
 
-def remember(database: Database, key: RequestKey, answer: Answer, *, secret: str) -> None:
+def remember(database: Database, key: RequestKey, answer: SentAnswer, *, secret: str) -> None:
     """Keep the answer, sealed with `secret`, the caller's API key, which nobody else has and we do not store.
 
     So an answer that shows a new API key, or names a person who is erased later, cannot be read from the database.
@@ -92,7 +96,7 @@ def forget(database: Database, key: RequestKey) -> None:
             session.delete(row)
 
 
-def _take_turn(session: Session, key: RequestKey, body_hash: str, secret: str) -> Turn | Answer:
+def _take_turn(session: Session, key: RequestKey, body_hash: str, secret: str) -> Turn | SentAnswer:
     row = session.get(RememberedAnswer, _primary(key))
     if row is None:
         session.add(
@@ -104,7 +108,7 @@ def _take_turn(session: Session, key: RequestKey, body_hash: str, secret: str) -
     if row.body_hash != body_hash:
         return "other"
     if row.status is not None:
-        return Answer(row.status, row.headers or {}, _unseal(row.body or b"", secret))
+        return SentAnswer(row.status, row.headers or {}, _unseal(row.body or b"", secret))
     if utc_now() - row.created_at < STALE_AFTER:
         return "running"
     row.created_at = utc_now()

@@ -27,7 +27,7 @@ class Base(DeclarativeBase):
 
 
 class Dataset(Base):
-    """Pictures of persons in splits. `state`: pending, ready, invalid; `format` was asked, `detected_format` found.
+    """Images of persons in splits. `state`: pending, ready, invalid; `format` was asked, `detected_format` found.
 
     `declaration` is what was said of it besides, {table, layout, columns, encoding, trained}, None where nothing was.
     """
@@ -52,7 +52,7 @@ class Dataset(Base):
 
 
 class DatasetImage(Base):
-    """One picture of a data set; `path` is relative to the data set's, `position` counts within the split."""
+    """One image of a data set; `path` is relative to the data set's, `position` counts within the split."""
 
     __tablename__ = "dataset_images"
     __table_args__ = (
@@ -169,7 +169,7 @@ class Evaluation(Base):
 
 
 class Gallery(Base):
-    """Pictures to search in. `revision` counts changes, `generation` re-embeddings, `images` what is searchable.
+    """Images to search in. `revision` counts changes, `generation` re-embeddings, `images` what is searchable.
 
     `maps` is how the re-ranker's local features are kept ({dtype, shape}), None where they are not; `statistics` what
     the last index job measured.
@@ -197,7 +197,7 @@ class Gallery(Base):
 
 
 class GalleryImage(Base):
-    """One picture of a gallery; `position` is its number in the index, `file` the stored picture if one is kept.
+    """One image of a gallery; `position` is its number in the index, `file` the stored image if one is kept.
 
     `rebuilt_position` is its number in the generation that is being built, once its new vector lies there.
     """

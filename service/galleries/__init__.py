@@ -1,1 +1,1 @@
-"""Galleries: the pictures that searches look through, their life cycle, their vectors and their erasure."""
+"""Galleries: the images that searches look through, their life cycle, their vectors and their erasure."""

@@ -1,4 +1,4 @@
-"""Pictures that are sent with an external id which the gallery has: added beside, left out, or put in its place."""
+"""Images that are sent with an external id which the gallery has: added beside, left out, or put in its place."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Resolution:
 
     Attributes:
         added: those to be added, by their number in the request.
-        skipped: number of each that is left out -> id of the picture that stands under its external id.
-        replaced: the gallery's pictures in whose place one comes, by the number of that one.
+        skipped: number of each that is left out -> id of the image that stands under its external id.
+        replaced: the gallery's images in whose place one comes, by the number of that one.
     """
 
     added: list[int]
@@ -33,7 +33,7 @@ def resolve(session: Session, gallery_id: str, images: Sequence[GalleryImage], o
     """Decides which of `images` are added, skipped or replace others, under the gallery's lock.
 
     Of several with the same external id in one request the first counts where known ones are skipped, and the last
-    where they are replaced. Pictures without an external id are always added.
+    where they are replaced. Images without an external id are always added.
     """
     if on_conflict == "add":
         return Resolution(list(range(len(images))), {}, {})
@@ -58,7 +58,7 @@ def resolve(session: Session, gallery_id: str, images: Sequence[GalleryImage], o
 
 
 def find_known(session: Session, gallery_id: str, external_ids: Sequence[str | None]) -> dict[str, list[GalleryImage]]:
-    """The gallery's pictures with one of these external ids, by it, in the order in which they came."""
+    """The gallery's images with one of these external ids, by it, in the order in which they came."""
     known: dict[str, list[GalleryImage]] = {}
     wanted = {external_id for external_id in external_ids if external_id is not None}
     found = select(GalleryImage).where(GalleryImage.gallery_id == gallery_id, GalleryImage.external_id.in_(wanted))

@@ -1,4 +1,4 @@
-"""Picture files to what a gallery keeps of them, as every way into it does it."""
+"""Image files to what a gallery keeps of them, as every way into it does it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image
 
-from reid_core.data.preprocessing import open_picture
-from reid_core.errors import PictureError
+from reid_core.data.preprocessing import open_image
+from reid_core.errors import ImageError
 from service.db.tables import Gallery
 from service.galleries.files import Features, join_features
 from service.settings import Settings
@@ -26,56 +26,56 @@ BATCH_SIZE = 32
 _DECODERS = 4
 
 Prepared = tuple["Tensor", ...]
-"""A picture in the size of every network that is to see it, each (3, H, W) uint8."""
+"""An image in the size of every network that is to see it, each (3, H, W) uint8."""
 
 
-class PictureEncoder(Protocol):
+class ImageEncoder(Protocol):
     """An encoder of images: `reid_core`'s, or one that shares its batches with other requests."""
 
     def prepare(self, image: Image.Image) -> Tensor:
         """(3, H, W) uint8."""
         ...
 
-    def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
+    def encode_prepared(self, images: Tensor, *, with_maps: bool = False) -> Encoding:
         """Encodes images (N, 3, H, W) uint8."""
         ...
 
 
-EncoderFor = Callable[[str], PictureEncoder]
+EncoderFor = Callable[[str], ImageEncoder]
 """The encoder of the model with that id."""
 
 
 @dataclass(frozen=True, slots=True)
 class GalleryEncoder:
-    """Pictures to what a gallery keeps of them: vectors by `embedder`, maps by `matcher` where it keeps those.
+    """Images to what a gallery keeps of them: vectors by `embedder`, maps by `matcher` where it keeps those.
 
     One pass gives both where the two are the same object.
     """
 
-    embedder: PictureEncoder
-    matcher: PictureEncoder | None
+    embedder: ImageEncoder
+    matcher: ImageEncoder | None
 
     def prepare(self, image: Image.Image) -> Prepared:
-        """The decoded picture, to be encoded."""
+        """The decoded image, to be encoded."""
         return tuple(network.prepare(image) for network in self._networks)
 
-    def encode(self, pictures: Sequence[Prepared]) -> Features:
+    def encode(self, images: Sequence[Prepared]) -> Features:
         """Encodes at least one image, a batch at a time, to the features that the gallery keeps."""
-        batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
+        batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
         return join_features([self._encode_batch(batch) for batch in batches])
 
     @property
-    def _networks(self) -> tuple[PictureEncoder, ...]:
+    def _networks(self) -> tuple[ImageEncoder, ...]:
         if self.matcher is None or self.matcher is self.embedder:
             return (self.embedder,)
         return (self.embedder, self.matcher)
 
-    def _encode_batch(self, pictures: Sequence[Prepared]) -> Features:
+    def _encode_batch(self, images: Sequence[Prepared]) -> Features:
         import torch
 
         encodings = [
             network.encode_prepared(torch.stack(inputs), with_maps=network is self.matcher)
-            for network, inputs in zip(self._networks, zip(*pictures, strict=True), strict=True)
+            for network, inputs in zip(self._networks, zip(*images, strict=True), strict=True)
         ]
         vectors, maps = encodings[0].embeddings.numpy(), encodings[-1].maps
         return (vectors,) if maps is None else (vectors, maps.flatten(1, 2).numpy())
@@ -90,8 +90,8 @@ def gallery_encoder(gallery: Gallery, encoder_for: EncoderFor) -> GalleryEncoder
 
 
 @dataclass(frozen=True, slots=True)
-class ReadPicture:
-    """A picture from a file: ready to be encoded, the file's hash, width and height in pixels."""
+class ReadImage:
+    """An image from a file: ready to be encoded, the file's hash, width and height in pixels."""
 
     prepared: Prepared
     sha256: str
@@ -99,22 +99,20 @@ class ReadPicture:
     height: int
 
 
-def read_pictures(
-    paths: Sequence[Path | None], encoder: GalleryEncoder, settings: Settings
-) -> list[ReadPicture | None]:
-    """The pictures of `paths` in their order; None for one that cannot be read."""
+def read_images(paths: Sequence[Path | None], encoder: GalleryEncoder, settings: Settings) -> list[ReadImage | None]:
+    """The images of `paths` in their order; None for one that cannot be read."""
 
-    def read(path: Path | None) -> ReadPicture | None:
+    def read(path: Path | None) -> ReadImage | None:
         try:
             return None if path is None else _read(path.read_bytes(), encoder, settings)
-        except (PictureError, OSError):
+        except (ImageError, OSError):
             return None
 
     with ThreadPoolExecutor(_DECODERS) as pool:
         return list(pool.map(read, paths))
 
 
-def _read(content: bytes, encoder: GalleryEncoder, settings: Settings) -> ReadPicture:
-    picture = open_picture(content, max_pixels=settings.max_image_pixels)
+def _read(content: bytes, encoder: GalleryEncoder, settings: Settings) -> ReadImage:
+    image = open_image(content, max_pixels=settings.max_image_pixels)
     digest = hashlib.sha256(content).hexdigest()
-    return ReadPicture(encoder.prepare(picture), digest, picture.width, picture.height)
+    return ReadImage(encoder.prepare(image), digest, image.width, image.height)

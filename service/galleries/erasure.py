@@ -1,4 +1,4 @@
-"""Erasing pictures so that nothing of them is left in a file, with a receipt of what was removed.
+"""Erasing images so that nothing of them is left in a file, with a receipt of what was removed.
 
 All or nothing: one transaction takes the rows (`withdrawal`), then their bytes are removed (`removal`). What cannot be
 removed at once, because the process is killed or the disk is full, a sweep removes; nothing needs to be asked twice.
@@ -41,9 +41,9 @@ class Receipt:
         images: rows, each with its identity, camera, time, file name and keys.
         vectors: embeddings overwritten with zeros, those of an unfinished rebuild included.
         local_features: maps overwritten likewise, where the gallery keeps them.
-        pictures: stored files deleted.
+        files: stored files deleted.
         indexes: built indexes replaced by one without the vectors.
-        left_in_place: data sets whose pictures they are and where they still lie.
+        left_in_place: data sets whose images they are and where they still lie.
         remaining: what stays for a time.
     """
 
@@ -53,7 +53,7 @@ class Receipt:
     images: int
     vectors: int
     local_features: int
-    pictures: int
+    files: int
     indexes: int
     left_in_place: tuple[LeftInPlace, ...]
     remaining: tuple[Remaining, ...] = ()
@@ -63,14 +63,14 @@ class Receipt:
         return {
             "images": self.images,
             "vectors": self.vectors,
-            "pictures": self.pictures,
+            "pictures": self.files,
             "local_features": self.local_features,
             "rows": self.images,
             "indexes": self.indexes,
         }
 
     def answer(self, digests: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> ReceiptAnswer:
-        """The receipt as clients see it; `digests` stand for the labels by which the pictures were chosen."""
+        """The receipt as clients see it; `digests` stand for the labels by which the images were chosen."""
         return ReceiptAnswer(
             **digests,
             gallery=self.gallery_id,
@@ -90,9 +90,9 @@ Record = Callable[[Session, Receipt], None]
 def erase_identity(
     database: Database, settings: Settings, gallery_key: str, identity: str, *, key_id: str | None
 ) -> ReceiptAnswer:
-    """Erases every picture of `identity` in the gallery; the receipt, with the identity's SHA-256 in its place.
+    """Erases every image of `identity` in the gallery; the receipt, with the identity's SHA-256 in its place.
 
-    Raises 404 where the gallery holds no picture of it.
+    Raises 404 where the gallery holds no image of it.
     """
     identity = normal_label(identity)
     return _erase_matching(database, settings, gallery_key, {"identity": identity}, "gallery.erase_identity", key_id)
@@ -101,14 +101,14 @@ def erase_identity(
 def erase_images(
     database: Database, settings: Settings, gallery_key: str, filters: Mapping[str, str], *, key_id: str | None
 ) -> ReceiptAnswer:
-    """Erases every picture that has each of `filters` (external_id, identity, camera): a receipt as `erase_identity`.
+    """Erases every image that has each of `filters` (external_id, identity, camera): a receipt as `erase_identity`.
 
-    Raises 422 without a filter, 404 where the gallery holds no such picture.
+    Raises 422 without a filter, 404 where the gallery holds no such image.
     """
     if not filters:
         raise Problem(
             "invalid-request",
-            "No filter says which pictures to erase.",
+            "No filter says which images to erase.",
             hint=f"Give one or more of {', '.join(_FILTERS)}; DELETE /galleries/{gallery_key} erases all.",
         )
     return _erase_matching(database, settings, gallery_key, filters, "gallery.erase_images", key_id)
@@ -117,7 +117,7 @@ def erase_images(
 def erase_image(
     database: Database, settings: Settings, gallery_key: str, image_id: str, *, key_id: str | None
 ) -> Receipt:
-    """Erases one picture; raises 404, or 410 where that has been done."""
+    """Erases one image; raises 404, or 410 where that has been done."""
     with database.read() as session:
         gallery_id = find_image(session, gallery_key, image_id).gallery_id
 
@@ -127,14 +127,14 @@ def erase_image(
 
     receipt = erase(database, settings, gallery_id, GalleryImage.id == image_id, record)
     if receipt is None:
-        raise Problem("erased", f"Picture {image_id!r} has been erased.")
+        raise Problem("erased", f"Image {image_id!r} has been erased.")
     return receipt
 
 
 def erase(
     database: Database, settings: Settings, gallery_id: str, which: ColumnElement[bool], record: Record
 ) -> Receipt | None:
-    """Erases the gallery's pictures for which `which` holds; None where there are none."""
+    """Erases the gallery's images for which `which` holds; None where there are none."""
     chosen = select(GalleryImage).where(GalleryImage.gallery_id == gallery_id, which)
     with database.read() as session:
         if session.scalars(chosen.limit(1)).first() is None:
@@ -181,7 +181,7 @@ def _nothing_to_erase(gallery: Gallery, filters: Mapping[str, str], look_alikes:
     what = " and ".join(f"{name} {value!r}" for name, value in filters.items())
     labels = ", ".join(repr(other.identity) for other in look_alikes)
     hint = f"It has labels that look alike: {labels}." if labels else ""
-    return Problem("not-found", f"Gallery {gallery.name!r} holds no picture of {what}.", hint=hint)
+    return Problem("not-found", f"Gallery {gallery.name!r} holds no image of {what}.", hint=hint)
 
 
 def _count(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> Receipt:
@@ -196,7 +196,7 @@ def _count(session: Session, settings: Settings, gallery: Gallery, images: Seque
         images=len(images),
         vectors=vectors,
         local_features=vectors if gallery.maps else 0,
-        pictures=sum(image.file is not None and (folder / image.file).exists() for image in images),
+        files=sum(image.file is not None and (folder / image.file).exists() for image in images),
         indexes=int(any(image.position < covered for image in images)),
         left_in_place=_left_in_place(session, images),
     )
@@ -216,10 +216,10 @@ def _left_in_place(session: Session, images: Sequence[GalleryImage]) -> tuple[Le
 def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: int) -> list[Remaining]:
     remaining: list[Remaining] = []
     if pending:
-        what = f"bytes of {pending} erased pictures, which could not be removed yet; the service goes on trying"
+        what = f"bytes of {pending} erased images, which could not be removed yet; the service goes on trying"
         remaining.append(Remaining(what=what, until=None))
     if end := last_end(settings, gallery.id):
-        what = "pictures that were sent to searches of this gallery, kept to draw their explanations"
+        what = "images that were sent to searches of this gallery, kept to draw their explanations"
         remaining.append(Remaining(what=what, until=end))
     keep = timedelta(seconds=settings.idempotency_seconds)
     if end := answers.last_end(session, _naming(gallery), keep=keep):
@@ -229,7 +229,7 @@ def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: 
 
 
 def _naming(gallery: Gallery) -> list[str]:
-    """The addresses whose answers may name pictures of the gallery: uploads to it and searches."""
+    """The addresses whose answers may name images of the gallery: uploads to it and searches."""
     paths = ["/search", *(f"/galleries/{key}/images" for key in (gallery.id, gallery.name))]
     return [prefix + path for prefix in ("", "/v1") for path in paths]
 

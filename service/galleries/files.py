@@ -26,7 +26,7 @@ _INDEX = "index-"
 _FLOAT32 = np.dtype(np.float32)
 
 Features = tuple[NDArray[np.floating[Any]], ...]
-"""Of N pictures: unit vectors (N, D) and, for a gallery that keeps them, maps (N, h * w, c)."""
+"""Of N images: unit vectors (N, D) and, for a gallery that keeps them, maps (N, h * w, c)."""
 
 
 def gallery_folder(settings: Settings, gallery_id: str) -> Path:
@@ -156,19 +156,19 @@ class Generation:
             store.write(position, records)
 
     def read(self, positions: Sequence[int], *, count: int) -> Features:
-        """The features at `positions`; IndexCorrupt where the files hold those of fewer than `count` pictures."""
+        """The features at `positions`; IndexCorrupt where the files hold those of fewer than `count` images."""
         vectors = open_store(self.folder, self.size, count=count).read(positions)
         if self.maps is None:
             return (vectors,)
         return vectors, open_maps(self.folder, self.maps, count=count).read(positions)
 
     def erase(self, positions: Sequence[int], *, count: int) -> None:
-        """Overwrites the features at `positions` with zeros, and all beyond the `count` pictures that the rows know.
+        """Overwrites the features at `positions` with zeros, and all beyond the `count` images that the rows know.
 
         Positions that the files do not have hold nothing, neither have files that are not there.
         """
         for store in stores_to_erase(self.folder, self.size, self.maps):
-            # Beyond `count` lies what a crash left of pictures that were never added, or added again.
+            # Beyond `count` lies what a crash left of images that were never added, or added again.
             there = [position for position in positions if position < len(store)]
             if doomed := [*there, *range(count, len(store))]:
                 store.erase(doomed)

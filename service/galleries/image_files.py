@@ -33,8 +33,8 @@ def find_any_image(session: Session, image_id: str) -> GalleryImage | DatasetIma
 def missing_image(session: Session, image_id: str) -> Problem:
     """The problem of an image that is not there: 410 where it was erased, else 404."""
     if session.get(ErasedImage, image_id) is not None:
-        return Problem("erased", f"Picture {image_id!r} has been erased.")
-    return not_found("picture", image_id)
+        return Problem("erased", f"Image {image_id!r} has been erased.")
+    return not_found("image", image_id)
 
 
 def image_path(session: Session, settings: Settings, image: GalleryImage | DatasetImage) -> Path:
@@ -45,8 +45,8 @@ def image_path(session: Session, settings: Settings, image: GalleryImage | Datas
         return existing_file(image_folder(settings, image.gallery_id) / image.file, image.id)
     origin = session.get(DatasetImage, image.dataset_image_id) if image.dataset_image_id else None
     if origin is None:
-        reason = "its data set was deleted" if image.dataset_image_id else "its gallery keeps no pictures"
-        raise Problem("not-found", f"There is no file of picture {image.id!r}: {reason}.")
+        reason = "its data set was deleted" if image.dataset_image_id else "its gallery keeps no images"
+        raise Problem("not-found", f"There is no file of image {image.id!r}: {reason}.")
     return dataset_image_path(session, settings, origin)
 
 

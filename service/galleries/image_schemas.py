@@ -9,12 +9,12 @@ from service.schemas import Answer, Body, CaptureTime, ContentLinks, Key, Label,
 
 
 class IdentityBody(Body):
-    """A person, by the label that the pictures have."""
+    """A person, by the label that the images have."""
 
     identity: Label
 
 
-class PictureDetails(Body):
+class ImageDetails(Body):
     """The metadata of an uploaded image."""
 
     camera: Label | None = None

@@ -1,4 +1,4 @@
-"""The pictures of a gallery one by one, and the one way by which they come in."""
+"""The images of a gallery one by one, and the one way by which they come in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.settings import Settings
 
 
 def find_image(session: Session, gallery_key: str, image_id: str) -> GalleryImage:
-    """The picture in that gallery; raises 404, or 410 for one that was erased."""
+    """The image in that gallery; raises 404, or 410 for one that was erased."""
     gallery = find(session, Gallery, gallery_key)
     image = session.get(GalleryImage, image_id)
     if image is None or image.gallery_id != gallery.id:

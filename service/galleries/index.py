@@ -1,4 +1,4 @@
-"""Building the index that a gallery's row names, while pictures come and go."""
+"""Building the index that a gallery's row names, while images come and go."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def build_and_switch(
 ) -> None:
     """Builds the index over the first `count` vectors in `folder`, and calls `switch` with what the row keeps of it.
 
-    `position` is the column that says where in `folder` a picture's vector lies. None is built where flat search is
+    `position` is the column that says where in `folder` an image's vector lies. None is built where flat search is
     wanted: a snapshot makes that from the vectors themselves.
     """
     with database.read() as session:

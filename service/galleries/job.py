@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from reid_core.errors import Stopped
-from reid_core.model import Model
+from reid_core.model import TrainedModel
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery
@@ -32,11 +32,11 @@ def index_gallery(
     gallery_id: str,
     *,
     add: Mapping[str, str] | None,
-    model_for: Callable[[str], Model],
+    model_for: Callable[[str], TrainedModel],
     progress: Callable[[str], Callable[[int, int], None]],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
-    """Adds the split `add` ({dataset, split}), or without it rebuilds the gallery; then its index covers all pictures.
+    """Adds the split `add` ({dataset, split}), or without it rebuilds the gallery; then its index covers all images.
 
     Safe to be run again after it ended anywhere. Jobs of the same gallery wait for each other.
 
@@ -49,7 +49,7 @@ def index_gallery(
 
     Raises:
         Problem: 404 once the gallery or the data set is gone.
-        Stopped: `should_stop` said so; the pictures done so far need not be done again.
+        Stopped: `should_stop` said so; the images done so far need not be done again.
     """
     with database.read() as session:
         gallery = find(session, Gallery, gallery_id)

@@ -21,7 +21,7 @@ from service.settings import Settings
 
 
 def create_gallery(session: Session, settings: Settings, body: GalleryBody) -> Gallery:
-    """The new row, without pictures; raises 404 for an unknown model, 409 `name-taken`, 422 for a wrong re-ranker."""
+    """The new row, without images; raises 404 for an unknown model, 409 `name-taken`, 422 for a wrong re-ranker."""
     from service.galleries.rerankers import choose_reranker  # reads methods, and with them PyTorch
 
     model = find(session, Model, body.model)
@@ -51,13 +51,13 @@ def create_gallery(session: Session, settings: Settings, body: GalleryBody) -> G
 
 
 def find_split(session: Session, dataset_key: str, split: str) -> Dataset:
-    """The data set, once it is ready and has pictures in `split`; raises 404, 409 or 422."""
+    """The data set, once it is ready and has images in `split`; raises 404, 409 or 422."""
     dataset = find_ready(session, dataset_key)
     of_split = select(DatasetImage.id).where(DatasetImage.dataset_id == dataset.id, DatasetImage.split == split)
     if session.scalar(of_split.limit(1)) is None:
         raise Problem(
             "invalid-dataset",
-            f"Data set {dataset.name!r} has no pictures in split {split!r}.",
+            f"Data set {dataset.name!r} has no images in split {split!r}.",
             hint=f"GET /datasets/{dataset.id} shows its splits.",
         )
     return dataset
@@ -72,7 +72,7 @@ def lock_gallery(session: Session, gallery_id: str) -> Gallery:
 
 
 def delete_gallery(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
-    """Removes the gallery with its rows, vectors, maps, stored pictures and records of searches; raises 404."""
+    """Removes the gallery with its rows, vectors, maps, stored images and records of searches; raises 404."""
     with database.read() as session:
         gallery_id = find(session, Gallery, key).id
     with database.write() as session:

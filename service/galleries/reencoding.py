@@ -1,6 +1,6 @@
-"""Rebuilding a gallery: every picture encoded anew into the next generation, which takes over in one transaction.
+"""Rebuilding a gallery: every image encoded anew into the next generation, which takes over in one transaction.
 
-Searches go on in the old generation meanwhile. Which pictures have been done stands in their rows
+Searches go on in the old generation meanwhile. Which images have been done stands in their rows
 (`rebuilt_position`), so that a job that was interrupted goes on, and an erasure finds the new features too.
 """
 
@@ -19,7 +19,7 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.encoding import GalleryEncoder, read_pictures
+from service.galleries.encoding import GalleryEncoder, read_images
 from service.galleries.files import Features, feature_bytes, generation_folder, generation_of
 from service.galleries.image_files import image_path
 from service.galleries.images import count_rebuilt
@@ -41,9 +41,9 @@ def rebuild(
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> dict[str, int]:
-    """Encodes all pictures again, numbers them without gaps in their old order and builds the index.
+    """Encodes all images again, numbers them without gaps in their old order and builds the index.
 
-    A picture whose file is not kept or cannot be read keeps its features: how many were embedded and kept. Raises
+    An image whose file is not kept or cannot be read keeps its features: how many were embedded and kept. Raises
     `Stopped` between pages, when `should_stop` says so; IndexCorrupt where features must be kept but are lost; the 507
     problem where the disk cannot take them all a second time.
     """
@@ -74,7 +74,7 @@ def _ensure_space(database: Database, settings: Settings, gallery_id: str) -> No
 
 
 def _read_page(database: Database, gallery_id: str) -> Sequence[GalleryImage]:
-    """The next pictures that are not in the new generation yet."""
+    """The next images that are not in the new generation yet."""
     undone = select(GalleryImage).where(GalleryImage.gallery_id == gallery_id, GalleryImage.rebuilt_position.is_(None))
     with database.read() as session:
         return session.scalars(undone.order_by(GalleryImage.position).limit(PAGE_SIZE)).all()
@@ -83,7 +83,7 @@ def _read_page(database: Database, gallery_id: str) -> Sequence[GalleryImage]:
 def _encode(
     database: Database, settings: Settings, page: Sequence[GalleryImage], encoder: GalleryEncoder
 ) -> dict[str, Features]:
-    """Features of one picture each by its id, of those whose file can be read."""
+    """Features of one image each by its id, of those whose file can be read."""
 
     def path(image: GalleryImage) -> Path | None:
         try:
@@ -93,8 +93,8 @@ def _encode(
 
     with database.read() as session:
         paths = [path(image) for image in page]
-    read = read_pictures(paths, encoder, settings)
-    found = {image.id: picture.prepared for image, picture in zip(page, read, strict=True) if picture is not None}
+    read = read_images(paths, encoder, settings)
+    found = {row.id: image.prepared for row, image in zip(page, read, strict=True) if image is not None}
     return _by_id(found, encoder.encode(list(found.values()))) if found else {}
 
 
@@ -106,7 +106,7 @@ def _write(
     images: Sequence[GalleryImage],
     features: dict[str, Features],
 ) -> None:
-    """Puts `images` into the new generation from `start` on: `features` by picture id, others as in the old one."""
+    """Puts `images` into the new generation from `start` on: `features` by image id, others as in the old one."""
     if not images:
         return
     kept = [image for image in images if image.id not in features]
@@ -150,7 +150,7 @@ def _switch_over(database: Database, settings: Settings, gallery_id: str) -> Non
 
 def _renumber(session: Session, gallery_id: str) -> None:
     of_gallery = update(GalleryImage).where(GalleryImage.gallery_id == gallery_id)
-    # By way of negative numbers, so that no two pictures have the same position in between.
+    # By way of negative numbers, so that no two images have the same position in between.
     for position in (-1 - GalleryImage.rebuilt_position, -1 - GalleryImage.position):
         session.execute(of_gallery.values(position=position).execution_options(synchronize_session=False))
     session.execute(of_gallery.values(rebuilt_position=None).execution_options(synchronize_session=False))

@@ -1,4 +1,4 @@
-"""Removing the bytes of erased pictures: stored files, vectors, maps, copies in indexes, records of searches.
+"""Removing the bytes of erased images: stored files, vectors, maps, copies in indexes, records of searches.
 
 Their rows are gone by then (`withdrawal`), and `pending_erasures` says where the bytes lie until all are removed. Every
 step may be done again and needs no room on the disk, so that whoever comes next finishes what a crash or a fault left.
@@ -91,8 +91,8 @@ def _remove(database: Database, settings: Settings, gallery_id: str, wait: bool)
         pending = session.scalars(select(PendingErasure).where(PendingErasure.gallery_id == gallery_id)).all()
     if not pending:
         return
-    # Pictures first: where the disk is full they make room for the rest.
-    _delete_pictures(settings, gallery_id, [one.file for one in pending if one.file is not None])
+    # Images first: where the disk is full they make room for the rest.
+    _delete_images(settings, gallery_id, [one.file for one in pending if one.file is not None])
     erase_records(settings, {one.id for one in pending})
     with database.write() as session:
         zero_features(session, settings, lock_gallery(session, gallery_id))
@@ -106,7 +106,7 @@ def _remove(database: Database, settings: Settings, gallery_id: str, wait: bool)
             session.execute(delete(PendingErasure).where(PendingErasure.id.in_(done)))
 
 
-def _delete_pictures(settings: Settings, gallery_id: str, names: Sequence[str]) -> None:
+def _delete_images(settings: Settings, gallery_id: str, names: Sequence[str]) -> None:
     folder = image_folder(settings, gallery_id)
     for name in names:
         delete_file(folder / name)
@@ -142,7 +142,7 @@ def _pending_positions(
 
 
 def _is_free(column: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
-    """No picture has the position by now: a rebuild gives the last ones of the generation that it builds again."""
+    """No image has the position by now: a rebuild gives the last ones of the generation that it builds again."""
     return ~exists().where(
         GalleryImage.gallery_id == PendingErasure.gallery_id, column == PendingErasure.rebuilt_position
     )

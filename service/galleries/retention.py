@@ -22,7 +22,7 @@ from service.storage import claim, delete_file, delete_tree
 
 
 def expire(database: Database, settings: Settings, now: datetime) -> int:
-    """Erases the pictures that were added longer ago than their gallery's `retention_days`; how many those were."""
+    """Erases the images that were added longer ago than their gallery's `retention_days`; how many those were."""
     with database.read() as session:
         galleries = session.scalars(select(Gallery).where(Gallery.retention_days.is_not(None))).all()
     erased = 0
@@ -65,7 +65,7 @@ def remove_leftovers(database: Database, settings: Settings) -> None:
 
 
 def remove_leftovers_of(database: Database, settings: Settings, gallery_id: str) -> None:
-    """Removes the folder of a deleted gallery, or of another unfinished generations, unknown indexes and pictures.
+    """Removes the folder of a deleted gallery, or of another unfinished generations, unknown indexes and images.
 
     For whoever has claimed its `indexing_folder`.
     """
@@ -73,7 +73,7 @@ def remove_leftovers_of(database: Database, settings: Settings, gallery_id: str)
         if session.get(Gallery, gallery_id) is None:
             delete_tree(gallery_folder(settings, gallery_id))
             return
-    _remove_unknown_pictures(database, settings, gallery_id)
+    _remove_unknown_images(database, settings, gallery_id)
     with database.write() as session:
         gallery = lock_gallery(session, gallery_id)
         rebuilt = select(GalleryImage.id).where(
@@ -88,7 +88,7 @@ def remove_leftovers_of(database: Database, settings: Settings, gallery_id: str)
 
 
 def _undo(database: Database, settings: Settings, gallery_id: str, names: set[str]) -> None:
-    """Removes what came into the gallery without a row: pictures of these names, features beyond those of its rows."""
+    """Removes what came into the gallery without a row: images of these names, features beyond those of its rows."""
     with database.write() as session:
         if session.get(Gallery, gallery_id) is None:
             return
@@ -99,7 +99,7 @@ def _undo(database: Database, settings: Settings, gallery_id: str, names: set[st
         zero_features(session, settings, gallery)
 
 
-def _remove_unknown_pictures(database: Database, settings: Settings, gallery_id: str) -> None:
+def _remove_unknown_images(database: Database, settings: Settings, gallery_id: str) -> None:
     folder = image_folder(settings, gallery_id)
     names = {path.name for path in folder.glob("*")}
     of_gallery = select(GalleryImage.file).where(GalleryImage.gallery_id == gallery_id)

@@ -24,7 +24,7 @@ class DatasetSplit(Body):
 
 
 class GalleryBody(Body):
-    """A new gallery. With `dataset` a job adds that split's pictures to it."""
+    """A new gallery. With `dataset` a job adds that split's images to it."""
 
     name: Name
     model: Reference
@@ -39,9 +39,9 @@ class GalleryBody(Body):
         default="auto", description="auto: exact for as long as that is quick"
     )
     dataset: DatasetSplit | None = None
-    retention_days: int | None = Field(default=None, ge=1, le=36_500, description="pictures older than this are erased")
+    retention_days: int | None = Field(default=None, ge=1, le=36_500, description="images older than this are erased")
     keep_images: bool = Field(
-        default=True, description="keep uploaded pictures, to show them and to embed them again when rebuilding"
+        default=True, description="keep uploaded images, to show them and to embed them again when rebuilding"
     )
 
 

@@ -13,7 +13,7 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.encoding import GalleryEncoder, ReadPicture, read_pictures
+from service.galleries.encoding import GalleryEncoder, ReadImage, read_images
 from service.galleries.files import feature_bytes
 from service.galleries.image_files import image_path
 from service.galleries.images import append
@@ -33,7 +33,7 @@ def add_split(
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> dict[str, int]:
-    """Adds the pictures of `split` ({dataset, split}) that the gallery lacks; how many were added and unreadable.
+    """Adds the images of `split` ({dataset, split}) that the gallery lacks; how many were added and unreadable.
 
     Raises:
         Problem: 404 once the gallery or the data set is gone; 507, with nothing added, where the disk cannot take
@@ -72,12 +72,12 @@ def _add_page(
     database: Database, settings: Settings, gallery_id: str, page: Sequence[DatasetImage], encoder: GalleryEncoder
 ) -> int:
     """Adds those of the page's images that can be read; returns their number."""
-    read = read_pictures(_paths(database, settings, page), encoder, settings)
-    found = [(origin, picture) for origin, picture in zip(page, read, strict=True) if picture is not None]
+    read = read_images(_paths(database, settings, page), encoder, settings)
+    found = [(origin, image) for origin, image in zip(page, read, strict=True) if image is not None]
     if found:
         ids = new_ids("img", len(found))
         images = [_as_gallery_image(*pair, image_id) for pair, image_id in zip(found, ids, strict=True)]
-        append(database, settings, gallery_id, images, encoder.encode([picture.prepared for _, picture in found]))
+        append(database, settings, gallery_id, images, encoder.encode([image.prepared for _, image in found]))
     return len(found)
 
 
@@ -92,15 +92,15 @@ def _paths(database: Database, settings: Settings, page: Sequence[DatasetImage])
         return [path(origin) for origin in page]
 
 
-def _as_gallery_image(origin: DatasetImage, picture: ReadPicture, image_id: str) -> GalleryImage:
+def _as_gallery_image(origin: DatasetImage, image: ReadImage, image_id: str) -> GalleryImage:
     return GalleryImage(
         id=image_id,
         identity=origin.identity,
         camera=origin.camera or None,
         captured_at=origin.captured_at,
         filename=PurePosixPath(origin.path).name,
-        sha256=picture.sha256,
-        width=picture.width,
-        height=picture.height,
+        sha256=image.sha256,
+        width=image.width,
+        height=image.height,
         dataset_image_id=origin.id,
     )

@@ -1,6 +1,6 @@
 """Marks of work that goes on in a gallery, by which a sweep finds the leftovers of a process that was killed.
 
-`galleries/.arriving/<gallery id>-<random>/` holds the pictures of one upload until rows name them: they get their place
+`galleries/.arriving/<gallery id>-<random>/` holds the images of one upload until rows name them: they get their place
 among the gallery's by a hard link in the transaction that adds the rows. `galleries/.indexing/<gallery id>/` is held by
 the gallery's index job. Each is held by `storage.claim`; one that nobody holds was left by the dead.
 """

@@ -1,4 +1,4 @@
-"""Pictures that come with a request: decoded, encoded, stored, and searchable when the request is answered."""
+"""Images that come with a request: decoded, encoded, stored, and searchable when the request is answered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.galleries.conflicts import OnConflict, find_known, resolve
 from service.galleries.encoding import BATCH_SIZE, EncoderFor, GalleryEncoder, Prepared, gallery_encoder
 from service.galleries.files import Features, feature_bytes, join_features
 from service.galleries.image_files import image_folder, stored_suffix
-from service.galleries.image_schemas import PictureDetails, UploadWarning
+from service.galleries.image_schemas import ImageDetails, UploadWarning
 from service.galleries.images import append_to
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import remove_erased
@@ -40,8 +40,8 @@ _LARGEST_CROP_PIXELS = 2_000_000
 """Crops of persons from 4K video have less."""
 
 _MESSAGES = {
-    "whole-frame": "{width} x {height} pixels looks like a whole frame; pictures are compared as crops of one person",
-    "first-of-several": "the file holds several pictures; the first was taken",
+    "whole-frame": "{width} x {height} pixels looks like a whole frame; images are compared as crops of one person",
+    "first-of-several": "the file holds several images; the first was taken",
     "cut-off": "the end of the file is missing; what is missing is grey",
 }
 
@@ -52,7 +52,7 @@ class Upload:
 
     filename: str
     file: BinaryIO
-    details: PictureDetails
+    details: ImageDetails
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Addition:
     """The outcome of an upload.
 
     Attributes:
-        added: picture id, file name, and the ids of the pictures in whose place it came.
-        skipped: file name, and the id of the picture that stands under its external id.
+        added: image id, file name, and the ids of the images in whose place it came.
+        skipped: file name, and the id of the image that stands under its external id.
         rejected: file name, and why.
         warnings: what a person should look at among those added.
     """
@@ -94,9 +94,9 @@ def add_uploads(
     on_conflict: OnConflict = "add",
     key_id: str | None = None,
 ) -> Addition:
-    """Adds every file that is a picture; they are found by the next search.
+    """Adds every file that is an image; they are found by the next search.
 
-    `on_conflict` says what becomes of one whose external id the gallery has already; a picture that is replaced is
+    `on_conflict` says what becomes of one whose external id the gallery has already; an image that is replaced is
     erased in the transaction that adds the new one.
 
     Raises:
@@ -120,7 +120,7 @@ def add_uploads(
                 images += [accepted.image for accepted in batch]
                 warnings += [warning for accepted in batch for warning in accepted.warnings]
                 if gallery.keep_images:
-                    _stage_pictures(folder, batch)
+                    _stage_images(folder, batch)
                 features.append(encoder.encode([accepted.prepared for accepted in batch]))
             if rejected and not images and not skipped:
                 raise _nothing_accepted(uploads, rejected)
@@ -158,7 +158,7 @@ def _add(
     on_conflict: OnConflict,
     key_id: str | None,
 ) -> Addition:
-    """The one transaction by which an upload comes in; its pictures lie in `folder`."""
+    """The one transaction by which an upload comes in; its images lie in `folder`."""
     with database.write() as session:
         gallery = lock_gallery(session, gallery_id)
         plan = resolve(session, gallery_id, images, on_conflict)
@@ -193,7 +193,7 @@ def _accepted_batches(
     decoder: Decoder,
     rejected: list[tuple[str, Problem]],
 ) -> Iterator[list[_Accepted]]:
-    """Batches of the files that are pictures; the others are noted in `rejected`."""
+    """Batches of the files that are images; the others are noted in `rejected`."""
     batch: list[_Accepted] = []
     for image_id, upload in zip(new_ids("img", len(uploads)), uploads, strict=True):
         name = _readable(upload.filename)
@@ -214,32 +214,32 @@ def _accept(
     image_id: str, name: str, upload: Upload, settings: Settings, encoder: GalleryEncoder, decoder: Decoder
 ) -> _Accepted:
     content = upload.file.read(settings.max_picture_bytes + 1)
-    with decoder.opened(content, name) as picture:
+    with decoder.opened(content, name) as decoded:
         image = GalleryImage(
             id=image_id,
             filename=name,
             sha256=hashlib.sha256(content).hexdigest(),
-            width=picture.image.width,
-            height=picture.image.height,
+            width=decoded.image.width,
+            height=decoded.image.height,
             **dict(upload.details),
         )
-        warnings = tuple(_warnings(image, picture))
-        return _Accepted(image, content, stored_suffix(picture), encoder.prepare(picture.image), warnings)
+        warnings = tuple(_warnings(image, decoded))
+        return _Accepted(image, content, stored_suffix(decoded), encoder.prepare(decoded.image), warnings)
 
 
-def _warnings(image: GalleryImage, picture: Decoded) -> Iterator[UploadWarning]:
-    width, height = picture.image.size
+def _warnings(image: GalleryImage, decoded: Decoded) -> Iterator[UploadWarning]:
+    width, height = decoded.image.size
     told = {
         "whole-frame": width > height or width * height > _LARGEST_CROP_PIXELS,
-        "first-of-several": picture.animated,
-        "cut-off": picture.cut_off,
+        "first-of-several": decoded.animated,
+        "cut-off": decoded.cut_off,
     }
     for code in (code for code, holds in told.items() if holds):
         message = _MESSAGES[code].format(width=width, height=height)
         yield UploadWarning(image=image.id, filename=image.filename, code=code, message=message)
 
 
-def _stage_pictures(folder: Path, batch: Sequence[_Accepted]) -> None:
+def _stage_images(folder: Path, batch: Sequence[_Accepted]) -> None:
     for accepted in batch:
         name = f"{accepted.image.id}{accepted.suffix}"
         write_file(folder / name, accepted.content)

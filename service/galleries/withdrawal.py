@@ -1,4 +1,4 @@
-"""Taking pictures out of a gallery: rows go at once, and what names the bytes that are still to be removed comes."""
+"""Taking images out of a gallery: rows go at once, and what names the bytes that are still to be removed comes."""
 
 from __future__ import annotations
 

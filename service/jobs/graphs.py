@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from reid_core.data.records import Picture
-from reid_core.errors import PictureError
+from reid_core.data.records import ImageRecord
+from reid_core.errors import ImageError
 from service.decoding import Decoder
 from service.errors import Problem
 from service.jobs.schemas import GraphAnswer, GraphClass
@@ -27,18 +27,18 @@ _CAPTION = 12
 _PAPER, _INK, _MISSING = "#ffffff", "#222222", "#cccccc"
 
 
-def write_graph(job_folder: Path, epoch: int, graph: Graph, pictures: Sequence[Picture]) -> None:
-    """Keeps the graph of the epoch of that number (from 0); `pictures` are those that stood for the classes."""
+def write_graph(job_folder: Path, epoch: int, graph: Graph, images: Sequence[ImageRecord]) -> None:
+    """Keeps the graph of the epoch of that number (from 0); `images` are those that stood for the classes."""
     classes = [
         {
-            "identity": picture.identity,
-            "file": str(picture.path),
+            "identity": image.identity,
+            "file": str(image.path),
             "nearest": [
-                {"identity": pictures[code].identity, "distance": round(float(distance), 6)}
+                {"identity": images[code].identity, "distance": round(float(distance), 6)}
                 for code, distance in zip(codes, distances, strict=True)
             ],
         }
-        for picture, codes, distances in zip(pictures, graph.neighbours.tolist(), graph.distances, strict=True)
+        for image, codes, distances in zip(images, graph.neighbours.tolist(), graph.distances, strict=True)
     ]
     folder = job_folder / _FOLDER
     folder.mkdir(exist_ok=True)
@@ -52,7 +52,7 @@ def read_graph(job_folder: Path, epoch: int | None) -> GraphAnswer:
     return GraphAnswer(epoch=graph["epoch"], epochs=_epochs(job_folder), classes=classes)
 
 
-def draw_graph(job_folder: Path, epoch: int | None, decoder: Decoder, *, rows: int) -> bytes:
+def draw_graph_image(job_folder: Path, epoch: int | None, decoder: Decoder, *, rows: int) -> bytes:
     """A PNG like the paper's figure 5: classes spread over the data set, each with its nearest ones beside it."""
     classes = _read(job_folder, epoch)["classes"]
     files = {each["identity"]: Path(each["file"]) for each in classes}
@@ -75,9 +75,9 @@ def draw_graph(job_folder: Path, epoch: int | None, decoder: Decoder, *, rows: i
 
 def _tile(decoder: Decoder, file: Path) -> Image.Image:
     try:
-        with decoder.opened(file) as picture:
-            return picture.image.resize(_TILE)
-    except PictureError:
+        with decoder.opened(file) as image:
+            return image.image.resize(_TILE)
+    except ImageError:
         return Image.new("RGB", _TILE, _MISSING)
 
 

@@ -20,7 +20,7 @@ class DatasetPart(Body):
 
     id: Reference
     split: Literal["train", "all"] = Field(
-        default="train", description="all: every picture of every split, each file once, without distractors"
+        default="train", description="all: every image of every split, each file once, without distractors"
     )
 
 
@@ -79,25 +79,25 @@ class EvaluateBody(Body):
         default=None, ge=1, description="for qaconv: how many of each query's first are re-ranked; null: all"
     )
     flip_average: bool | None = Field(
-        default=None, description="means of a picture and its mirror image; null: as each model's manifest says"
+        default=None, description="means of an image and its mirror image; null: as each model's manifest says"
     )
 
 
 class IndexBody(Body):
-    """Embed a gallery's pictures anew and rebuild its index."""
+    """Embed a gallery's images anew and rebuild its index."""
 
     kind: Literal["index"]
     gallery: Reference
 
 
 class ExportBody(Body):
-    """Write a model for another runtime. The job fails unless what that gives agrees with PyTorch on real pictures."""
+    """Write a model for another runtime. The job fails unless what that gives agrees with PyTorch on real images."""
 
     kind: Literal["export"]
     model: Reference
     format: Literal["onnx", "openvino"]
     dataset: Reference | None = Field(
-        default=None, description="whose pictures both are compared on; null: those the model was trained on"
+        default=None, description="whose images both are compared on; null: those the model was trained on"
     )
 
 

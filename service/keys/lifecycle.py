@@ -62,7 +62,7 @@ def delete_key(session: Session, key_id: str) -> ApiKey:
     return row
 
 
-def recognise(database: Database, key: str) -> Caller | None:
+def authenticate(database: Database, key: str) -> Caller | None:
     """The caller that the key belongs to; None if it is unknown or has expired."""
     with database.read() as session:
         row = session.scalar(select(ApiKey).where(ApiKey.hash == hash_key(key)))

@@ -61,7 +61,7 @@ class SearchOutcome:
             camera=image.camera,
             captured_at=image.captured_at,
             external_id=image.external_id,
-            query_picture=explanation.picture + 1 if explanation else None,
+            query_picture=explanation.image + 1 if explanation else None,
             correspondences=_correspondences(explanation) if explanation else None,
             links=MatchLinks(self=image_link(image, prefix), image=content_link(image, prefix), explanation=drawing),
         )

@@ -1,4 +1,4 @@
-"""Pictures of requests that come at the same time, through the network together."""
+"""Images of requests that come at the same time, through the network together."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor
 from reid_core.retrieval.encoder import Encoder, Encoding
 from service.errors import Problem
 
-MAX_PICTURES = 32
+MAX_IMAGES = 32
 WAIT_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     encoder: Encoder
-    pictures: Tensor
+    images: Tensor
     with_maps: bool
     encoding: Future[Encoding] = field(default_factory=Future)
 
@@ -30,7 +30,7 @@ class _Request:
 class Batcher:
     """One thread that runs the networks: a busy one takes what has gathered meanwhile, an idle one waits 2 ms.
 
-    Any number of threads may call it; none of their batches is larger than `MAX_PICTURES` and one request more.
+    Any number of threads may call it; none of their batches is larger than `MAX_IMAGES` and one request more.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
         self._thread.start()
 
-    def encode(self, encoder: Encoder, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
-        """Encodes `pictures` as `encoder.encode_prepared` does, in a batch with those of other requests."""
+    def encode(self, encoder: Encoder, images: Tensor, *, with_maps: bool = False) -> Encoding:
+        """Encodes `images` as `encoder.encode_prepared` does, in a batch with those of other requests."""
         if not self._thread.is_alive():
             raise Problem("unavailable", "The service is stopping.", headers={"Retry-After": "5"})
-        request = _Request(encoder, pictures, with_maps)
+        request = _Request(encoder, images, with_maps)
         self._requests.put(request)
         return request.encoding.result()
 
@@ -57,9 +57,9 @@ class Batcher:
                 _answer(together)
 
     def _gather(self, first: _Request) -> list[_Request]:
-        gathered, num_pictures = [first], len(first.pictures)
+        gathered, num_images = [first], len(first.images)
         deadline = time.monotonic() + WAIT_SECONDS
-        while num_pictures < MAX_PICTURES:
+        while num_images < MAX_IMAGES:
             try:
                 request = self._requests.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
@@ -68,7 +68,7 @@ class Batcher:
                 self._requests.put(None)  # closing comes after this batch
                 break
             gathered.append(request)
-            num_pictures += len(request.pictures)
+            num_images += len(request.images)
         return gathered
 
 
@@ -78,11 +78,11 @@ def _by_encoder(requests: Sequence[_Request]) -> Iterator[list[_Request]]:
 
 
 def _answer(requests: Sequence[_Request]) -> None:
-    """Encodes the pictures of requests for the same encoder, and hands each its own or the error."""
+    """Encodes the images of requests for the same encoder, and hands each its own or the error."""
     with_maps = any(request.with_maps for request in requests)
     try:
-        pictures = torch.cat([request.pictures for request in requests])
-        encoding = requests[0].encoder.encode_prepared(pictures, with_maps=with_maps)
+        images = torch.cat([request.images for request in requests])
+        encoding = requests[0].encoder.encode_prepared(images, with_maps=with_maps)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         problem = Problem("unavailable", "The device has too little free memory.", headers={"Retry-After": "5"})
@@ -96,7 +96,7 @@ def _answer(requests: Sequence[_Request]) -> None:
 def _hand_out(encoding: Encoding, requests: Sequence[_Request]) -> None:
     start = 0
     for request in requests:
-        own = slice(start, start + len(request.pictures))
+        own = slice(start, start + len(request.images))
         maps = encoding.maps[own] if request.with_maps and encoding.maps is not None else None
         request.encoding.set_result(Encoding(encoding.embeddings[own], maps))
         start = own.stop

@@ -24,7 +24,7 @@ from service.search.models import Encoders, SharedEncoder
 from service.search.queries import impossible
 from service.search.schemas import EmbeddingQuery, Query, StoredQuery
 from service.search.snapshots import OpenGallery, Snapshots
-from service.search.timing import Stopwatch
+from service.search.timing import SearchTimer
 from service.settings import Settings
 
 ATTEMPTS = 20
@@ -35,11 +35,11 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matching:
-    """P pictures as the gallery's reranker sees them, and how it scores pairs.
+    """P images as the gallery's reranker sees them, and how it scores pairs.
 
     Attributes:
         maps: (P, h * w, c) floating, where the head is.
-        sizes: width and height of each picture in pixels.
+        sizes: width and height of each image in pixels.
         grid: h and w.
     """
 
@@ -51,12 +51,12 @@ class Matching:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedQuery:
-    """Pictures of one person, or an embedding.
+    """Images of one person, or an embedding.
 
     Attributes:
-        vectors: (V, D) float32 of unit length by the gallery's model, one for each picture or their mean.
+        vectors: (V, D) float32 of unit length by the gallery's model, one for each image or their mean.
         matching: None where maps are not needed.
-        fusion: what the scores of several pictures come to.
+        fusion: what the scores of several images come to.
     """
 
     vectors: NDArray[np.float32]
@@ -82,27 +82,27 @@ class QueryEncoder:
         self._encoders = encoders
         self._snapshots = snapshots
 
-    def encode(self, query: Query, pictures: Sequence[bytes], gallery: Gallery, watch: Stopwatch) -> EncodedQuery:
-        """Encodes `query` as its gallery compares it; `pictures` are the files of a PictureQuery.
+    def encode(self, query: Query, images: Sequence[bytes], gallery: Gallery, watch: SearchTimer) -> EncodedQuery:
+        """Encodes `query` as its gallery compares it; `images` are the files of an ImageQuery.
 
         Raises:
-            Problem: 404 for an unknown picture, 410 for an erased one, 413 and 415 for files that cannot be taken, 422
+            Problem: 404 for an unknown image, 410 for an erased one, 413 and 415 for files that cannot be taken, 422
                 for an embedding of another size or without a direction.
         """
         if isinstance(query, StoredQuery):
             return self._stored(query, gallery, watch)
         if isinstance(query, EmbeddingQuery):
             return EncodedQuery(unit(self._checked(query, gallery)))
-        encoded = self._encoded(pictures, query, gallery, watch)
+        encoded = self._encoded(images, query, gallery, watch)
         vectors = encoded.vectors if query.fusion == "max" else mean_direction(encoded.vectors)
         return replace(encoded, vectors=vectors, fusion=query.fusion)
 
-    def _stored(self, query: StoredQuery, gallery: Gallery, watch: Stopwatch) -> EncodedQuery:
-        """By what is stored of the picture if it is this gallery's, or else by its file."""
+    def _stored(self, query: StoredQuery, gallery: Gallery, watch: SearchTimer) -> EncodedQuery:
+        """By what is stored of the image if it is this gallery's, or else by its file."""
         with self._database.read() as session:
-            picture = find_any_image(session, query.image_id)
-            own = isinstance(picture, GalleryImage) and picture.gallery_id == gallery.id
-            path = None if own else image_path(session, self._settings, picture)
+            image = find_any_image(session, query.image_id)
+            own = isinstance(image, GalleryImage) and image.gallery_id == gallery.id
+            path = None if own else image_path(session, self._settings, image)
         if path is not None:
             return self._encoded([path.read_bytes()], query, gallery, watch)
         with watch.stage("retrieve"):
@@ -116,13 +116,13 @@ class QueryEncoder:
                 if image is None:
                     raise missing_image(session, query.image_id)
                 generation = session.get_one(Gallery, gallery.id).generation
-            # A rebuild may have renumbered the pictures, or an erasure zeroed this one, since the snapshot was taken.
+            # A rebuild may have renumbered the images, or an erasure zeroed this one, since the snapshot was taken.
             if generation == opened.generation and image.position < len(opened.snapshot):
                 vectors = opened.snapshot.store.read([image.position])
                 if vectors.any():
                     return self._stored_features(vectors, query, image, gallery, opened)
                 if self._stands(image, generation):
-                    raise IndexCorrupt(f"The vector of picture {image.id!r} is lost.", hint=f"{REBUILD}, or delete it.")
+                    raise IndexCorrupt(f"The vector of image {image.id!r} is lost.", hint=f"{REBUILD}, or delete it.")
         raise changing_too_fast()
 
     def _stands(self, image: GalleryImage, generation: int) -> bool:
@@ -140,7 +140,7 @@ class QueryEncoder:
         maps = read_maps(opened, [image.position])
         return EncodedQuery(unit(vectors), self._matching(maps, ((image.width, image.height),), gallery))
 
-    def _encoded(self, contents: Sequence[bytes], query: Query, gallery: Gallery, watch: Stopwatch) -> EncodedQuery:
+    def _encoded(self, contents: Sequence[bytes], query: Query, gallery: Gallery, watch: SearchTimer) -> EncodedQuery:
         """By files, each through the gallery's model and its reranker: one pass where these are the same."""
         reranker_id = gallery.reranker_id if query.needs_maps else None
         models = {key: self._encoders.get(key) for key in (gallery.model_id, reranker_id) if key is not None}
@@ -165,17 +165,17 @@ class QueryEncoder:
     def _prepared(
         self, contents: Sequence[bytes], models: Sequence[SharedEncoder]
     ) -> tuple[tuple[Size, ...], list[Tensor]]:
-        """The pictures' sizes, and for every model all of them as it takes them: (P, 3, H, W) uint8.
+        """The images' sizes, and for every model all of them as it takes them: (P, 3, H, W) uint8.
 
         One after the other: no more than one of them is held in full.
         """
         sizes: list[Size] = []
         prepared: list[list[Tensor]] = [[] for _ in models]
         for number, content in enumerate(contents, 1):
-            with self._decoder.opened(content, f"picture {number}") as picture:
-                sizes.append(picture.image.size)
+            with self._decoder.opened(content, f"image {number}") as image:
+                sizes.append(image.image.size)
                 for model, inputs in zip(models, prepared, strict=True):
-                    inputs.append(model.prepare(picture.image))
+                    inputs.append(model.prepare(image.image))
         return tuple(sizes), [torch.stack(inputs) for inputs in prepared]
 
     def _checked(self, query: EmbeddingQuery, gallery: Gallery) -> NDArray[np.float64]:
@@ -183,13 +183,13 @@ class QueryEncoder:
             size = session.get_one(Model, gallery.model_id).embedding_size
         if len(query.embedding) != size:
             message = f"the gallery's model makes embeddings of {size} numbers, this one has {len(query.embedding)}"
-            hint = "Embed the picture with the gallery's model."
+            hint = "Embed the image with the gallery's model."
             raise impossible(query, "embedding", "wrong-size", message, hint=hint)
         return np.array([query.embedding])
 
 
 def read_maps(opened: OpenGallery, positions: Sequence[int]) -> Tensor:
-    """(n, h * w, c) maps of the gallery's pictures at `positions`; raises IndexCorrupt where it keeps none."""
+    """(n, h * w, c) maps of the gallery's images at `positions`; raises IndexCorrupt where it keeps none."""
     if opened.maps is None:
         raise IndexCorrupt("The gallery has no maps to match with.", hint=REBUILD)
     return torch.from_numpy(opened.maps.read(positions))

@@ -32,7 +32,7 @@ from service.search.queries import validate_query
 from service.search.rerank import Candidate, rerank, retrieve
 from service.search.schemas import Query, StoredQuery
 from service.search.snapshots import OpenGallery, Snapshots
-from service.search.timing import Stopwatch
+from service.search.timing import SearchTimer
 from service.settings import Settings
 
 Arguments = ParamSpec("Arguments")
@@ -63,17 +63,17 @@ class Engine:
         """The encoder of that model, which shares its batches with other requests."""
         return self._encoders.get(model_id)
 
-    def search(self, query: Query, pictures: Sequence[bytes] = (), *, key_id: str | None) -> SearchOutcome:
-        """The outcome of `query`; `pictures` are the files of a PictureQuery.
+    def search(self, query: Query, images: Sequence[bytes] = (), *, key_id: str | None) -> SearchOutcome:
+        """The outcome of `query`; `images` are the files of an ImageQuery.
 
         Raises:
-            Problem: 404 for an unknown gallery or picture, 410 for an erased one, 409 for a gallery without pictures,
+            Problem: 404 for an unknown gallery or image, 410 for an erased one, 409 for a gallery without images,
                 413 and 415 for files that cannot be taken, 422 for what is impossible, 507 where there is no room to
                 keep what an explanation needs.
         """
-        watch = Stopwatch()
+        watch = SearchTimer()
         gallery = self._open(query)
-        encoded = self._query_encoder.encode(query, pictures, gallery, watch)
+        encoded = self._query_encoder.encode(query, images, gallery, watch)
         opened, matches = self._find(query, gallery, encoded, watch)
         if query.explain:
             with watch.stage("explain"):
@@ -92,16 +92,16 @@ class Engine:
         with self._database.write() as session:
             audit.record(session, key_id=key_id, action="search", target=gallery.id, search_id=outcome.search_id)
         if outcome.drawable:
-            self._keep_record(outcome.search_id, _record(query, outcome, key_id), pictures)
+            self._keep_record(outcome.search_id, _record(query, outcome, key_id), images)
         return outcome
 
     def explanation(self, search_id: str, rank: int, caller: Caller) -> bytes:
         """A PNG of the query and the result at `rank` side by side, with what corresponds; see `Illustrations.draw`."""
         return self._illustrations.draw(search_id, rank, caller)
 
-    def _keep_record(self, search_id: str, record: KeptSearch, pictures: Sequence[bytes]) -> None:
-        """Keeps the record, unless a picture that it names has been erased meanwhile."""
-        keep_record(self._settings, search_id, record, pictures)
+    def _keep_record(self, search_id: str, record: KeptSearch, images: Sequence[bytes]) -> None:
+        """Keeps the record, unless an image that it names has been erased meanwhile."""
+        keep_record(self._settings, search_id, record, images)
         named = {record.image_id, *(match.image_id for match in record.results)}
         with self._database.read() as session:
             erased = session.scalars(select(ErasedImage.id).where(ErasedImage.id.in_(named - {None}))).all()
@@ -118,13 +118,13 @@ class Engine:
         if gallery.images == 0:
             raise Problem(
                 "no-index",
-                f"Gallery {gallery.name!r} holds no pictures yet.",
+                f"Gallery {gallery.name!r} holds no images yet.",
                 hint=f"Add some: POST /galleries/{gallery.id}/images.",
             )
         return gallery
 
     def _find(
-        self, query: Query, gallery: Gallery, encoded: EncodedQuery, watch: Stopwatch
+        self, query: Query, gallery: Gallery, encoded: EncodedQuery, watch: SearchTimer
     ) -> tuple[OpenGallery, tuple[Match, ...]]:
         """The matches, and the revision of the gallery that they were found in."""
         for _ in range(ATTEMPTS):
@@ -194,7 +194,7 @@ def _record(query: Query, outcome: SearchOutcome, key_id: str | None) -> KeptSea
         key_id=key_id,
         image_id=query.image_id if isinstance(query, StoredQuery) else None,
         results=tuple(
-            KeptMatch(match.image.id, match.score, match.explanation.picture if match.explanation else 0)
+            KeptMatch(match.image.id, match.score, match.explanation.image if match.explanation else 0)
             for match in outcome.matches
         ),
     )

@@ -1,4 +1,4 @@
-"""Several pictures of one person as one query."""
+"""Several images of one person as one query."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def mean_direction(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def best_scores(
     scores: NDArray[np.float32], positions: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The `k` pictures with the highest score for any query, best first; equal ones rank by position.
+    """The `k` images with the highest score for any query, best first; equal ones rank by position.
 
     `scores` and `positions` (B, k) are each query's own best: whoever is among the best of all is among those.
     """

@@ -34,13 +34,13 @@ class SharedEncoder:
         """(3, H, W) uint8."""
         return self.encoder.prepare(image)
 
-    def embed_prepared(self, pictures: Tensor) -> Tensor:
+    def embed_prepared(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 to (N, D) float32 of unit length."""
-        return self.encode_prepared(pictures).embeddings
+        return self.encode_prepared(images).embeddings
 
-    def encode_prepared(self, pictures: Tensor, *, with_maps: bool = False) -> Encoding:
+    def encode_prepared(self, images: Tensor, *, with_maps: bool = False) -> Encoding:
         """Embeddings as above, and where asked for the maps (N, h, w, c) float32."""
-        return self.batcher.encode(self.encoder, pictures, with_maps=with_maps)
+        return self.batcher.encode(self.encoder, images, with_maps=with_maps)
 
 
 class Encoders:

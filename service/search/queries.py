@@ -24,7 +24,7 @@ def validate_query(query: Query, gallery: Gallery, settings: Settings) -> None:
         raise impossible(query, name, "no-reranker", message, hint=hint)
     if isinstance(query, EmbeddingQuery):
         message = "an embedding has no local features to match place by place"
-        raise impossible(query, name, "needs-picture", message, hint=f"Send the picture, or ask with {otherwise}.")
+        raise impossible(query, name, "needs-picture", message, hint=f"Send the image, or ask with {otherwise}.")
 
 
 def impossible(query: Query, name: str, code: str, message: str, *, hint: str) -> Problem:

@@ -20,7 +20,7 @@ from service.search.snapshots import OpenGallery
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A picture by its position in the gallery. `score` ranks, larger is better; the other two are of retrieval."""
+    """An image by its position in the gallery. `score` ranks, larger is better; the other two are of retrieval."""
 
     position: int
     score: float
@@ -31,7 +31,7 @@ class Candidate:
 def retrieve(
     opened: OpenGallery, encoded: EncodedQuery, filters: Filters, k: int, leave_out: int | None
 ) -> list[Candidate]:
-    """The `k` pictures closest by their cosine to any embedding of the query, best first.
+    """The `k` images closest by their cosine to any embedding of the query, best first.
 
     `leave_out` is a position that does not come back.
     """
@@ -50,7 +50,7 @@ def rerank(candidates: Sequence[Candidate], kind: str, encoded: EncodedQuery, op
 
 
 def score_pairs(matching: Matching, maps: Tensor) -> NDArray[np.float64]:
-    """(P, n) scores by the matcher of the query's P pictures and n maps (n, h * w, c)."""
+    """(P, n) scores by the matcher of the query's P images and n maps (n, h * w, c)."""
     maps = maps.to(matching.maps.device)
     scores: NDArray[np.float64] = folded_scores(matching.maps, maps, matching.head).double().cpu().numpy()
     return scores
@@ -70,7 +70,7 @@ def _by_matching(candidates: Sequence[Candidate], encoded: EncodedQuery, opened:
 def _by_neighbours(candidates: Sequence[Candidate], encoded: EncodedQuery, opened: OpenGallery) -> list[Candidate]:
     """`candidates` by 1 - their k-reciprocal distance, 0 to 1. Equal ones keep their order.
 
-    Neighbours are sought among the candidates only. Of several query pictures the closest counts for each candidate.
+    Neighbours are sought among the candidates only. Of several query images the closest counts for each candidate.
     """
     stored = opened.snapshot.store.read([candidate.position for candidate in candidates])
     to_query = _distances(encoded.vectors, stored).min(axis=0)

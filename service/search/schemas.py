@@ -20,14 +20,14 @@ class Options(Body):
     rerank: Literal["none", "qaconv", "k_reciprocal"] = "none"
     candidates: int = Field(default=100, ge=1, description="how many a re-ranking looks at; top_k where that is more")
     camera: list[LabelFilter] = Field(
-        default_factory=list, description="only these cameras; empty text: pictures without a camera"
+        default_factory=list, description="only these cameras; empty text: images without a camera"
     )
     exclude_camera: list[LabelFilter] = Field(default_factory=list, description="none of these cameras")
     captured_after: CaptureTime | None = Field(default=None, description="taken then or later")
     captured_before: CaptureTime | None = Field(default=None, description="taken before then")
     min_score: float | None = Field(default=None, description="no results with a lower score, by `rerank` where given")
     explain: bool = Field(
-        default=False, description="say which places of the two pictures match; can be drawn for a while"
+        default=False, description="say which places of the two images match; can be drawn for a while"
     )
 
     @model_validator(mode="after")
@@ -56,37 +56,37 @@ class Options(Body):
 
 
 class StoredQuery(Options):
-    """Search by a picture of a gallery or a data set."""
+    """Search by an image of a gallery or a data set."""
 
     pointer: ClassVar[str] = "/query"
 
     gallery: Reference
     image_id: Reference
-    exclude_self: bool = Field(default=False, description="leave the picture itself out")
+    exclude_self: bool = Field(default=False, description="leave the image itself out")
 
 
-class PictureParameters(Options):
+class ImageParameters(Options):
     """Parameters in the address of a search whose body holds images or an embedding."""
 
     gallery: Reference | None = None
     fusion: Literal["mean", "max"] = Field(
-        default="mean", description="of several pictures: mean embedding, or best score"
+        default="mean", description="of several images: mean embedding, or best score"
     )
 
 
-class PictureQuery(PictureParameters):
-    """Search by uploaded pictures of one person."""
+class ImageQuery(ImageParameters):
+    """Search by uploaded images of one person."""
 
     gallery: Reference
 
 
-class EmbeddingQuery(PictureQuery):
+class EmbeddingQuery(ImageQuery):
     """Search by an embedding that the gallery's model made."""
 
     embedding: list[float] = Field(min_length=1, max_length=100_000)
 
 
-Query = StoredQuery | PictureQuery | EmbeddingQuery
+Query = StoredQuery | ImageQuery | EmbeddingQuery
 
 
 class Correspondence(Answer):
@@ -117,10 +117,10 @@ class MatchAnswer(Answer):
     captured_at: Time | None
     external_id: str | None
     query_picture: Omittable[int] = Field(
-        default=None, description="with explain: which of the query's pictures explains it, from 1"
+        default=None, description="with explain: which of the query's images explains it, from 1"
     )
     correspondences: Omittable[list[Correspondence]] = Field(
-        default=None, description="with explain: places that match, in pixels of both pictures"
+        default=None, description="with explain: places that match, in pixels of both images"
     )
     links: MatchLinks
 

@@ -26,7 +26,7 @@ KEPT_GALLERIES = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenGallery:
-    """A gallery as it was at `revision`; `built` is how many pictures its built index covers.
+    """A gallery as it was at `revision`; `built` is how many images its built index covers.
 
     `maps` holds the re-ranker's map of every position in `snapshot`; None where the gallery keeps none.
     """
@@ -146,7 +146,7 @@ def _extended(session: Session, gallery: Gallery, before: OpenGallery) -> Snapsh
 def _columns(
     session: Session, gallery_id: str, start: int, stop: int
 ) -> tuple[list[str], list[datetime | None], NDArray[np.int64]]:
-    """Camera and time of the pictures at positions `start` up to `stop`, and those positions that hold none."""
+    """Camera and time of the images at positions `start` up to `stop`, and those positions that hold none."""
     cameras = [""] * (stop - start)
     times: list[datetime | None] = [None] * (stop - start)
     taken = np.zeros(stop - start, np.bool_)

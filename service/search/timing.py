@@ -10,7 +10,7 @@ STAGES = ("decode", "embed", "retrieve", "rerank")
 """Told of every search, also those that it did not need."""
 
 
-class Stopwatch:
+class SearchTimer:
     """The time that each stage of a search took, from when this is made."""
 
     def __init__(self) -> None:

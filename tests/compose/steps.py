@@ -79,8 +79,8 @@ def walk_through(stack: Stack, report: Report) -> None:
     """README's walk-through of the API, as it stands there."""
     with report.step("README: walk-through of the API") as row:
         stack.shell(readme.walk_through_script(stack.folder / "README.md", f"http://127.0.0.1:{stack.port}"))
-        picture = (stack.folder / "why.png").read_bytes()
-        _demand(picture.startswith(b"\x89PNG"), f"why.png begins with {picture[:20]!r}")
+        image = (stack.folder / "why.png").read_bytes()
+        _demand(image.startswith(b"\x89PNG"), f"why.png begins with {image[:20]!r}")
         with stack.client() as client:
             row.note(f"models {_names(client, '/models')}, galleries {_names(client, '/galleries')}")
         row.note(stack.memory())
@@ -227,8 +227,8 @@ def _add_migration(folder: Path) -> tuple[str, str]:
 
 def _answers(client: Client) -> Any:
     """Lists what must survive: the models, the galleries and a search's results."""
-    picture = client.get("/datasets/people/images", split="query", limit=1)["items"][0]["id"]
-    found = client.get("/search", gallery="lobby", image_id=picture, top_k=5)["results"]
+    image = client.get("/datasets/people/images", split="query", limit=1)["items"][0]["id"]
+    found = client.get("/search", gallery="lobby", image_id=image, top_k=5)["results"]
     results = [(result["links"]["image"], round(result["score"], 5)) for result in found]
     return _names(client, "/models"), _names(client, "/galleries"), results
 

@@ -1,4 +1,4 @@
-"""Random changes to training pictures."""
+"""Random changes to training images."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from reid_core.data.augmentation import distort
 from reid_core.settings import Augmentation, ColourJitter, Erasing
 
-PICTURE = torch.from_numpy(np.random.default_rng(0).integers(30, 220, (3, 48, 24), dtype=np.uint8))
+IMAGE = torch.from_numpy(np.random.default_rng(0).integers(30, 220, (3, 48, 24), dtype=np.uint8))
 
 
 def changed(seed: int = 0, **asked: Any) -> torch.Tensor:
     never = Erasing(probability=0, area=(0.1, 0.2), aspect=1)
-    return distort(PICTURE, Augmentation(flip=0, padding=0, erasing=never, **asked), np.random.default_rng(seed))
+    return distort(IMAGE, Augmentation(flip=0, padding=0, erasing=never, **asked), np.random.default_rng(seed))
 
 
 def test_nothing_asked_changes_nothing() -> None:
-    assert torch.equal(changed(), PICTURE)
+    assert torch.equal(changed(), IMAGE)
 
 
 def test_occlusion_puts_one_white_square_no_larger_than_asked() -> None:
@@ -31,19 +31,19 @@ def test_occlusion_puts_one_white_square_no_larger_than_asked() -> None:
 
 
 def test_jitter_changes_colours_and_keeps_bytes() -> None:
-    picture = changed(jitter=ColourJitter(low=0.5, high=2, hue=0.1))
-    assert picture.dtype == torch.uint8
-    assert picture.shape == PICTURE.shape
-    assert not torch.equal(picture, PICTURE)
+    image = changed(jitter=ColourJitter(low=0.5, high=2, hue=0.1))
+    assert image.dtype == torch.uint8
+    assert image.shape == IMAGE.shape
+    assert not torch.equal(image, IMAGE)
 
 
 def test_rotation_moves_the_corners_and_keeps_the_centre() -> None:
-    picture = changed(rotation=20)
-    assert (picture[:, 0, 0] == 0).all() or (picture[:, 0, -1] == 0).all()
-    assert torch.equal(picture[:, 24, 12], PICTURE[:, 24, 12])
+    image = changed(rotation=20)
+    assert (image[:, 0, 0] == 0).all() or (image[:, 0, -1] == 0).all()
+    assert torch.equal(image[:, 24, 12], IMAGE[:, 24, 12])
 
 
-def test_the_same_generator_gives_the_same_picture() -> None:
+def test_the_same_generator_gives_the_same_image() -> None:
     asked = {"rotation": 10, "jitter": ColourJitter(low=0.5, high=2, hue=0.1), "occlusion": 0.8}
     assert torch.equal(changed(5, **asked), changed(5, **asked))
     assert not torch.equal(changed(5, **asked), changed(6, **asked))

@@ -17,7 +17,7 @@ from reid_core.training.chain import fit_chain
 from reid_core.training.checkpoint import History
 from reid_core.training.loop import Observer, Plan, Result, fit
 from reid_core.training.progress import Progress
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,13 +32,13 @@ SMALL: dict[str, Any] = {
 
 
 def plan(folder: Path, identities: int, *, method: str = "finetune-resnet50", **changes: Any) -> Plan:
-    pictures = make_pictures(folder / f"of-{identities}", identities=identities, seed=identities)
+    images = make_images(folder / f"of-{identities}", identities=identities, seed=identities)
     settings = override(METHODS[method].recipe, SMALL | changes)
-    return Plan(METHODS[method], settings, pictures, seed=3, device=CPU)
+    return Plan(METHODS[method], settings, images, seed=3, device=CPU)
 
 
 def three_stages(folder: Path) -> list[Plan]:
-    """24, 36 and 18 pictures in 2, 1 and 2 epochs of 2, 3 and 1 steps."""
+    """24, 36 and 18 images in 2, 1 and 2 epochs of 2, 3 and 1 steps."""
     longer = SMALL["schedule"] | {"epochs": 1}
     return [plan(folder, 4), plan(folder, 6, schedule=longer), plan(folder, 3)]
 
@@ -93,7 +93,7 @@ def test_curves_and_progress_go_on_through_the_stages(tmp_path: Path) -> None:
     fractions = [each.fraction for each in told]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    # Stages weigh what they have of 48, 36 and 36 pictures to see.
+    # Stages weigh what they have of 48, 36 and 36 images to see.
     ends = [each.fraction for each in told if each.phase == "validate" and each.epoch == each.epochs]
     assert ends == pytest.approx([0.4, 0.7, 1.0])
 
@@ -120,7 +120,7 @@ def test_graphs_of_later_stages_are_numbered_after_those_before(tmp_path: Path) 
     changes = {"batch": {"identities": 2, "images_per_identity": 2}}
     plans = [plan(tmp_path, identities, method="qaconv-gs", **changes) for identities in (4, 5)]
     told: list[tuple[int, int]] = []
-    observer = Observer(on_graph=lambda epoch, graph, pictures: told.append((epoch, len(pictures))))
+    observer = Observer(on_graph=lambda epoch, graph, images: told.append((epoch, len(images))))
     fit_chain(plans, tmp_path / "run", lambda stage: observer)
     assert told == [(1, 4), (3, 5)]
 

@@ -210,7 +210,7 @@ def test_a_zip_that_points_before_its_own_start_is_refused(tmp_path: Path) -> No
     refuse(archive, "damaged")
 
 
-@pytest.mark.parametrize("content", [b"", b"no", b"\xff\xd8\xff\xe0 a picture", b"PK\3\4 nearly", b"\x1f\x8b\x08\x00"])
+@pytest.mark.parametrize("content", [b"", b"no", b"\xff\xd8\xff\xe0 an image", b"PK\3\4 nearly", b"\x1f\x8b\x08\x00"])
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(content)
     refuse(tmp_path / "a.zip", "damaged, or neither zip, tar nor tar.gz")

@@ -9,7 +9,7 @@ from reid_core.data.contents import Contents
 from reid_core.data.declaration import Declaration
 from reid_core.data.people import draw_split
 from reid_core.data.reader import read
-from reid_core.data.records import SPLITS, Picture
+from reid_core.data.records import SPLITS, ImageRecord
 from reid_core.errors import DatasetError
 
 COMPOSED, DECOMPOSED = "Jos\u00e9", "Jose\u0301"
@@ -25,9 +25,9 @@ def make(root: Path, *names: str) -> Path:
 
 def labels(contents: Contents) -> dict[str, list[tuple[str, str]]]:
     return {
-        split: [(picture.identity, picture.camera) for picture in contents.pictures[split]]
+        split: [(image.identity, image.camera) for image in contents.images[split]]
         for split in SPLITS
-        if contents.pictures[split]
+        if contents.images[split]
     }
 
 
@@ -46,7 +46,7 @@ def test_a_declared_layout_is_read(tmp_path: Path) -> None:
     contents = read(tmp_path, "auto", declaration)
     assert contents.format == "declared"
     assert labels(contents) == {"train": [("7", "1")], "query": [("8", "1")], "gallery": [("8", "2")]}
-    assert (contents.pictures["train"][0].frame, contents.pictures["train"][0].clothes) == (12, "3")
+    assert (contents.images["train"][0].frame, contents.images["train"][0].clothes) == (12, "3")
     assert contents.skipped["unmatched-names"].samples == ("g/notes.txt",)
     assert "train in data/tr" in contents.protocol["splits"]
     assert declaration.pattern in contents.protocol["splits"]
@@ -95,7 +95,7 @@ def test_columns_of_any_name_are_declared(tmp_path: Path) -> None:
     for registered in (tmp_path, tmp_path / "people.csv"):
         contents = read(registered, "auto", declaration)
         assert labels(contents) == {"train": [("anna", "")]}
-        assert contents.pictures["train"][0].path.name == "1.jpg"
+        assert contents.images["train"][0].path.name == "1.jpg"
         assert contents.skipped["unused-columns"].samples == ("colour", "path")
     with pytest.raises(DatasetError, match="no column when"):
         read(tmp_path / "people.csv", "manifest", Declaration(columns={**declaration.columns, "captured_at": "when"}))
@@ -130,8 +130,8 @@ def test_a_table_finds_files_however_their_names_are_composed(tmp_path: Path, ty
     (tmp_path / "manifest.csv").write_text(
         f"path,identity,split\n{typed}/{typed}.jpg,{typed},train\n", encoding="utf-8"
     )
-    (picture,) = read(tmp_path).pictures["train"]
-    assert (picture.identity, picture.path.is_file()) == (COMPOSED, True)
+    (image,) = read(tmp_path).images["train"]
+    assert (image.identity, image.path.is_file()) == (COMPOSED, True)
 
 
 def test_both_spellings_of_a_folder_are_one_person(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_table_of_open_metric_learning_is_read_by_folder_and_by_itself(tmp_pat
     for registered in (tmp_path, tmp_path / "df.csv"):
         contents = read(registered)
         assert contents.format == "open-metric-learning"
-        assert {split: [picture.path.name for picture in contents.pictures[split]] for split in SPLITS} == {
+        assert {split: [image.path.name for image in contents.images[split]] for split in SPLITS} == {
             "train": ["k0.jpg"],
             "query": ["v0.jpg", "v2.jpg"],
             "gallery": ["v1.jpg", "v3.jpg"],
@@ -173,22 +173,22 @@ PEOPLE = tuple(f"{person}/IMG_{number} c{camera}.jpg" for person in "abcdef" for
 
 def test_one_folder_for_each_person_gets_a_split(tmp_path: Path) -> None:
     contents = read(make(tmp_path / "wrapped", *PEOPLE, "a/notes.txt", "g/alone.jpg").parent)
-    people = {split: {picture.identity for picture in contents.pictures[split]} for split in SPLITS}
+    people = {split: {image.identity for image in contents.images[split]} for split in SPLITS}
     assert contents.format == "people"
     assert len(people["train"]) == 4
     assert people["train"] & (people["query"] | people["gallery"]) == set()
     assert people["query"] <= people["gallery"]
     assert "g" in people["gallery"]
-    assert len(contents.pictures["query"]) == 2 * len(people["query"])
+    assert len(contents.images["query"]) == 2 * len(people["query"])
     assert "seed 0" in contents.protocol["splits"]
-    assert read(tmp_path, "people").pictures == contents.pictures
+    assert read(tmp_path, "people").images == contents.images
 
 
 def test_people_who_train_go_on_training_when_others_come(tmp_path: Path) -> None:
-    before = {picture.identity for picture in read(make(tmp_path, *PEOPLE)).pictures["train"]}
+    before = {image.identity for image in read(make(tmp_path, *PEOPLE)).images["train"]}
     make(tmp_path, *(f"{person}/{number}.jpg" for person in "nopqrst" for number in (1, 2)))
     after = read(tmp_path, "people", Declaration(trained=frozenset(before)))
-    trained = {picture.identity for picture in after.pictures["train"]}
+    trained = {image.identity for image in after.images["train"]}
     assert before < trained
     assert len(trained) == 7
 
@@ -209,8 +209,8 @@ def test_folders_that_may_be_something_else_are_not_taken_for_people_unasked(tmp
     assert read(tmp_path, "people").format == "people"
 
 
-def pictures(identity: str, *cameras: str) -> list[Picture]:
-    return [Picture(Path(f"{identity}/{place}.jpg"), identity, camera) for place, camera in enumerate(cameras)]
+def images(identity: str, *cameras: str) -> list[ImageRecord]:
+    return [ImageRecord(Path(f"{identity}/{place}.jpg"), identity, camera) for place, camera in enumerate(cameras)]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def pictures(identity: str, *cameras: str) -> list[Picture]:
     [(("", ""), 1), (("",), 0), (("1", "1"), 0), (("1", "2"), 1), (("1", "1", "2"), 1), (("1", "1", "2", "2"), 2)],
 )
 def test_a_query_is_drawn_where_something_is_left_to_find(cameras: tuple[str, ...], queries: int) -> None:
-    drawn = draw_split(pictures("a", *cameras) + pictures("b", "1"), trained=("b",))
+    drawn = draw_split(images("a", *cameras) + images("b", "1"), trained=("b",))
     assert (len(drawn["query"]), len(drawn["gallery"])) == (queries, len(cameras) - queries)
     for query in drawn["query"]:
         assert any(not query.camera or query.camera != found.camera for found in drawn["gallery"])
@@ -227,5 +227,5 @@ def test_a_query_is_drawn_where_something_is_left_to_find(cameras: tuple[str, ..
 def test_names_tell_the_camera_by_a_declared_pattern(tmp_path: Path) -> None:
     root = make(tmp_path, *(f"{person}/hall-{camera}-1.jpg" for person in "ab" for camera in "xy"))
     declaration = Declaration(pattern=r"(?P<identity>[^/]+)/hall-(?P<camera>.)-")
-    found = read(root, "people", declaration).pictures
-    assert {picture.camera for split in SPLITS for picture in found[split]} == {"x", "y"}
+    found = read(root, "people", declaration).images
+    assert {image.camera for split in SPLITS for image in found[split]} == {"x", "y"}

@@ -22,11 +22,11 @@ def make(root: Path, names: Iterator[str] | list[str]) -> Path:
 
 
 def counts(contents: Contents) -> dict[str, tuple[int, int, int]]:
-    """Pictures, people and cameras of each split."""
+    """Images, people and cameras of each split."""
     return {
-        split: (len(found), len({picture.identity for picture in found}), len({picture.camera for picture in found}))
+        split: (len(found), len({image.identity for image in found}), len({image.camera for image in found}))
         for split in SPLITS
-        if (found := contents.pictures[split])
+        if (found := contents.images[split])
     }
 
 
@@ -38,7 +38,7 @@ def test_veri(tmp_path: Path) -> None:
     contents = read(make(tmp_path, names))
     assert contents.format == "veri-776"
     assert counts(contents) == {"train": (12, 4, 3), "query": (2, 2, 1), "gallery": (4, 2, 2)}
-    assert contents.pictures["train"][0].frame == 16450
+    assert contents.images["train"][0].frame == 16450
     assert contents.skipped == {}
 
 
@@ -48,7 +48,7 @@ def test_ltcc_knows_its_clothes(tmp_path: Path) -> None:
     contents = read(make(tmp_path, names))
     assert contents.format == "ltcc"
     assert counts(contents) == {"train": (4, 2, 1), "query": (1, 1, 1), "gallery": (1, 1, 1)}
-    assert [picture.clothes for picture in contents.pictures["train"]] == ["1", "2", "1", "2"]
+    assert [image.clothes for image in contents.images["train"]] == ["1", "2", "1", "2"]
     assert contents.skipped["unread-folders"].samples == ("info: 1 files",)
 
 
@@ -59,7 +59,7 @@ def test_prcc_asks_for_people_in_other_clothes(tmp_path: Path) -> None:
     contents = read(make(tmp_path, names))
     assert contents.format == "prcc"
     assert counts(contents) == {"train": (6, 2, 3), "query": (2, 1, 1), "gallery": (2, 1, 1)}
-    assert {contents.pictures[split][0].camera for split in ("query", "gallery")} == {"A", "C"}
+    assert {contents.images[split][0].camera for split in ("query", "gallery")} == {"A", "C"}
     assert contents.skipped["unread-folders"].samples == (
         "rgb/test/B: 2 files",
         "rgb/val: 1 files",
@@ -67,7 +67,7 @@ def test_prcc_asks_for_people_in_other_clothes(tmp_path: Path) -> None:
     )
 
 
-def test_sysu_asks_for_infrared_pictures_among_visible_ones(tmp_path: Path) -> None:
+def test_sysu_asks_for_infrared_images_among_visible_ones(tmp_path: Path) -> None:
     names = [
         f"cam{camera}/{person:04}/{shot:04}.jpg" for camera in range(1, 7) for person in range(1, 6) for shot in (1, 2)
     ]
@@ -78,7 +78,7 @@ def test_sysu_asks_for_infrared_pictures_among_visible_ones(tmp_path: Path) -> N
     contents = read(root)
     assert contents.format == "sysu-mm01"
     assert counts(contents) == {"train": (36, 3, 6), "query": (8, 2, 2), "gallery": (16, 2, 4)}
-    assert {picture.camera for picture in contents.pictures["query"]} == {"3", "6"}
+    assert {image.camera for image in contents.images["query"]} == {"3", "6"}
     assert contents.skipped == {}
 
 
@@ -132,7 +132,7 @@ def test_unread_folders_are_said_for_own_folders_and_tables_too(tmp_path: Path, 
 def test_junk_in_own_folders_with_market_names_is_nobody(tmp_path: Path) -> None:
     names = [f"gallery/{person}/{person}_c{camera}s1_000001_00.jpg" for person in ("-1", "0001") for camera in (1, 2)]
     contents = read(make(tmp_path, [*names, "query/0001/0001_c3s1_000001_00.jpg"]))
-    assert {picture.identity for picture in contents.pictures["gallery"]} == {"0001"}
+    assert {image.identity for image in contents.images["gallery"]} == {"0001"}
     assert contents.skipped["junk-dropped"].count == 2
 
 
@@ -150,5 +150,5 @@ def test_an_example_reads_the_names_that_it_is_for(tmp_path: Path, example: Exam
     folders = [folder for split, folder in example.layout.items() if split != "pattern"]
     make(tmp_path, [f"{folder}/{example.sample}" for folder in folders])
     contents = read(tmp_path, declared["format"], declaration_from_json(declared))
-    assert sum(len(found) for found in contents.pictures.values()) == len(folders)
+    assert sum(len(found) for found in contents.images.values()) == len(folders)
     assert contents.confidence == 1.0

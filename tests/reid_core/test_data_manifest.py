@@ -22,9 +22,9 @@ def make(root: Path, *names: str) -> None:
 
 def labels(contents: Contents) -> dict[str, list[tuple[str, str]]]:
     return {
-        split: [(picture.identity, picture.camera) for picture in contents.pictures[split]]
+        split: [(image.identity, image.camera) for image in contents.images[split]]
         for split in SPLITS
-        if contents.pictures[split]
+        if contents.images[split]
     }
 
 
@@ -45,10 +45,10 @@ def test_a_csv_manifest_gives_labels_times_and_frames(tmp_path: Path) -> None:
     contents = read(root)
     assert (contents.format, contents.variant) == ("manifest", "manifest.csv")
     assert labels(contents) == {"train": [("Anna Ü", "door")], "query": [("7", "")], "gallery": [("0000", "")]}
-    train, query = contents.pictures["train"][0], contents.pictures["query"][0]
+    train, query = contents.images["train"][0], contents.images["query"][0]
     assert (train.captured_at, train.frame) == (datetime(2024, 5, 1, 11, 45, tzinfo=UTC), 12)
     assert (query.captured_at, query.frame) == (datetime(2024, 5, 1, 13, 45, tzinfo=UTC), None)
-    assert contents.pictures["gallery"][0].path == tmp_path / "e.jpg"
+    assert contents.images["gallery"][0].path == tmp_path / "e.jpg"
     assert contents.skipped["junk-dropped"].count == 1
 
 
@@ -67,7 +67,7 @@ def test_a_parquet_manifest_reads_like_a_csv(tmp_path: Path) -> None:
     contents = read(tmp_path)
     assert (contents.format, contents.variant) == ("manifest", "people.parquet")
     assert labels(contents) == {"train": [("7", "a"), ("8", "")]}
-    assert contents.pictures["train"][0].captured_at == datetime(2024, 5, 1, 12, tzinfo=UTC)
+    assert contents.images["train"][0].captured_at == datetime(2024, 5, 1, 12, tzinfo=UTC)
     assert contents.skipped["incomplete-rows"].samples == ("row 3: 3.jpg",)
     assert contents.skipped["unused-columns"].samples == ("embedding",)
 
@@ -100,7 +100,7 @@ def test_manifest_paths_that_leave_the_folder_are_refused(tmp_path: Path) -> Non
     outside = ("../secret.jpg", "sub/../../secret.jpg", str(tmp_path / "secret.jpg"), "link/y.jpg", "sub/..\\..\\..\\x")
     write_manifest(root, "ok.jpg,anna,,train,,", *(f"{path},anna,,train,," for path in outside))
     contents = read(root)
-    assert [picture.path for picture in contents.pictures["train"]] == [root / "ok.jpg"]
+    assert [image.path for image in contents.images["train"]] == [root / "ok.jpg"]
     assert contents.skipped["escaping-links"].count == len(outside)
 
 

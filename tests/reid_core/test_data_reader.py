@@ -70,9 +70,9 @@ def make_msmt(root: Path, train: str, test: str, *, val: bool = True) -> Path:
 
 def labels(contents: Contents) -> dict[str, list[tuple[str, str]]]:
     return {
-        split: [(picture.identity, picture.camera) for picture in contents.pictures[split]]
+        split: [(image.identity, image.camera) for image in contents.images[split]]
         for split in SPLITS
-        if contents.pictures[split]
+        if contents.images[split]
     }
 
 
@@ -85,8 +85,8 @@ def test_market1501_drops_junk_and_keeps_distractors(tmp_path: Path) -> None:
         "gallery": [("0000", "1"), ("0001", "2")],
     }
     assert contents.skipped["junk-dropped"].samples == ("bounding_box_test/-1_c1s1_000401_03.jpg",)
-    assert contents.pictures["train"][0].frame == 451
-    assert contents.pictures["query"][0].path == tmp_path / "query/0001_c1s1_001051_00.png"
+    assert contents.images["train"][0].frame == 451
+    assert contents.images["query"][0].path == tmp_path / "query/0001_c1s1_001051_00.png"
 
 
 def test_dukemtmc_is_told_from_market_by_its_names(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_msmt17_v2_is_taken_where_both_versions_are_there(tmp_path: Path) -> Non
     make_msmt(tmp_path, "train", "test")
     contents = read(make_msmt(tmp_path, "mask_train_v2", "mask_test_v2"))
     assert contents.variant == "v2+val"
-    assert contents.pictures["query"][0].path.parts[-3] == "mask_test_v2"
+    assert contents.images["query"][0].path.parts[-3] == "mask_test_v2"
 
 
 def test_market_names_without_a_sequence_are_not_taken_for_cuhk03(tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_viper_is_halved_by_identity(tmp_path: Path) -> None:
     }
 
 
-def test_mars_queries_are_the_first_picture_of_each_identity_and_camera(tmp_path: Path) -> None:
+def test_mars_queries_are_the_first_image_of_each_identity_and_camera(tmp_path: Path) -> None:
     contents = read(make(tmp_path, *MARS))
     assert contents.format == "mars"
-    assert [picture.path.name for picture in contents.pictures["query"]] == [
+    assert [image.path.name for image in contents.images["query"]] == [
         "0002C1T0001F001.jpg",
         "0002C2T0001F001.jpg",
     ]
@@ -204,10 +204,10 @@ def test_folders_that_only_wrap_the_data_set_are_seen_through(tmp_path: Path) ->
     assert detect(tmp_path)[0].root == tmp_path / "upload/Market-1501-v15.09.15"
 
 
-def test_pictures_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+def test_images_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
     names = [f"query/{number:04}_c1s1_000001_00.jpg" for number in (9, 2, 7, 1)]
-    pictures = read(make(tmp_path, *names)).pictures["query"]
-    assert [picture.identity for picture in pictures] == ["0001", "0002", "0007", "0009"]
+    images = read(make(tmp_path, *names)).images["query"]
+    assert [image.identity for image in images] == ["0001", "0002", "0007", "0009"]
 
 
 def test_names_that_do_not_fit_are_counted_and_lower_the_confidence(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_named_format_that_does_not_fit_says_what_it_expects(tmp_path: Path) -
 def test_a_named_format_is_taken_even_where_few_names_fit(tmp_path: Path) -> None:
     make(tmp_path, MARKET[0], *(f"query/photo{number}.jpg" for number in range(9)))
     assert detect(tmp_path) == []
-    assert len(read(tmp_path, "market1501").pictures["train"]) == 1
+    assert len(read(tmp_path, "market1501").images["train"]) == 1
 
 
 def test_a_missing_folder_is_a_dataset_error(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_split_folder_or_list_that_is_a_link_outside_is_not_read(tmp_path: Pat
     msmt = make_msmt(tmp_path / "msmt", "train", "test")
     (msmt / "list_query.txt").rename(tmp_path / "list_query.txt")
     (msmt / "list_query.txt").symlink_to(tmp_path / "list_query.txt")
-    assert read(msmt).pictures["query"] == ()
+    assert read(msmt).images["query"] == ()
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ GOOD = (
 
 
 def paint(root: Path, *names: str) -> Path:
-    """Pictures of 8 x 16 pixels, every one different."""
+    """Images of 8 x 16 pixels, every one different."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def test_a_good_data_set_has_counts_and_no_findings(tmp_path: Path) -> None:
     assert answer["protocol"]["splits"] == FORMATS["folders"].protocol
 
 
-def test_every_readable_picture_has_a_hash_and_a_size(tmp_path: Path) -> None:
+def test_every_readable_image_has_a_hash_and_a_size(tmp_path: Path) -> None:
     examination = look(paint(tmp_path, *GOOD))
     assert {(file.width, file.height) for file in examination.files.values()} == {(8, 16)}
     assert len({file.sha256 for file in examination.files.values()}) == len(GOOD) == len(examination.files)
@@ -125,7 +125,7 @@ def test_in_own_folders_0000_is_a_person(tmp_path: Path) -> None:
     assert report.evaluable_queries == 3
 
 
-def test_without_cameras_every_picture_counts_as_another_camera_and_the_finding_says_so(tmp_path: Path) -> None:
+def test_without_cameras_every_image_counts_as_another_camera_and_the_finding_says_so(tmp_path: Path) -> None:
     names = [name.replace("_c1", "").replace("_c2", "") for name in GOOD]
     report = look(paint(tmp_path, *names)).report
     assert report.evaluable_queries == 2
@@ -144,11 +144,11 @@ def test_one_camera_only_is_said_and_leaves_no_evaluable_query(tmp_path: Path) -
     assert all(finding.severity != "error" for finding in report.findings)
 
 
-def test_identities_seen_by_one_camera_or_short_of_pictures_are_named(tmp_path: Path) -> None:
+def test_identities_seen_by_one_camera_or_short_of_images_are_named(tmp_path: Path) -> None:
     found = findings(look(paint(tmp_path, *GOOD, "train/carla/1_c1.png"), images_per_identity=2).report)
     assert found["single-camera-identities"].samples == ("carla",)
     assert found["identities-below-k"].samples == ("carla: 1",)
-    assert "fewer than 2 pictures" in found["identities-below-k"].detail
+    assert "fewer than 2 images" in found["identities-below-k"].detail
 
 
 def test_people_in_train_and_test_are_named(tmp_path: Path) -> None:
@@ -171,11 +171,11 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
 
-def test_files_that_are_no_pictures_are_left_out_and_named(tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_left_out_and_named(tmp_path: Path) -> None:
     root = paint(tmp_path, *GOOD, "train/anna/whole_c1.jpg")
     whole = (root / "train/anna/whole_c1.jpg").read_bytes()
     bad = {
-        "a_text.jpg": b"I am no picture",
+        "a_text.jpg": b"I am no image",
         "b_empty.jpg": b"",
         "c_truncated.jpg": whole[: len(whole) // 2],
         "d_too_many_pixels.png": bomb(9_000, 8_000),
@@ -190,7 +190,7 @@ def test_files_that_are_no_pictures_are_left_out_and_named(tmp_path: Path) -> No
     assert found.count == len(bad)
     assert [sample.split(":")[0].split("/")[-1] for sample in found.samples] == sorted(bad)
     assert str(tmp_path) not in "".join(found.samples)
-    assert len(examination.contents.pictures["train"]) == 5
+    assert len(examination.contents.images["train"]) == 5
     assert not {path.name for path in examination.files} & set(bad)
 
 
@@ -221,9 +221,9 @@ def test_only_what_can_neither_be_trained_on_nor_evaluated_is_an_error(
     assert "empty-split" in findings(report)
 
 
-def test_a_data_set_without_any_readable_picture_is_an_error_and_has_a_report(tmp_path: Path) -> None:
+def test_a_data_set_without_any_readable_image_is_an_error_and_has_a_report(tmp_path: Path) -> None:
     (tmp_path / "train/anna").mkdir(parents=True)
-    (tmp_path / "train/anna/1.jpg").write_text("no picture")
+    (tmp_path / "train/anna/1.jpg").write_text("no image")
     report = look(tmp_path).report
     assert report.findings[0].code == "unusable"
     assert report.splits["train"].images == 0

@@ -1,4 +1,4 @@
-"""Pictures as a person sees them: every mode of Pillow, every type that is read, and words for those that are not."""
+"""Images as a person sees them: every mode of Pillow, every type that is read, and words for those that are not."""
 
 import io
 import re
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reid_core.data.colours import PADDING_COLOUR, scale_grey, to_rgb
-from reid_core.data.preprocessing import IMAGENET_MEAN, PICTURE_FORMATS, decode, open_picture, preprocessing_of
-from reid_core.errors import PictureError, PictureTooLarge
+from reid_core.data.preprocessing import IMAGE_FORMATS, IMAGENET_MEAN, decode, open_image, preprocessing_of
+from reid_core.errors import ImageError, ImageTooLarge
 from reid_core.methods import METHODS
 from reid_core.retrieval.encoder import Encoder
 from reid_core.settings import override
@@ -25,7 +25,7 @@ XYZ_D50_TO_SRGB = [
     [-0.9787684, 1.9161415, 0.0334540],
     [0.0719453, -0.2289914, 1.4052427],
 ]
-DOCUMENT = Path(__file__).parents[2] / "docs/pictures.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/images.md"
 
 
 def colourful(seed: int = 0) -> Image.Image:
@@ -35,7 +35,7 @@ def colourful(seed: int = 0) -> Image.Image:
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """The RGB picture in that mode, as Pillow converts it; in two steps where it does not in one."""
+    """The RGB image in that mode, as Pillow converts it; in two steps where it does not in one."""
     if mode in ("La", "RGBa"):
         return image.convert("LA" if mode == "La" else "RGBA").convert(mode)
     if mode in ("P", "PA"):
@@ -82,7 +82,7 @@ def cosine(encoder: Encoder, one: Image.Image, other: Image.Image) -> float:
 @pytest.mark.parametrize("mode", Image.MODES)
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_a_picture_in_any_mode_is_the_same_picture(mode: str, encoder: Encoder, seed: int) -> None:
+def test_an_image_in_any_mode_is_the_same_image(mode: str, encoder: Encoder, seed: int) -> None:
     image = colourful(seed)
     expected = image.convert("L").convert("RGB") if mode in GREY else image
     expected = image.convert("1").convert("RGB") if mode == "1" else expected
@@ -124,48 +124,48 @@ def test_grey_values_are_scaled_by_their_range(values: np.ndarray, expected: lis
 def test_different_people_in_sixteen_bits_stay_different(encoder: Encoder) -> None:
     people = [np.asarray(colourful(seed).convert("L")).astype(np.uint16) * 257 for seed in range(4)]
     files = [encoded(Image.fromarray(person), "PNG") for person in people]
-    first, *others = encoder.embed([open_picture(file) for file in files])
+    first, *others = encoder.embed([open_image(file) for file in files])
     assert all(float(first @ other) < 0.999 for other in others)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers_are_refused_by_name(value: float) -> None:
     file = encoded(Image.fromarray(np.full((4, 2), value, np.float32)), "TIFF")
-    with pytest.raises(PictureError, match=r"depth\.tif: It holds values that are no numbers"):
+    with pytest.raises(ImageError, match=r"depth\.tif: It holds values that are no numbers"):
         decode(file, name="depth.tif")
 
 
 def test_nothing_shows_through_transparent_pixels() -> None:
     for mode, hidden in (("RGBA", (0, 0, 0, 0)), ("RGBA", (255, 255, 255, 0)), ("LA", (255, 0))):
-        shown = open_picture(encoded(Image.new(mode, (4, 8), hidden), "PNG"))
+        shown = open_image(encoded(Image.new(mode, (4, 8), hidden), "PNG"))
         assert np.array_equal(np.asarray(shown), np.full((8, 4, 3), PADDING_COLOUR))
-    half = open_picture(encoded(Image.new("RGBA", (1, 1), (224, 16, 104, 128)), "PNG")).getpixel((0, 0))
+    half = open_image(encoded(Image.new("RGBA", (1, 1), (224, 16, 104, 128)), "PNG")).getpixel((0, 0))
     assert np.allclose(half, (174, 66, 104), atol=1)
     keyed = encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG", transparency=(1, 2, 3))
-    assert open_picture(keyed).getpixel((0, 0)) == PADDING_COLOUR
+    assert open_image(keyed).getpixel((0, 0)) == PADDING_COLOUR
     palette = Image.new("P", (1, 1), 0)
     palette.putpalette([9, 9, 9])
-    assert open_picture(encoded(palette, "PNG", transparency=0)).getpixel((0, 0)) == PADDING_COLOUR
+    assert open_image(encoded(palette, "PNG", transparency=0)).getpixel((0, 0)) == PADDING_COLOUR
 
 
 def test_transparent_pixels_take_the_colour_that_networks_see_as_zero() -> None:
     assert tuple(round(255 * mean) for mean in IMAGENET_MEAN) == PADDING_COLOUR
 
 
-@pytest.mark.parametrize("format", PICTURE_FORMATS)
+@pytest.mark.parametrize("format", IMAGE_FORMATS)
 def test_every_type_is_read_as_what_it_is(format: str, encoder: Encoder) -> None:
-    picture = decode(encoded(colourful(), format))
-    assert (picture.format, picture.animated, picture.cut_off) == (format, False, False)
-    assert (picture.image.mode, picture.image.size) == ("RGB", SIZE)
-    assert cosine(encoder, picture.image, colourful()) > 0.98
+    image = decode(encoded(colourful(), format))
+    assert (image.format, image.animated, image.cut_off) == (format, False, False)
+    assert (image.image.mode, image.image.size) == ("RGB", SIZE)
+    assert cosine(encoder, image.image, colourful()) > 0.98
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_of_several_pictures_the_first_is_taken_and_that_is_told(format: str) -> None:
+def test_of_several_images_the_first_is_taken_and_that_is_told(format: str) -> None:
     first, second = Image.new("RGB", SIZE, (200, 0, 0)), Image.new("RGB", SIZE, (0, 0, 200))
-    picture = decode(encoded(first, format, save_all=True, append_images=[second]))
-    assert picture.animated
-    red, _, blue = picture.image.getpixel((5, 5))
+    image = decode(encoded(first, format, save_all=True, append_images=[second]))
+    assert image.animated
+    red, _, blue = image.image.getpixel((5, 5))
     assert red > 150 > 50 > blue
 
 
@@ -174,13 +174,13 @@ def test_a_jpeg_without_its_end_is_read_and_told() -> None:
     whole = encoded(noise, "JPEG")
     no_mark = decode(whole[:-2])
     assert no_mark.cut_off
-    assert np.array_equal(np.asarray(no_mark.image), np.asarray(open_picture(whole)))
+    assert np.array_equal(np.asarray(no_mark.image), np.asarray(open_image(whole)))
     shorter = decode(whole[: len(whole) * 3 // 4])
     assert shorter.cut_off
-    assert np.array_equal(np.asarray(shorter.image)[:16], np.asarray(open_picture(whole))[:16])
+    assert np.array_equal(np.asarray(shorter.image)[:16], np.asarray(open_image(whole))[:16])
     assert not decode(whole + b"what a phone puts behind it").cut_off
     for broken in (whole[:100], whole[:3]):
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             decode(broken)
 
 
@@ -203,26 +203,26 @@ def test_a_jpeg_without_its_end_is_read_and_told() -> None:
     ],
 )
 def test_types_that_are_not_read_are_called_by_their_name(start: bytes, name: str) -> None:
-    with pytest.raises(PictureError, match=rf"holiday\.x is .*{name}.*, which is not read") as raised:
+    with pytest.raises(ImageError, match=rf"holiday\.x is .*{name}.*, which is not read") as raised:
         decode(start + bytes(200), name="holiday.x")
     assert "JPEG, PNG, WebP, AVIF" in raised.value.hint
 
 
 def test_files_that_are_nothing_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="note is not a picture"):
+    with pytest.raises(ImageError, match="note is not an image"):
         decode(b"just text", name="note")
-    with pytest.raises(PictureError, match="note is empty"):
+    with pytest.raises(ImageError, match="note is empty"):
         decode(b"", name="note")
-    with pytest.raises(PictureError, match=r"^gone\.jpg cannot be read: No such file or directory\.$"):
-        open_picture(tmp_path / "gone.jpg")
-    with pytest.raises(PictureTooLarge, match=r"\d+ x \d+ pixels"):
+    with pytest.raises(ImageError, match=r"^gone\.jpg cannot be read: No such file or directory\.$"):
+        open_image(tmp_path / "gone.jpg")
+    with pytest.raises(ImageTooLarge, match=r"\d+ x \d+ pixels"):
         decode(encoded(colourful(), "PNG"), max_pixels=100)
 
 
-def test_a_picture_is_turned_upright_whatever_its_mode() -> None:
+def test_an_image_is_turned_upright_whatever_its_mode() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for image, format in ((colourful(), "JPEG"), (colourful().convert("RGBA"), "PNG"), (colourful(), "WEBP")):
-        assert open_picture(encoded(image, format, exif=exif)).size == SIZE[::-1]
+        assert open_image(encoded(image, format, exif=exif)).size == SIZE[::-1]
     deep = Image.fromarray(np.asarray(colourful().convert("L")).astype(np.uint16) * 257)
-    assert open_picture(encoded(deep, "PNG", exif=exif)).size == SIZE[::-1]
+    assert open_image(encoded(deep, "PNG", exif=exif)).size == SIZE[::-1]

@@ -16,11 +16,11 @@ from reid_core.errors import SettingsError
 from reid_core.methods import METHODS
 from reid_core.methods.distillation import DistillationCriterion, StudentSettings, settle
 from reid_core.methods.method import Moment, Teacher
-from reid_core.model import Manifest, Model
+from reid_core.model import Manifest, TrainedModel
 from reid_core.network import Batch, Output
 from reid_core.settings import override
 from reid_core.training.loop import CHECKPOINT_NAME, Plan, fit
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 
 CPU = torch.device("cpu")
 STD = METHODS["std"]
@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
 
 
 class Embedder(nn.Module):
-    """A network whose embedding of a picture is a linear map of its mean colour."""
+    """A network whose embedding of an image is a linear map of its mean colour."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -50,17 +50,17 @@ def random(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def make_teacher(name: str = "ptl-resnet50", **changes: Any) -> Model:
+def make_teacher(name: str = "ptl-resnet50", **changes: Any) -> TrainedModel:
     settings = override(METHODS[name].recipe, {**SMALL, **changes})
     torch.manual_seed(1)
     network = METHODS[name].build_network(settings, 4)
     size, preprocessing = int(network.embedding_size), preprocessing_of(settings)
     manifest = Manifest(name, settings.model_dump(mode="json"), 4, size, None, preprocessing, "")
-    return Model(manifest, settings, network.eval(), CPU)
+    return TrainedModel(manifest, settings, network.eval(), CPU)
 
 
 def make_plan(folder: Path, **changes: Any) -> Plan:
-    plan = Plan(STD, override(STD.recipe, SMALL), make_pictures(folder), seed=0, device=CPU, teacher=make_teacher())
+    plan = Plan(STD, override(STD.recipe, SMALL), make_images(folder), seed=0, device=CPU, teacher=make_teacher())
     return replace(plan, **changes)
 
 

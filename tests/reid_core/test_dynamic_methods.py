@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from reid_core.data.loading import encode
-from reid_core.data.records import Picture
+from reid_core.data.loading import number_labels
+from reid_core.data.records import ImageRecord
 from reid_core.errors import Stopped
 from reid_core.methods import METHODS
 from reid_core.methods.method import Losses, Method, Moment
@@ -24,7 +24,7 @@ from reid_core.sampling.alternating import BALANCED, RANDOM, draw_random_and_bal
 from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import IdentityBatch, TrainingSettings, override
 from reid_core.training.loop import Observer, Plan, Result, fit
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 from tests.reid_core.small import SMALL
 
 CPU = torch.device("cpu")
@@ -39,8 +39,8 @@ def baseline(request: pytest.FixtureRequest) -> Method:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
-    return make_pictures(tmp_path_factory.mktemp("people"), identities=5, each=4)
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageRecord]:
+    return make_images(tmp_path_factory.mktemp("people"), identities=5, each=4)
 
 
 def small(method: Method, **changes: Any) -> TrainingSettings:
@@ -48,10 +48,14 @@ def small(method: Method, **changes: Any) -> TrainingSettings:
 
 
 def train(
-    method: Method, settings: TrainingSettings, pictures: list[Picture], folder: Path, observer: Observer | None = None
+    method: Method,
+    settings: TrainingSettings,
+    images: list[ImageRecord],
+    folder: Path,
+    observer: Observer | None = None,
 ) -> Result:
     folder.mkdir(exist_ok=True)
-    return fit(Plan(method, settings, pictures, seed=3, device=CPU), folder, observer, checkpoint_seconds=1e9)
+    return fit(Plan(method, settings, images, seed=3, device=CPU), folder, observer, checkpoint_seconds=1e9)
 
 
 def begin(identities: np.ndarray = IDENTITIES) -> Epoch:
@@ -72,28 +76,28 @@ def test_as_many_balanced_batches_are_drawn_as_random_ones() -> None:
         assert sorted(Counter(IDENTITIES[chosen]).values()) == [4, 4, 4]
 
 
-def test_the_baseline_is_as_ever_unless_told_otherwise(baseline: Method, pictures: list[Picture]) -> None:
+def test_the_baseline_is_as_ever_unless_told_otherwise(baseline: Method, images: list[ImageRecord]) -> None:
     settings = small(baseline)
     criterion = baseline.build_criterion(settings, 5, baseline.build_network(settings, 5))
     expected = draw_identity_batches(IDENTITIES, settings.batch, np.random.default_rng(0))  # type: ignore[arg-type]
     assert baseline.draw_batches(settings, begin()) == Draw((expected,))
     assert baseline.choose_stream(criterion) == 0
     assert set(criterion.state_dict()) == {"center.centers"}
-    terms = criterion(*_batch(baseline, settings, pictures), Moment(0, 0)).terms
+    terms = criterion(*_batch(baseline, settings, images), Moment(0, 0)).terms
     assert list(terms) == ["identity_loss", "triplet_loss", "center_loss"]
 
 
-def _batch(method: Method, settings: TrainingSettings, pictures: list[Picture]) -> tuple[Output, Batch]:
-    data = encode(pictures)
+def _batch(method: Method, settings: TrainingSettings, images: list[ImageRecord]) -> tuple[Output, Batch]:
+    data = number_labels(images)
     chosen = [0, 1, 2, 8, 9, 10]
-    images = torch.rand(6, 3, 32, 16, generator=torch.Generator().manual_seed(0))
-    batch = Batch(images, torch.tensor(data.identities[chosen]), torch.tensor(data.cameras[chosen]))
+    inputs = torch.rand(6, 3, 32, 16, generator=torch.Generator().manual_seed(0))
+    batch = Batch(inputs, torch.tensor(data.identities[chosen]), torch.tensor(data.cameras[chosen]))
     torch.manual_seed(0)
-    return method.build_network(settings, 5)(images), batch
+    return method.build_network(settings, 5)(inputs), batch
 
 
 def test_each_step_gets_the_batch_that_its_branch_asks_for(
-    baseline: Method, pictures: list[Picture], tmp_path: Path
+    baseline: Method, images: list[ImageRecord], tmp_path: Path
 ) -> None:
     seen: list[tuple[list[int], float]] = []
 
@@ -116,7 +120,7 @@ def test_each_step_gets_the_batch_that_its_branch_asks_for(
         ),
         choose_stream=lambda watching: baseline.choose_stream(watching.criterion),
     )
-    result = train(watched, small(baseline, dynamic={"enabled": True}), pictures, tmp_path / "run")
+    result = train(watched, small(baseline, dynamic={"enabled": True}), images, tmp_path / "run")
     assert seen[0][1] == 0
     assert {both for _, both in seen} == {0, 1}
     assert all(counts == [3, 3, 3, 3] for counts, both in seen if both)
@@ -125,10 +129,10 @@ def test_each_step_gets_the_batch_that_its_branch_asks_for(
     assert values(result, "both_losses") == [both for _, both in seen]
 
 
-def test_a_dynamic_run_interrupted_twice_ends_as_an_unbroken_one(pictures: list[Picture], tmp_path: Path) -> None:
+def test_a_dynamic_run_interrupted_twice_ends_as_an_unbroken_one(images: list[ImageRecord], tmp_path: Path) -> None:
     baseline = METHODS["bnneck-camera"]
     settings = small(baseline, dynamic={"enabled": True}, schedule=SMALL["schedule"] | {"epochs": 3})
-    unbroken = train(baseline, settings, pictures, tmp_path / "unbroken")
+    unbroken = train(baseline, settings, images, tmp_path / "unbroken")
     assert set(values(unbroken, "both_losses")) == {0, 1}
     steps = 0
 
@@ -140,8 +144,8 @@ def test_a_dynamic_run_interrupted_twice_ends_as_an_unbroken_one(pictures: list[
     stopping = Observer(should_stop=stop_twice)
     for _ in range(2):
         with pytest.raises(Stopped):
-            train(baseline, settings, pictures, tmp_path / "broken", stopping)
-    broken = train(baseline, settings, pictures, tmp_path / "broken", stopping)
+            train(baseline, settings, images, tmp_path / "broken", stopping)
+    broken = train(baseline, settings, images, tmp_path / "broken", stopping)
     assert broken.history == unbroken.history
     wanted = unbroken.network.state_dict()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in broken.network.state_dict().items())
@@ -183,13 +187,13 @@ def test_the_pyramid_without_the_dynamic_scheme_takes_balanced_batches() -> None
 
 @pytest.mark.parametrize("changes", [{"dynamic": {"enabled": True}}, {"center": {"weight": 0}}])
 def test_steps_without_the_center_loss_pass_the_gradient_scaler(
-    pictures: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    images: list[ImageRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     # fp16 is for cards alone, and CPUs take minutes for it; the scaler that comes with it does the same in fp32.
     scaler = torch.amp.GradScaler
     monkeypatch.setattr("torch.amp.GradScaler", lambda device, enabled: scaler(device, enabled=True))
     method = METHODS["bnneck"]
-    result = train(method, small(method, **changes), pictures, tmp_path / "run")
+    result = train(method, small(method, **changes), images, tmp_path / "run")
     assert len(values(result, "loss")) > 1
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from reid_core.data.records import DISTRACTOR, Picture
+from reid_core.data.records import DISTRACTOR, ImageRecord
 from reid_core.errors import CoreError, DatasetError, Stopped
 from reid_core.evaluation.interval import bootstrap_interval
 from reid_core.evaluation.metrics import Metrics
@@ -24,8 +24,8 @@ from reid_core.evaluation.ranking import encode_labels, evaluate, evaluate_score
 @dataclass(frozen=True)
 class Case:
     scores: Tensor  # (Q, G)
-    query: list[Picture]
-    gallery: list[Picture]
+    query: list[ImageRecord]
+    gallery: list[ImageRecord]
 
     def evaluate(self, *, block_scores: int = 2**23, ranks: Sequence[int] = (1, 5, 10, 20)) -> Metrics:
         labels = encode_labels(self.query, self.gallery)
@@ -36,33 +36,33 @@ def rows_of(scores: Tensor) -> Callable[[int, int], Tensor]:
     return lambda start, stop: scores[start:stop]
 
 
-def pictures(*labels: str) -> list[Picture]:
-    """One picture per "identity/camera"."""
-    return [Picture(Path("x.jpg"), identity, camera) for identity, camera in (label.split("/") for label in labels)]
+def images(*labels: str) -> list[ImageRecord]:
+    """One image per "identity/camera"."""
+    return [ImageRecord(Path("x.jpg"), identity, camera) for identity, camera in (label.split("/") for label in labels)]
 
 
 def draw_case(seed: int, *, queries: int = 23, gallery: int = 61, levels: int = 5) -> Case:
-    """Scores on few levels, so that most are tied; distractors and pictures without a camera are among the pictures."""
+    """Scores on few levels, so that most are tied; distractors and images without a camera are among the images."""
     generator = np.random.default_rng(seed)
     identities = np.array([DISTRACTOR, "a", "b", "c", "d", "e"])
     cameras = np.array(["", "1", "2", "3"])
 
-    def draw(count: int, identities: np.ndarray) -> list[Picture]:
+    def draw(count: int, identities: np.ndarray) -> list[ImageRecord]:
         chosen = zip(generator.choice(identities, count), generator.choice(cameras, count), strict=True)
-        return [Picture(Path("x.jpg"), str(identity), str(camera)) for identity, camera in chosen]
+        return [ImageRecord(Path("x.jpg"), str(identity), str(camera)) for identity, camera in chosen]
 
     scores = torch.from_numpy(generator.integers(0, levels, (queries, gallery)).astype(np.float32))
     return Case(scores, draw(queries, identities[1:]), draw(gallery, identities))
 
 
-def rank_matches(scores: list[float], query: Picture, gallery: list[Picture]) -> list[int]:
-    ordered = [picture for _, picture in sorted(zip(scores, gallery, strict=True), key=lambda pair: -pair[0])]
+def rank_matches(scores: list[float], query: ImageRecord, gallery: list[ImageRecord]) -> list[int]:
+    ordered = [image for _, image in sorted(zip(scores, gallery, strict=True), key=lambda pair: -pair[0])]
     counted = [
-        picture
-        for picture in ordered
-        if not (picture.identity == query.identity and picture.camera == query.camera and query.camera)
+        image
+        for image in ordered
+        if not (image.identity == query.identity and image.camera == query.camera and query.camera)
     ]
-    return [place for place, picture in enumerate(counted, start=1) if picture.identity == query.identity]
+    return [place for place, image in enumerate(counted, start=1) if image.identity == query.identity]
 
 
 def check_against_definitions(case: Case, metrics: Metrics, ranks: Sequence[int] = (1, 5, 10, 20)) -> None:
@@ -102,8 +102,8 @@ def test_agrees_with_the_definitions_on_any_labels(
 ) -> None:
     row = st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.5]), min_size=len(gallery) + 1, max_size=len(gallery) + 1)
     scores = torch.tensor(data.draw(st.lists(row, min_size=len(query) + 1, max_size=len(query) + 1)))
-    # The first query and the last gallery picture match, so that there is always something to evaluate.
-    case = Case(scores, pictures("a/1", *query), pictures(*gallery, "a/2"))
+    # The first query and the last gallery image match, so that there is always something to evaluate.
+    case = Case(scores, images("a/1", *query), images(*gallery, "a/2"))
     check_against_definitions(case, case.evaluate(block_scores=block_scores))
 
 
@@ -118,7 +118,7 @@ def test_embeddings_are_compared_by_their_dot_product() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_embeddings_of_other_precision_are_compared_in_float32(dtype: torch.dtype) -> None:
-    labels = encode_labels(pictures("a/1", "b/1"), pictures("b/2", "a/2"))
+    labels = encode_labels(images("a/1", "b/1"), images("b/2", "a/2"))
     embeddings = torch.eye(2, dtype=dtype, requires_grad=True)
     assert evaluate(embeddings, embeddings, *labels).first_rank.tolist() == [2, 2]
 
@@ -135,17 +135,17 @@ def test_embeddings_on_a_gpu_are_ranked_as_on_the_cpu() -> None:
     ("places", "average_precision", "negative_penalty"), [({1, 2, 10}, 0.77, 0.7), ({1, 4, 5}, 0.70, 0.4)]
 )
 def test_rank_lists_of_ye_2021_figure_4(places: set[int], average_precision: float, negative_penalty: float) -> None:
-    gallery = pictures(*("a/2" if place in places else f"{DISTRACTOR}/2" for place in range(1, 11)))
-    metrics = Case(-torch.arange(10.0).reshape(1, 10), pictures("a/1"), gallery).evaluate()
+    gallery = images(*("a/2" if place in places else f"{DISTRACTOR}/2" for place in range(1, 11)))
+    metrics = Case(-torch.arange(10.0).reshape(1, 10), images("a/1"), gallery).evaluate()
     assert round(metrics.mAP, 2) == average_precision
     assert 1 - metrics.mINP == pytest.approx(negative_penalty)
     assert metrics.cmc[1] == 1
 
 
 def test_one_query_worked_by_hand() -> None:
-    gallery = pictures("b/1", "a/1", "a/2", "a/3", "b/2", f"{DISTRACTOR}/2")
+    gallery = images("b/1", "a/1", "a/2", "a/3", "b/2", f"{DISTRACTOR}/2")
     scores = torch.tensor([[0.9, 0.8, 0.7, 0.2, 0.1, 0.5]])
-    metrics = Case(scores, pictures("a/1"), gallery).evaluate(ranks=(1, 2, 3, 4))
+    metrics = Case(scores, images("a/1"), gallery).evaluate(ranks=(1, 2, 3, 4))
     # a/1 is the query's own camera and goes; what is left reads b, a/2, distractor, a/3.
     assert metrics.cmc == {1: 0, 2: 1, 3: 1, 4: 1}
     assert metrics.mAP == pytest.approx((1 / 2 + 2 / 4) / 2)
@@ -154,30 +154,30 @@ def test_one_query_worked_by_hand() -> None:
 
 
 def test_equal_scores_rank_by_gallery_order() -> None:
-    first, last = pictures("a/2", "b/2", "b/2"), pictures("b/2", "b/2", "a/2")
+    first, last = images("a/2", "b/2", "b/2"), images("b/2", "b/2", "a/2")
     for gallery, rank in ((first, 1), (last, 3)):
-        assert Case(torch.zeros(1, 3), pictures("a/1"), gallery).evaluate().first_rank.tolist() == [rank]
+        assert Case(torch.zeros(1, 3), images("a/1"), gallery).evaluate().first_rank.tolist() == [rank]
 
 
-def test_a_removed_picture_takes_no_rank_from_an_equal_score_after_it() -> None:
-    metrics = Case(torch.zeros(1, 3), pictures("a/1"), pictures("a/1", "a/2", "b/1")).evaluate()
+def test_a_removed_image_takes_no_rank_from_an_equal_score_after_it() -> None:
+    metrics = Case(torch.zeros(1, 3), images("a/1"), images("a/1", "a/2", "b/1")).evaluate()
     assert metrics.first_rank.tolist() == [1]
 
 
-def test_pictures_by_the_same_camera_of_other_people_stay() -> None:
-    metrics = Case(torch.tensor([[2.0, 1.0]]), pictures("a/1"), pictures("b/1", "a/2")).evaluate()
+def test_images_by_the_same_camera_of_other_people_stay() -> None:
+    metrics = Case(torch.tensor([[2.0, 1.0]]), images("a/1"), images("b/1", "a/2")).evaluate()
     assert metrics.first_rank.tolist() == [2]
 
 
 @pytest.mark.parametrize("cameras", [("", ""), ("", "1"), ("1", "")])
 def test_an_unknown_camera_removes_nothing(cameras: tuple[str, str]) -> None:
-    metrics = Case(torch.ones(1, 1), pictures(f"a/{cameras[0]}"), pictures(f"a/{cameras[1]}")).evaluate()
+    metrics = Case(torch.ones(1, 1), images(f"a/{cameras[0]}"), images(f"a/{cameras[1]}")).evaluate()
     assert metrics.mAP == 1
     assert metrics.protocol["unknown_camera_pictures"] == cameras.count("")
 
 
 def test_a_distractor_matches_nobody_and_can_rank_first() -> None:
-    query, gallery = pictures("a/1"), pictures(f"{DISTRACTOR}/2", "a/2")
+    query, gallery = images("a/1"), images(f"{DISTRACTOR}/2", "a/2")
     metrics = Case(torch.tensor([[2.0, 1.0]]), query, gallery).evaluate()
     assert metrics.first_rank.tolist() == [2]
     assert metrics.valid_queries == 1
@@ -185,7 +185,7 @@ def test_a_distractor_matches_nobody_and_can_rank_first() -> None:
 
 
 def test_where_people_are_counted_from_0000_it_is_a_person() -> None:
-    query, gallery = pictures("a/1", f"{DISTRACTOR}/1"), pictures(f"{DISTRACTOR}/2", "a/2")
+    query, gallery = images("a/1", f"{DISTRACTOR}/1"), images(f"{DISTRACTOR}/2", "a/2")
     metrics = Case(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), query, gallery).evaluate()
     assert metrics.first_rank.tolist() == [2, 1]
     assert metrics.valid_queries == 2
@@ -193,19 +193,19 @@ def test_where_people_are_counted_from_0000_it_is_a_person() -> None:
 
 
 def test_queries_without_a_match_do_not_count() -> None:
-    metrics = Case(torch.ones(3, 1), pictures("b/1", "a/1", "a/2"), pictures("a/2")).evaluate()
+    metrics = Case(torch.ones(3, 1), images("b/1", "a/1", "a/2"), images("a/2")).evaluate()
     assert (metrics.mAP, metrics.mINP, metrics.cmc[1]) == (1, 1, 1)
     assert (metrics.valid_queries, metrics.queries, metrics.gallery) == (1, 3, 1)
     np.testing.assert_array_equal(metrics.average_precision, [np.nan, 1, np.nan])
 
 
 def test_the_curve_is_one_beyond_the_gallery() -> None:
-    assert Case(torch.zeros(1, 2), pictures("a/1"), pictures("b/2", "a/2")).evaluate().cmc == {1: 0, 5: 1, 10: 1, 20: 1}
+    assert Case(torch.zeros(1, 2), images("a/1"), images("b/2", "a/2")).evaluate().cmc == {1: 0, 5: 1, 10: 1, 20: 1}
 
 
 def test_a_score_of_minus_infinity_ranks_last() -> None:
     scores = torch.tensor([[float("-inf"), 0.5, float("-inf")]])
-    metrics = Case(scores, pictures("a/1"), pictures("b/2", "c/2", "a/2")).evaluate()
+    metrics = Case(scores, images("a/1"), images("b/2", "c/2", "a/2")).evaluate()
     assert metrics.first_rank.tolist() == [3]
 
 
@@ -251,7 +251,7 @@ def test_stops_before_the_next_block_when_asked() -> None:
 
 def test_one_camera_only_is_explained_with_a_way_out() -> None:
     with pytest.raises(DatasetError, match="only on the query's own camera") as caught:
-        Case(torch.ones(1, 2), pictures("a/1"), pictures("a/1", "b/1")).evaluate()
+        Case(torch.ones(1, 2), images("a/1"), images("a/1", "b/1")).evaluate()
     assert "another camera" in caught.value.hint
 
 
@@ -261,13 +261,13 @@ def test_no_shared_person_is_explained_before_anything_is_scored(gallery: tuple[
         raise AssertionError
 
     with pytest.raises(DatasetError, match="no person is in both") as caught:
-        evaluate_scores(score_block, *encode_labels(pictures("a/1"), pictures(*gallery)))
+        evaluate_scores(score_block, *encode_labels(images("a/1"), images(*gallery)))
     assert "same identity" in caught.value.hint
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_embeddings_that_are_not_finite_are_refused_with_their_row(value: float) -> None:
-    labels = encode_labels(pictures("a/1", "b/1", "c/1"), pictures("a/2", "b/2", "c/2"))
+    labels = encode_labels(images("a/1", "b/1", "c/1"), images("a/2", "b/2", "c/2"))
     broken = torch.eye(3)
     broken[1, 2] = value
     with pytest.raises(CoreError, match="1 of 3 query embeddings are not finite, the first in row 1"):
@@ -278,30 +278,30 @@ def test_embeddings_that_are_not_finite_are_refused_with_their_row(value: float)
 
 def test_embeddings_of_two_sizes_are_refused() -> None:
     with pytest.raises(CoreError, match="Query embeddings have 4 dimensions, gallery embeddings 3"):
-        evaluate(torch.ones(1, 4), torch.ones(1, 3), *encode_labels(pictures("a/1"), pictures("a/2")))
+        evaluate(torch.ones(1, 4), torch.ones(1, 3), *encode_labels(images("a/1"), images("a/2")))
 
 
 def test_embeddings_and_labels_of_two_lengths_are_refused() -> None:
-    labels = encode_labels(pictures("a/1"), pictures("a/2"))
+    labels = encode_labels(images("a/1"), images("a/2"))
     with pytest.raises(CoreError, match=r"gallery embeddings have shape \(2, 3\), the labels are for 1"):
         evaluate(torch.ones(1, 3), torch.ones(2, 3), *labels)
 
 
 def test_an_empty_split_is_named() -> None:
-    with pytest.raises(DatasetError, match="no query pictures"):
-        evaluate(torch.empty(0, 0), torch.ones(1, 3), *encode_labels([], pictures("a/2")))
+    with pytest.raises(DatasetError, match="no query images"):
+        evaluate(torch.empty(0, 0), torch.ones(1, 3), *encode_labels([], images("a/2")))
 
 
 def test_a_score_that_is_not_a_number_is_refused_with_its_query() -> None:
     scores = torch.ones(4, 2)
     scores[2, 1] = float("nan")
     with pytest.raises(CoreError, match="score of query 2 is not a number"):
-        Case(scores, pictures(*["a/1"] * 4), pictures("a/2", "b/2")).evaluate(block_scores=2)
+        Case(scores, images(*["a/1"] * 4), images("a/2", "b/2")).evaluate(block_scores=2)
 
 
 def test_blocks_of_the_wrong_shape_are_refused() -> None:
     with pytest.raises(CoreError, match=r"shape \(1, 3\), the labels ask for \(1, 2\)"):
-        Case(torch.ones(1, 3), pictures("a/1"), pictures("a/2", "b/2")).evaluate()
+        Case(torch.ones(1, 3), images("a/1"), images("a/2", "b/2")).evaluate()
 
 
 def test_the_answer_is_json_with_the_protocol_and_intervals() -> None:
@@ -326,7 +326,7 @@ def test_the_interval_of_many_people_is_that_of_the_normal_distribution() -> Non
     np.testing.assert_allclose(ends, np.stack([values.mean(1) - deviation, values.mean(1) + deviation], 1), atol=3e-3)
 
 
-def test_more_pictures_of_the_same_people_make_the_interval_no_narrower() -> None:
+def test_more_images_of_the_same_people_make_the_interval_no_narrower() -> None:
     value, person = np.random.default_rng(0).random((1, 50)), np.arange(50)
     once = bootstrap_interval(value, person, np.random.default_rng(1))
     tenfold = bootstrap_interval(np.tile(value, 10), np.tile(person, 10), np.random.default_rng(1))

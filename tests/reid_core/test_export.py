@@ -24,11 +24,11 @@ from reid_core.errors import ExportFailed
 from reid_core.export import Format, _import_onnxruntime, export_model
 from reid_core.methods import METHODS
 from reid_core.methods.method import Method
-from reid_core.model import Model, load_model, save_model
+from reid_core.model import TrainedModel, load_model, save_model
 from reid_core.network import Output
 from reid_core.retrieval.encoder import Encoder
 from reid_core.settings import override
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 from tests.reid_core.test_methods import small
 
 Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
@@ -43,7 +43,7 @@ np.savez(sys.argv[3], *compiled([np.load(sys.argv[2])]).values())
 """
 
 
-def make_model(method: Method, folder: Path, **changes: Any) -> Model:
+def make_model(method: Method, folder: Path, **changes: Any) -> TrainedModel:
     """An untrained model whose normalisations have statistics, as after training."""
     settings = override(small(method), changes)
     torch.manual_seed(4)
@@ -60,30 +60,30 @@ def make_model(method: Method, folder: Path, **changes: Any) -> Model:
 
 def make_paths(folder: Path) -> list[Path]:
     """The first lies on its side and says so."""
-    paths = [picture.path for picture in make_pictures(folder, height=64, width=32)]
-    with Image.open(paths[0]) as picture:
-        lying, told = picture.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    paths = [image.path for image in make_images(folder, height=64, width=32)]
+    with Image.open(paths[0]) as image:
+        lying, told = image.transpose(Image.Transpose.ROTATE_90), Image.Exif()
     told[ExifTags.Base.Orientation] = 6  # turn it clockwise
     lying.save(paths[0], exif=told)
     return paths
 
 
-def as_input(paths: Sequence[Path], model: Model) -> NDArray[np.uint8]:
+def as_input(paths: Sequence[Path], model: TrainedModel) -> NDArray[np.uint8]:
     """As docs/export.md says."""
     told = model.manifest.preprocessing.as_json()
     size, method = (told["width"], told["height"]), Image.Resampling[told["interpolation"].upper()]
     resized = [ImageOps.exif_transpose(Image.open(path)).convert("RGB").resize(size, method) for path in paths]
-    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in resized])
+    return np.stack([np.asarray(image).transpose(2, 0, 1) for image in resized])
 
 
-def run_onnx(files: Sequence[Path], pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    return _import_onnxruntime().InferenceSession(files[0]).run(None, {"pictures": pictures})  # type: ignore[no-any-return]
+def run_onnx(files: Sequence[Path], images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    return _import_onnxruntime().InferenceSession(files[0]).run(None, {"pictures": images})  # type: ignore[no-any-return]
 
 
-def run_openvino(files: Sequence[Path], pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+def run_openvino(files: Sequence[Path], images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     """In a process without PyTorch."""
     asked, told = files[0].with_name("asked.npy"), files[0].with_name("told.npz")
-    np.save(asked, pictures)
+    np.save(asked, images)
     subprocess.run([sys.executable, "-c", OPENVINO_ALONE, str(files[0]), str(asked), str(told)], check=True)
     return list(np.load(told).values())
 
@@ -96,7 +96,7 @@ def check(method: Method, format: Format, folder: Path, *, flip_average: bool) -
         model, format, folder, paths, on_progress=lambda done, total: progress.append((done, total))
     )
     assert progress[-1] == (len(paths), len(paths))
-    assert agreement.pictures == len(paths)
+    assert agreement.images == len(paths)
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(path.name for path in files)
 
     wanted = Encoder(model.network, model.manifest.preprocessing, model.device, torch.float32).encode_files(
@@ -113,7 +113,7 @@ def check(method: Method, format: Format, folder: Path, *, flip_average: bool) -
     return files
 
 
-def test_an_onnx_file_gives_the_embeddings_and_says_how_pictures_are_prepared(tmp_path: Path) -> None:
+def test_an_onnx_file_gives_the_embeddings_and_says_how_images_are_prepared(tmp_path: Path) -> None:
     (file,) = check(METHODS["bnneck"], "onnx", tmp_path, flip_average=False)
     told = _import_onnxruntime().InferenceSession(file).get_modelmeta().custom_metadata_map
     preprocessing = json.loads(told["preprocessing"])
@@ -121,7 +121,7 @@ def test_an_onnx_file_gives_the_embeddings_and_says_how_pictures_are_prepared(tm
 
 
 @pytest.mark.slow
-def test_an_openvino_file_gives_embeddings_and_maps_of_pictures_and_their_mirror_images(tmp_path: Path) -> None:
+def test_an_openvino_file_gives_embeddings_and_maps_of_images_and_their_mirror_images(tmp_path: Path) -> None:
     files = check(METHODS["qaconv-gs"], "openvino", tmp_path, flip_average=True)
     assert [path.name for path in files] == ["model.xml", "model.bin"]
     assert "bicubic" in files[0].read_text()
@@ -135,7 +135,7 @@ def test_every_method_can_be_exported(name: str, format: Format, tmp_path: Path)
 
 
 def test_a_file_that_differs_is_refused(tmp_path: Path) -> None:
-    """The network changes after its file was written, when the first picture has been compared."""
+    """The network changes after its file was written, when the first image has been compared."""
     model = make_model(METHODS["finetune-resnet50"], tmp_path / "model")
 
     def forget(done: int, total: int) -> None:
@@ -143,7 +143,7 @@ def test_a_file_that_differs_is_refused(tmp_path: Path) -> None:
             with torch.no_grad():
                 next(model.network.parameters()).mul_(-1)
 
-    with pytest.raises(ExportFailed, match=r"onnx file gives is up to 0\.\d+ away from PyTorch on 24 pictures"):
+    with pytest.raises(ExportFailed, match=r"onnx file gives is up to 0\.\d+ away from PyTorch on 24 images"):
         export_model(model, "onnx", tmp_path, make_paths(tmp_path / "pictures"), on_progress=forget)
 
 
@@ -177,7 +177,7 @@ def test_what_the_format_lacks_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named_with_the_way_to_have_it(package: str, tmp_path: Path) -> None:
     make_model(METHODS["finetune-resnet50"], tmp_path / "model")
-    (picture, *_) = make_paths(tmp_path / "pictures")
+    (image, *_) = make_paths(tmp_path / "pictures")
     code = f"""
 import sys, torch
 from pathlib import Path
@@ -191,7 +191,7 @@ try:
 except ExportFailed as error:
     print(error.detail, error.hint)
 """
-    told = subprocess.run([sys.executable, "-c", code, tmp_path, picture], capture_output=True, text=True, check=True)
+    told = subprocess.run([sys.executable, "-c", code, tmp_path, image], capture_output=True, text=True, check=True)
     assert package in told.stdout
     assert 'pip install "reid-search[export]"' in told.stdout
 

@@ -1,4 +1,4 @@
-"""Flip averaging: a picture and its mirror image are embedded alike, by a setting that goes with the model."""
+"""Flip averaging: an image and its mirror image are embedded alike, by a setting that goes with the model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from reid_core.data.preprocessing import Preprocessing, preprocessing_from_json,
 from reid_core.data.tensors import normalise
 from reid_core.methods import METHODS
 from reid_core.methods.bnneck import BnneckSettings
-from reid_core.model import MANIFEST_NAME, Model, load_model, save_model
+from reid_core.model import MANIFEST_NAME, TrainedModel, load_model, save_model
 from reid_core.network import Output
 from reid_core.retrieval.encoder import Encoder, Encoding
 from reid_core.sampling import Draw, Epoch
 from reid_core.settings import TrainingSettings, override
 from reid_core.training.loop import Plan, fit
-from tests.reid_core.pictures import make_pictures as make_person_pictures
+from tests.reid_core.images import make_images as make_person_images
 
 CPU = torch.device("cpu")
 PLAIN = Preprocessing(16, 8)
@@ -42,12 +42,12 @@ class Tiny(nn.Module):
         return Output(self.projection(feature_map.flatten(1)), feature_map=feature_map)
 
 
-def make_pictures() -> Tensor:
+def make_images() -> Tensor:
     return torch.randint(0, 256, (4, 3, 16, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def encode(preprocessing: Preprocessing, pictures: Tensor) -> Encoding:
-    return Encoder(Tiny(), preprocessing, CPU, torch.float32).encode_prepared(pictures, with_maps=True)
+def encode(preprocessing: Preprocessing, images: Tensor) -> Encoding:
+    return Encoder(Tiny(), preprocessing, CPU, torch.float32).encode_prepared(images, with_maps=True)
 
 
 def maps_of(encoding: Encoding) -> Tensor:
@@ -56,39 +56,39 @@ def maps_of(encoding: Encoding) -> Tensor:
 
 
 def test_the_embedding_is_the_mean_with_that_of_the_mirror_image() -> None:
-    pictures, network = make_pictures(), Tiny()
+    images, network = make_images(), Tiny()
     with torch.no_grad():
-        outputs = [network(normalise(one, PLAIN)).embedding for one in (pictures, pictures.flip(-1))]
+        outputs = [network(normalise(one, PLAIN)).embedding for one in (images, images.flip(-1))]
     units = [output / output.norm(dim=1, keepdim=True) for output in outputs]
     mean = (units[0] + units[1]) / 2
-    torch.testing.assert_close(encode(AVERAGED, pictures).embeddings, mean / mean.norm(dim=1, keepdim=True))
-    assert not torch.allclose(encode(AVERAGED, pictures).embeddings, units[0], atol=1e-2)
+    torch.testing.assert_close(encode(AVERAGED, images).embeddings, mean / mean.norm(dim=1, keepdim=True))
+    assert not torch.allclose(encode(AVERAGED, images).embeddings, units[0], atol=1e-2)
 
 
 def test_maps_are_averaged_where_the_same_place_meets_itself() -> None:
-    pictures, network = make_pictures(), Tiny()
+    images, network = make_images(), Tiny()
     with torch.no_grad():
-        seen = network(normalise(pictures, PLAIN)).feature_map
-        mirrored = network(normalise(pictures.flip(3), PLAIN)).feature_map
-    got = maps_of(encode(AVERAGED, pictures))
+        seen = network(normalise(images, PLAIN)).feature_map
+        mirrored = network(normalise(images.flip(3), PLAIN)).feature_map
+    got = maps_of(encode(AVERAGED, images))
     for column in range(8):
         mean = (seen[..., column] + mirrored[..., 7 - column]) / 2  # (N, c, h)
         torch.testing.assert_close(got[:, :, column], functional.normalize(mean, dim=1).transpose(1, 2))
     torch.testing.assert_close(got.norm(dim=3), torch.ones(4, 16, 8))
 
 
-def test_a_picture_and_its_mirror_image_are_encoded_alike() -> None:
-    pictures = make_pictures()
-    one, other = (encode(AVERAGED, each) for each in (pictures, pictures.flip(3)))
+def test_an_image_and_its_mirror_image_are_encoded_alike() -> None:
+    images = make_images()
+    one, other = (encode(AVERAGED, each) for each in (images, images.flip(3)))
     torch.testing.assert_close(one.embeddings, other.embeddings)
     torch.testing.assert_close(maps_of(one), maps_of(other).flip(2))
-    assert not torch.allclose(encode(PLAIN, pictures).embeddings, encode(PLAIN, pictures.flip(3)).embeddings, atol=1e-2)
+    assert not torch.allclose(encode(PLAIN, images).embeddings, encode(PLAIN, images.flip(3)).embeddings, atol=1e-2)
 
 
-def test_without_the_setting_a_picture_is_seen_once_as_it_is() -> None:
-    pictures, network = make_pictures(), Tiny()
-    got = Encoder(network, PLAIN, CPU, torch.float32).encode_prepared(pictures, with_maps=True)
-    inputs = normalise(pictures, PLAIN).contiguous(memory_format=torch.channels_last)
+def test_without_the_setting_an_image_is_seen_once_as_it_is() -> None:
+    images, network = make_images(), Tiny()
+    got = Encoder(network, PLAIN, CPU, torch.float32).encode_prepared(images, with_maps=True)
+    inputs = normalise(images, PLAIN).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         output = network(inputs)
     assert torch.equal(got.embeddings, functional.normalize(output.embedding, dim=1))
@@ -119,9 +119,9 @@ def save(folder: Path, *, flip_average: bool) -> TrainingSettings:
     return settings
 
 
-def embed(model: Model, *, flip_average: bool | None = None) -> Tensor:
-    picture = torch.arange(3 * 32 * 16, dtype=torch.int64).remainder(251).to(torch.uint8).reshape(1, 3, 32, 16)
-    return model.encoder(flip_average=flip_average).embed_prepared(picture)
+def embed(model: TrainedModel, *, flip_average: bool | None = None) -> Tensor:
+    image = torch.arange(3 * 32 * 16, dtype=torch.int64).remainder(251).to(torch.uint8).reshape(1, 3, 32, 16)
+    return model.encoder(flip_average=flip_average).embed_prepared(image)
 
 
 def test_a_model_averages_as_its_manifest_says_unless_told_otherwise(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_samplers_and_the_finished_model_encode_as_the_settings_say(tmp_path: Pa
 
     def draw_batches(settings: BnneckSettings, epoch: Epoch) -> Draw:
         again = Encoder(epoch.network, preprocessing_of(settings), CPU, torch.float32)
-        paths = [picture.path for picture in pictures[:3]]
+        paths = [image.path for image in images[:3]]
         seen.append((epoch.encode([0, 1, 2]).embeddings, again.embed_files(paths)))
         return method.draw_batches(settings, epoch)
 
@@ -158,8 +158,8 @@ def test_samplers_and_the_finished_model_encode_as_the_settings_say(tmp_path: Pa
     settings = override(
         method.recipe, {**changes, "schedule": {"epochs": 1}, "flip_average": True, "precision": "fp32"}
     )
-    pictures = make_person_pictures(tmp_path / "pictures", identities=2)
-    result = fit(Plan(replace(method, draw_batches=draw_batches), settings, pictures, 0, CPU), tmp_path)
+    images = make_person_images(tmp_path / "pictures", identities=2)
+    result = fit(Plan(replace(method, draw_batches=draw_batches), settings, images, 0, CPU), tmp_path)
     ((ours, expected),) = seen
     torch.testing.assert_close(ours, expected)
     assert result.preprocessing.flip_average

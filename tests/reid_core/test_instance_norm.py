@@ -38,13 +38,13 @@ def test_ibn_a_halves_the_first_norm_of_every_block_of_three_stages(name: Backbo
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("variant", ["none", "block", "ibn-a", "ibn-b"])
 def test_maps_keep_their_shape(name: BackboneName, variant: InstanceNorm) -> None:
-    pictures = torch.randn(2, 3, 64, 32)
-    plain = [tuple(each.shape) for each in built(name, "none")(pictures)]
-    assert [tuple(each.shape) for each in built(name, variant)(pictures)] == plain
+    images = torch.randn(2, 3, 64, 32)
+    plain = [tuple(each.shape) for each in built(name, "none")(images)]
+    assert [tuple(each.shape) for each in built(name, variant)(images)] == plain
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_the_norm_of_block_removes_a_pictures_own_contrast(name: BackboneName) -> None:
+def test_the_norm_of_block_removes_an_images_own_contrast(name: BackboneName) -> None:
     """With the layer in evaluation mode the first stage's map has zero mean before what follows it."""
     backbone = built(name, "block").eval()
     seen: list[torch.Tensor] = []

@@ -114,7 +114,7 @@ def test_a_batch_of_one_camera_is_selected_as_without_bias() -> None:
 
 
 @pytest.mark.parametrize("biased", [False, True])
-def test_one_picture_per_identity_has_no_positive_and_costs_nothing(biased: bool) -> None:
+def test_one_image_per_identity_has_no_positive_and_costs_nothing(biased: bool) -> None:
     points = torch.randn(4, 3, requires_grad=True)
     distances, identities = euclidean(points), torch.arange(4)
     bias = CameraBias(5, 0.1, "farther", "valid_entries")

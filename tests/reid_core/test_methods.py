@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from reid_core.data.loading import BatchLoader, encode
+from reid_core.data.loading import BatchLoader, number_labels
 from reid_core.data.preprocessing import Preprocessing, preprocessing_of
 from reid_core.errors import SettingsError, Stopped, TrainingDiverged
 from reid_core.methods import METHODS
 from reid_core.methods.method import Method, Moment, Teacher
-from reid_core.model import Manifest, Model, load_model, save_model
+from reid_core.model import Manifest, TrainedModel, load_model, save_model
 from reid_core.network import Batch
 from reid_core.retrieval.encoder import Encoder, Encoding
 from reid_core.sampling import Epoch
 from reid_core.settings import TrainingSettings, override
 from reid_core.training.loop import Observer, Plan, Result, fit
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 from tests.reid_core.small import SMALL
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def small(method: Method) -> TrainingSettings:
     return override(method.recipe, SMALL | SMALL_OF.get(method.name, {}))
 
 
-def make_teacher(method: Method) -> Model | None:
+def make_teacher(method: Method) -> TrainedModel | None:
     """An untrained model with cells, always the same, for a method that learns from one."""
     if method.settle is None:
         return None
@@ -59,12 +59,12 @@ def make_teacher(method: Method) -> Model | None:
     network = taught_by.build_network(settings, 5).to(memory_format=torch.channels_last)
     size, preprocessing = int(network.embedding_size), preprocessing_of(settings)
     manifest = Manifest(taught_by.name, settings.model_dump(mode="json"), 5, size, None, preprocessing, "")
-    return Model(manifest, settings, network.eval(), CPU)
+    return TrainedModel(manifest, settings, network.eval(), CPU)
 
 
 def plan(method: Method, folder: Path, **changes: Any) -> Plan:
-    pictures = make_pictures(folder, identities=5, each=4)
-    made = Plan(method, small(method), pictures, seed=3, device=CPU, teacher=make_teacher(method))
+    images = make_images(folder, identities=5, each=4)
+    made = Plan(method, small(method), images, seed=3, device=CPU, teacher=make_teacher(method))
     return replace(made, **changes)
 
 
@@ -74,7 +74,7 @@ def build_criterion(plan: Plan, num_classes: int, network: nn.Module) -> nn.Modu
 
 
 def first_batch(plan: Plan) -> tuple[Batch, int]:
-    data = encode(plan.pictures)
+    data = number_labels(plan.images)
     epoch = Epoch(
         0, data.identities, np.random.default_rng(0), nn.Module(), encode=lambda indices: Encoding(torch.empty(0))
     )
@@ -117,7 +117,7 @@ def test_every_trainable_parameter_is_in_exactly_one_optimiser_group(method: Met
         assert grouped[id(parameter)] == int(parameter.requires_grad), name
 
 
-def test_the_loss_goes_down_on_learnable_pictures(method: Method, tmp_path: Path) -> None:
+def test_the_loss_goes_down_on_learnable_images(method: Method, tmp_path: Path) -> None:
     settings = override(small(method), {"schedule": {"epochs": 15}})
     result = train(plan(method, tmp_path / "pictures", settings=settings), tmp_path / "run")
     losses = [value for _, value in result.history["loss"]]
@@ -128,7 +128,7 @@ def test_embeddings_have_unit_length_and_do_not_depend_on_the_batch(method: Meth
     made = plan(method, tmp_path)
     network = method.build_network(made.settings, 5)
     encoder = Encoder(network, Preprocessing(32, 16), CPU, torch.float32)
-    paths = [picture.path for picture in made.pictures]
+    paths = [image.path for image in made.images]
     together = encoder.embed_files(paths)
     alone = torch.cat([encoder.embed_files([path]) for path in paths])
     assert together.norm(dim=1).numpy() == pytest.approx(1, abs=1e-5)
@@ -152,7 +152,7 @@ def test_a_saved_model_gives_identical_embeddings(method: Method, tmp_path: Path
     folder = tmp_path / "model"
     folder.mkdir()
     save_model(folder, network, method=method.name, settings=made.settings, num_classes=5, preprocessing=preprocessing)
-    paths = [picture.path for picture in made.pictures]
+    paths = [image.path for image in made.images]
     loaded = load_model(folder, CPU)
     before = Encoder(network, preprocessing, CPU, torch.float32).embed_files(paths)
     assert torch.equal(loaded.encoder().embed_files(paths), before)

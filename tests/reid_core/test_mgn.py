@@ -27,13 +27,13 @@ def test_with_a_backbones_weights_every_tail_ends_as_the_backbone_does(name: Bac
     branched = BranchedBackbone(name, (2, 1)).eval()
     transfer = load_backbone_weights(branched, whole[2].state_dict(), source="a backbone")
     assert transfer.kept == transfer.left_out == ()
-    pictures = random(2, 3, 64, 32)
+    images = random(2, 3, 64, 32)
     with torch.no_grad():
-        (stem, first, second, shared), tails = branched(pictures)
+        (stem, first, second, shared), tails = branched(images)
         for tail, stride in zip(tails, (2, 1), strict=True):
-            torch.testing.assert_close(tail, whole[stride](pictures)[-1])
-        torch.testing.assert_close(stem, whole[2].stem(pictures))
-        for own, wanted in zip((first, second), whole[2](pictures)[:2], strict=True):
+            torch.testing.assert_close(tail, whole[stride](images)[-1])
+        torch.testing.assert_close(stem, whole[2].stem(images))
+        for own, wanted in zip((first, second), whole[2](images)[:2], strict=True):
             torch.testing.assert_close(own, wanted)
     assert [each.shape[1] for each in (stem, first, second, shared)] == [*branched.trunk_channels]
     assert [64 // each.shape[2] for each in (stem, first, second, shared)] == [*branched.trunk_strides]
@@ -112,7 +112,7 @@ def test_each_feature_is_normalised_by_itself() -> None:
 
 @pytest.mark.parametrize("network", [MgnNetwork, ProgressiveMgnNetwork])
 @pytest.mark.parametrize("size", [(32, 16), (50, 30), (96, 32)])
-def test_eight_features_come_of_small_pictures_too(network: type[MgnNetwork], size: tuple[int, int]) -> None:
+def test_eight_features_come_of_small_images_too(network: type[MgnNetwork], size: tuple[int, int]) -> None:
     output = network("mobilenet_v2", 5)(random(2, 3, *size))
     assert output.embedding.shape == (2, 8 * 256)
     assert [each.shape for each in output.features] == 3 * [(2, 256)]
@@ -136,10 +136,10 @@ def test_every_parameter_learns(network: type[MgnNetwork]) -> None:
 
 def test_the_cells_reach_every_feature() -> None:
     network = ProgressiveMgnNetwork("mobilenet_v2", 5).eval()
-    pictures = random(2, 3, 64, 32)
-    before = network(pictures).embedding.unflatten(1, (8, -1))
+    images = random(2, 3, 64, 32)
+    before = network(images).embedding.unflatten(1, (8, -1))
     with torch.no_grad():
         for cell in network.branch.last_cells:
             cell.gates.bias.add_(1)
-    after = network(pictures).embedding.unflatten(1, (8, -1))
+    after = network(images).embedding.unflatten(1, (8, -1))
     assert all((before != after).any(dim=2).all(dim=0))

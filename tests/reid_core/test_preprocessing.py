@@ -1,4 +1,4 @@
-"""Pictures come upright and in RGB whatever their file is like, and take no more memory than was said before."""
+"""Images come upright and in RGB whatever their file is like, and take no more memory than was said before."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from reid_core.data.preprocessing import decode, decoding_bytes, open_picture
-from reid_core.errors import PictureError, PictureTooLarge
+from reid_core.data.preprocessing import decode, decoding_bytes, open_image
+from reid_core.errors import ImageError, ImageTooLarge
 
 ORIENTATION = 274
 OPAQUE_MODES = ("RGB", "L", "P", "1", "CMYK", "YCbCr")
@@ -29,16 +29,16 @@ SAVED_AS = {
 
 
 @pytest.mark.parametrize("kind", SAVED_AS)
-def test_a_picture_is_what_pillow_makes_of_it_upright_and_in_rgb(kind: str) -> None:
+def test_an_image_is_what_pillow_makes_of_it_upright_and_in_rgb(kind: str) -> None:
     checked = 0
     for mode in OPAQUE_MODES:
         for orientation in range(9):
-            content = saved(picture(mode, (53, 37)), kind, orientation)
+            content = saved(make_image(mode, (53, 37)), kind, orientation)
             if content is None:
                 continue
             with Image.open(io.BytesIO(content)) as image:
                 expected = ImageOps.exif_transpose(image).convert("RGB")
-            opened = open_picture(content)
+            opened = open_image(content)
             assert (opened.mode, opened.size) == ("RGB", expected.size)
             assert opened.tobytes() == expected.tobytes(), f"{mode}, orientation {orientation}"
             checked += 1
@@ -55,24 +55,24 @@ def test_decoding_takes_no_more_memory_than_said(kind: str) -> None:
                 continue
             said = decoding_bytes(content)
             before = forget_peak()
-            opened = open_picture(content)
+            opened = open_image(content)
             taken = memory("VmHWM") - before
             opened.close()
             assert taken <= said + 16 * 1024**2, f"{mode}, orientation {orientation}"
 
 
 def test_the_header_tells_format_and_faults() -> None:
-    content = saved(picture("RGB", (20, 10)), "JPEG", 0)
+    content = saved(make_image("RGB", (20, 10)), "JPEG", 0)
     assert content is not None
     assert decode(content).format == "JPEG"
-    for ask in (open_picture, decoding_bytes):
-        with pytest.raises(PictureTooLarge, match="the query has 20 x 10 pixels; at most 199"):
+    for ask in (open_image, decoding_bytes):
+        with pytest.raises(ImageTooLarge, match="the query has 20 x 10 pixels; at most 199"):
             ask(content, max_pixels=199, name="the query")
-        with pytest.raises(PictureError, match="is not a picture"):
+        with pytest.raises(ImageError, match="is not an image"):
             ask(b"nothing")
 
 
-def picture(mode: str, size: tuple[int, int]) -> Image.Image:
+def make_image(mode: str, size: tuple[int, int]) -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     grey = mode in ("I;16", "F")
     return Image.fromarray(noise).convert("L").convert(mode) if grey else Image.fromarray(noise).convert(mode)

@@ -35,13 +35,13 @@ def make_network(**changes: bool) -> ProgressiveNetwork:
     return ProgressiveNetwork("resnet18", 5, last_stride=2, **changes)
 
 
-def equation_1(cell: BConvCell, picture: Tensor, before: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Output and new latent state of one picture, gate by gate as the paper writes them."""
+def equation_1(cell: BConvCell, image: Tensor, before: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Output and new latent state of one image, gate by gate as the paper writes them."""
 
     def convolve(gate: int) -> Tensor:
         rows = slice(gate * 4, gate * 4 + 4)
         weight, bias = cell.gates.weight[rows], cell.gates.bias[rows]
-        return functional.conv2d(picture[None], weight, bias, stride=cell.gates.stride, padding=1)[0]
+        return functional.conv2d(image[None], weight, bias, stride=cell.gates.stride, padding=1)[0]
 
     i = 1 / (1 + torch.exp(-convolve(0)))
     f = 1 / (1 + torch.exp(-convolve(1)))
@@ -61,8 +61,8 @@ def test_a_cell_follows_equation_1_over_several_batches(stride: int) -> None:
     for step in range(4):
         batch = random(2, 3, 7, 5, seed=step)
         output = cell(batch)
-        for place, picture in enumerate(batch):
-            wanted, states[place] = equation_1(cell, picture, states[place])
+        for place, image in enumerate(batch):
+            wanted, states[place] = equation_1(cell, image, states[place])
             torch.testing.assert_close(output[place], wanted)
             torch.testing.assert_close(cell.state[place], states[place])
 
@@ -90,8 +90,8 @@ def test_a_larger_batch_finds_zeros_at_its_new_places() -> None:
     cell(random(2, 3, 6, 4))
     before = [*cell.state, 0.0, 0.0]
     output = cell(batch)
-    for place, picture in enumerate(batch):
-        torch.testing.assert_close(output[place], equation_1(cell, picture, before[place])[0])
+    for place, image in enumerate(batch):
+        torch.testing.assert_close(output[place], equation_1(cell, image, before[place])[0])
     assert len(cell.state) == 4
 
 
@@ -159,18 +159,18 @@ def test_a_reset_network_fits_one_that_never_saw_a_batch(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("make", [make_network, lambda: ProgressiveMgnNetwork("mobilenet_v2", 5)])
-def test_an_embedding_depends_on_its_picture_alone(make: Callable[[], nn.Module]) -> None:
-    network, pictures = make(), random(64, 3, 32, 16)
+def test_an_embedding_depends_on_its_image_alone(make: Callable[[], nn.Module]) -> None:
+    network, images = make(), random(64, 3, 32, 16)
     for seed in range(2):
         network.train()(random(8, 3, 32, 16, seed=seed))
     network.eval()
     with torch.inference_mode():
-        alone = network(pictures[:1]).embedding
-        for batch in (pictures[:3], pictures, pictures[:3]):
+        alone = network(images[:1]).embedding
+        for batch in (images[:3], images, images[:3]):
             torch.testing.assert_close(network(batch).embedding[:1], alone, atol=1e-5, rtol=1e-5)
-        backwards = network(pictures.flip(0)).embedding.flip(0)
-        torch.testing.assert_close(backwards, network(pictures).embedding, atol=1e-5, rtol=1e-5)
-        assert torch.equal(network(pictures[:1]).embedding, alone)
+        backwards = network(images.flip(0)).embedding.flip(0)
+        torch.testing.assert_close(backwards, network(images).embedding, atol=1e-5, rtol=1e-5)
+        assert torch.equal(network(images[:1]).embedding, alone)
 
 
 def test_the_carried_state_changes_training_and_not_embeddings() -> None:
@@ -206,17 +206,17 @@ def test_every_parameter_learns_once_a_state_is_carried(backbone: BackboneName) 
 
 def test_the_backbone_is_not_fed_by_the_cells() -> None:
     network = make_network().eval()
-    pictures = random(2, 3, 32, 16)
-    maps = network.backbone(pictures)
+    images = random(2, 3, 32, 16)
+    maps = network.backbone(images)
     with torch.no_grad():
         for parameter in network.branch.parameters():
             parameter.normal_()
-    before = network(pictures).embedding
-    for own, wanted in zip(network.backbone(pictures), maps, strict=True):
+    before = network(images).embedding
+    for own, wanted in zip(network.backbone(images), maps, strict=True):
         assert torch.equal(own, wanted)
     with torch.no_grad():
         network.branch.last_cells[0].gates.weight.zero_()
-    assert not torch.equal(network(pictures).embedding, before)
+    assert not torch.equal(network(images).embedding, before)
 
 
 def test_on_resnet50_the_cells_have_the_published_widths() -> None:
@@ -246,9 +246,9 @@ def test_on_resnet50_the_cells_have_the_published_widths() -> None:
 @pytest.mark.parametrize(("size", "last_stride"), [((64, 32), 1), ((75, 45), 2)])
 def test_cells_fit_beside_every_backbone(name: BackboneName, size: tuple[int, int], last_stride: int) -> None:
     with torch.device("meta"):
-        network, pictures = ProgressiveNetwork(name, 5, last_stride=last_stride), torch.empty(2, 3, *size)
-        output = network(pictures)
-        last = network.backbone(pictures)[-1]
+        network, images = ProgressiveNetwork(name, 5, last_stride=last_stride), torch.empty(2, 3, *size)
+        output = network(images)
+        last = network.backbone(images)[-1]
     assert output.embedding.shape == (2, network.embedding_size)
     assert output.feature_map.shape[2:] == last.shape[2:]
 

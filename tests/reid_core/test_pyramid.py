@@ -102,7 +102,7 @@ def test_the_layout_of_the_map_does_not_matter() -> None:
     torch.testing.assert_close(head(feature_map), head(feature_map.contiguous()))
 
 
-def test_a_picture_is_embedded_alike_alone_and_in_a_batch() -> None:
+def test_an_image_is_embedded_alike_alone_and_in_a_batch() -> None:
     head, feature_map = make(6, "111111", dropout=0.2), make_map()
     head(feature_map)
     head.eval()

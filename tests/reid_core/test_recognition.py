@@ -12,7 +12,7 @@ import torch
 
 from reid_core.data.preprocessing import Preprocessing
 from reid_core.data.reader import read
-from reid_core.data.records import Picture
+from reid_core.data.records import ImageRecord
 from reid_core.methods import METHODS
 from reid_core.retrieval.encoder import Encoder
 from reid_core.sample_data import write_sample_data
@@ -20,8 +20,8 @@ from reid_core.settings import override
 from reid_core.training.chain import fit_chain
 from reid_core.training.loop import Observer, Plan, Result, fit
 from reid_core.training.progress import Progress
-from reid_core.training.recognition import LearnedNothing, check_learning, draw_sample, recognise
-from tests.reid_core.pictures import make_pictures
+from reid_core.training.recognition import LearnedNothing, check_learning, draw_sample, measure_rank1
+from tests.reid_core.images import make_images
 from tests.reid_core.small import SMALL
 
 CPU = torch.device("cpu")
@@ -31,15 +31,15 @@ TOO_FAST: dict[str, Any] = {"schedule": {"base_lr": 0.5}}
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
-    """96 pictures of 12 drawn people, of whom a fresh network recognises some."""
+def people(tmp_path_factory: pytest.TempPathFactory) -> list[ImageRecord]:
+    """96 images of 12 drawn people, of whom a fresh network recognises some."""
     folder = tmp_path_factory.mktemp("data") / "people"
     write_sample_data(folder, identities=24, cameras=2, seed=1)
-    return read(folder).pictures["train"]
+    return read(folder).images["train"]
 
 
-def plan(pictures: list[Picture], changes: dict[str, Any] | None = None) -> Plan:
-    return Plan(METHOD, override(override(METHOD.recipe, SMALL), changes or {}), pictures, seed=3, device=CPU)
+def plan(images: list[ImageRecord], changes: dict[str, Any] | None = None) -> Plan:
+    return Plan(METHOD, override(override(METHOD.recipe, SMALL), changes or {}), images, seed=3, device=CPU)
 
 
 def train(plan: Plan, folder: Path, observer: Observer | None = None) -> Result:
@@ -47,29 +47,29 @@ def train(plan: Plan, folder: Path, observer: Observer | None = None) -> Result:
     return fit(plan, folder, observer)
 
 
-def test_a_sample_has_at_most_four_pictures_of_32_people_seen_more_than_once(tmp_path: Path) -> None:
-    pictures = make_pictures(tmp_path, identities=40, each=3)
-    once = [replace(pictures[0], identity=f"once-{number}") for number in range(9)]
-    sample = draw_sample([*pictures, *once], seed=1)
-    assert sorted(Counter(picture.identity for picture in sample).values()) == [4] * 32
+def test_a_sample_has_at_most_four_images_of_32_people_seen_more_than_once(tmp_path: Path) -> None:
+    images = make_images(tmp_path, identities=40, each=3)
+    once = [replace(images[0], identity=f"once-{number}") for number in range(9)]
+    sample = draw_sample([*images, *once], seed=1)
+    assert sorted(Counter(image.identity for image in sample).values()) == [4] * 32
     assert len(set(sample)) == len(sample)
     assert not set(sample) & set(once)
-    assert sample == draw_sample([*pictures, *once], seed=1)
-    assert sample != draw_sample([*pictures, *once], seed=2)
+    assert sample == draw_sample([*images, *once], seed=1)
+    assert sample != draw_sample([*images, *once], seed=2)
     assert draw_sample(once, seed=1) == []
 
 
-def test_a_picture_is_recognised_where_its_nearest_other_is_of_the_same_person(people: list[Picture]) -> None:
+def test_an_image_is_recognised_where_its_nearest_other_is_of_the_same_person(people: list[ImageRecord]) -> None:
     torch.manual_seed(0)
     encoder = Encoder(METHOD.build_network(plan(people).settings, 12), Preprocessing(32, 16), CPU, torch.float32)
-    embeddings = encoder.embed_files([picture.path for picture in people])
+    embeddings = encoder.embed_files([image.path for image in people])
     right = 0
     for one, own in enumerate(people):
         others = [index for index in range(len(people)) if index != one]
         nearest = min(others, key=lambda index: float((embeddings[one] - embeddings[index]).norm()))
         right += people[nearest].identity == own.identity
     assert 0 < right < len(people)
-    assert recognise(encoder, people) == pytest.approx(right / len(people))
+    assert measure_rank1(encoder, people) == pytest.approx(right / len(people))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,9 @@ def test_no_better_than_before_and_mostly_wrong_is_told(before: float, after: fl
     assert check_learning({}, METHOD.recipe) == ()
 
 
-def test_a_training_that_forgets_says_so_and_one_that_learns_does_not(people: list[Picture], tmp_path: Path) -> None:
+def test_a_training_that_forgets_says_so_and_one_that_learns_does_not(
+    people: list[ImageRecord], tmp_path: Path
+) -> None:
     told: list[tuple[int, LearnedNothing]] = []
     progress: list[Progress] = []
     observer = Observer(
@@ -107,7 +109,7 @@ def test_a_training_that_forgets_says_so_and_one_that_learns_does_not(people: li
 
 
 def test_a_chain_tells_which_stage_learned_nothing_also_when_it_goes_on_after_it(
-    people: list[Picture], tmp_path: Path
+    people: list[ImageRecord], tmp_path: Path
 ) -> None:
     plans = [plan(people, TOO_FAST), plan(people, {"schedule": {"epochs": 0}})]
     for _ in range(2):  # the second time from the checkpoint of the first
@@ -115,8 +117,8 @@ def test_a_chain_tells_which_stage_learned_nothing_also_when_it_goes_on_after_it
         assert [warning.stage for warning in result.warnings] == [1]
 
 
-def test_people_seen_once_are_trained_without_the_measure(people: list[Picture], tmp_path: Path) -> None:
-    once = list({picture.identity: picture for picture in people}.values())
+def test_people_seen_once_are_trained_without_the_measure(people: list[ImageRecord], tmp_path: Path) -> None:
+    once = list({image.identity: image for image in people}.values())
     result = train(plan(once, {"schedule": {"epochs": 1}}), tmp_path / "run")
     assert result.warnings == ()
     assert "training_rank1" not in result.history

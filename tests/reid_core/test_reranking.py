@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking, checked against its definition, written picture by picture with dense float64 matrices."""
+"""k-reciprocal re-ranking, checked against its definition, written image by image with dense float64 matrices."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ PARAMETERS = [
 
 def follow_definition(given: Floats, parameters: Reciprocal) -> Floats:
     """(N, N) re-ranked distances, by the equations as they stand in `reid_core.reranking.k_reciprocal`."""
-    pictures = range(len(given))
+    images = range(len(given))
     original = np.where(np.eye(len(given), dtype=bool), 0, given)
-    ranked = [[i, *sorted((j for j in pictures if j != i), key=lambda j: (original[i, j], j))] for i in pictures]
+    ranked = [[i, *sorted((j for j in images if j != i), key=lambda j: (original[i, j], j))] for i in images]
 
     def find_reciprocal(k: int) -> list[set[int]]:
         nearest = [set(row[: k + 1]) for row in ranked]
-        return [{j for j in nearest[i] if i in nearest[j]} for i in pictures]
+        return [{j for j in nearest[i] if i in nearest[j]} for i in images]
 
     scaled = original / np.maximum(original.max(axis=1, keepdims=True), 1e-30)
     own, half = find_reciprocal(parameters.k1), find_reciprocal(round(parameters.k1 / 2))
     encodings = np.zeros_like(original)
-    for i in pictures:
+    for i in images:
         members = set(own[i])
         for q in own[i]:
             if 3 * len(own[i] & half[q]) > 2 * len(half[q]):
@@ -52,7 +52,7 @@ def follow_definition(given: Floats, parameters: Reciprocal) -> Floats:
         weights = {j: exp(-scaled[i, j]) for j in members}
         for j, weight in weights.items():
             encodings[i, j] = weight / sum(weights.values())
-    averaged = np.stack([encodings[ranked[i][: parameters.k2]].mean(axis=0) for i in pictures])
+    averaged = np.stack([encodings[ranked[i][: parameters.k2]].mean(axis=0) for i in images])
     smaller = np.minimum(averaged[:, None], averaged).sum(axis=2)
     larger = np.maximum(averaged[:, None], averaged).sum(axis=2)
     result: Floats = (1 - parameters.weight) * (1 - smaller / larger) + parameters.weight * scaled
@@ -109,7 +109,7 @@ def test_embeddings_and_their_distances_rank_the_same() -> None:
     assert torch.allclose(reranked.distances(0, 20), given[:20, 20:], atol=1e-6)
 
 
-def test_two_pictures_have_the_distance_of_the_closed_form() -> None:
+def test_two_images_have_the_distance_of_the_closed_form() -> None:
     original = torch.tensor([[0.0, 5.0], [5.0, 0.0]])
     assert rerank_distances(original, PAPER)[0, 1].item() == pytest.approx(0.3)  # averaged, their encodings are equal
     alone = rerank_distances(original, Reciprocal(k2=1))[0, 1].item()
@@ -123,7 +123,7 @@ def test_more_duplicates_than_neighbours_rank_by_index() -> None:
     assert np.allclose(rerank_embeddings(vectors[:7], vectors[7:], parameters).distances(0, 7), expected, atol=1e-5)
 
 
-def test_pictures_that_are_all_the_same_have_finite_distances() -> None:
+def test_images_that_are_all_the_same_have_finite_distances() -> None:
     reranked = rerank_embeddings(torch.ones(3, 16), torch.ones(5, 16), PAPER).distances(0, 3)
     assert torch.allclose(reranked, torch.zeros(3, 5), atol=1e-6)
 

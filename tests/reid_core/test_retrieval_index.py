@@ -29,7 +29,7 @@ DIM = 16
 
 
 def clustered(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """Unit vectors around a hundred centres, as pictures lie around people."""
+    """Unit vectors around a hundred centres, as images lie around people."""
     random = np.random.default_rng(seed)
     centres = random.standard_normal((100, DIM), dtype=np.float32)
     vectors = centres[random.integers(100, size=count)] + 0.3 * random.standard_normal((count, DIM), dtype=np.float32)

@@ -22,7 +22,7 @@ HEAD = FoldedHead(torch.ones(6), 0.0)
 
 @pytest.fixture
 def maps(tmp_path: Path) -> MapStore:
-    """Of 40 pictures, alike enough that their order is not by chance."""
+    """Of 40 images, alike enough that their order is not by chance."""
     random = np.random.default_rng(0)
     made = random.standard_normal((40, 6, 8)) + random.standard_normal((1, 6, 8))
     store = MapStore.create(tmp_path / "maps", SHAPE, "float16")
@@ -85,7 +85,7 @@ def test_all_is_found_where_the_candidates_are_all_there_is(vectors: FeatureStor
     assert estimate_candidate_recall(vectors, maps, HEAD, np.array([3, 8]), random()) == CandidateRecall(1.0, 100, 2, 2)
 
 
-def test_one_picture_has_no_recall(vectors: FeatureStore, maps: MapStore) -> None:
+def test_one_image_has_no_recall(vectors: FeatureStore, maps: MapStore) -> None:
     nobody: NDArray[np.int64] = np.array([], np.int64)
     assert estimate_candidate_recall(vectors, maps, HEAD, nobody, random()) is None
     assert estimate_candidate_recall(vectors, maps, HEAD, np.array([3]), random()) is None
@@ -95,15 +95,15 @@ def test_the_sample_is_as_large_as_allowed_and_as_time_permits(
     vectors: FeatureStore, maps: MapStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recall, "MAX_QUERIES", 5)
-    monkeypatch.setattr(recall, "MAX_PICTURES", 20)
+    monkeypatch.setattr(recall, "MAX_IMAGES", 20)
     sampled = estimate_candidate_recall(vectors, maps, HEAD, np.arange(40), random())
     assert sampled is not None
-    assert (sampled.queries, sampled.pictures) == (5, 20)
+    assert (sampled.queries, sampled.images) == (5, 20)
     monkeypatch.setattr(recall, "MAX_SECONDS", 0)
     monkeypatch.setattr(recall, "_CHUNK", 8)
     hurried = estimate_candidate_recall(vectors, maps, HEAD, np.arange(40), random())
     assert hurried is not None
-    assert (hurried.queries, hurried.pictures) == (5, 8)
+    assert (hurried.queries, hurried.images) == (5, 8)
 
 
 def test_measuring_ends_when_it_is_asked_to(vectors: FeatureStore, maps: MapStore) -> None:

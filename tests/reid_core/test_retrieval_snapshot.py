@@ -1,4 +1,4 @@
-"""Snapshots answer as a plain comparison with every picture does, whatever the index, the filters and the history."""
+"""Snapshots answer as a plain comparison with every image does, whatever the index, the filters and the history."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def one_thread() -> None:
 
 
 def unit(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """Unit vectors around a hundred centres, as pictures lie around people."""
+    """Unit vectors around a hundred centres, as images lie around people."""
     random = np.random.default_rng(seed)
     centres = np.random.default_rng(99).standard_normal((100, DIM), dtype=np.float32)
     vectors = centres[random.integers(100, size=count)] + 0.3 * random.standard_normal((count, DIM), dtype=np.float32)
@@ -62,7 +62,7 @@ def brute(
 
 
 @pytest.mark.parametrize("num_queries", [1, 3, 40])
-def test_flat_search_equals_comparing_with_every_picture(tmp_path: Path, num_queries: int) -> None:
+def test_flat_search_equals_comparing_with_every_image(tmp_path: Path, num_queries: int) -> None:
     vectors, queries = unit(2000), unit(num_queries, seed=1)
 
     scores, positions = opened(tmp_path, vectors).search(queries, 10)
@@ -74,7 +74,7 @@ def test_flat_search_equals_comparing_with_every_picture(tmp_path: Path, num_que
 
 @pytest.mark.parametrize("copies", [2, 30, 700])
 @pytest.mark.parametrize("num_queries", [1, 40])
-def test_equal_pictures_score_equal_and_rank_by_position(tmp_path: Path, copies: int, num_queries: int) -> None:
+def test_equal_images_score_equal_and_rank_by_position(tmp_path: Path, copies: int, num_queries: int) -> None:
     random = np.random.default_rng(0)
     vectors = np.repeat(unit(2100 // copies), copies, axis=0)[random.permutation(2100)]
     queries = unit(num_queries, seed=1)
@@ -87,8 +87,8 @@ def test_equal_pictures_score_equal_and_rank_by_position(tmp_path: Path, copies:
     assert (scores[:, 1:] == scores[:, :-1])[same].all()
 
 
-def test_many_equal_pictures_at_the_cut_rank_by_position(tmp_path: Path) -> None:
-    """Better pictures come after the equal ones, so that an index that keeps few drops the first of these."""
+def test_many_equal_images_at_the_cut_rank_by_position(tmp_path: Path) -> None:
+    """Better images come after the equal ones, so that an index that keeps few drops the first of these."""
     far, near = unit(2)
     vectors = np.concatenate([np.tile(far, (300, 1)), np.tile(near, (5, 1))])
 
@@ -97,7 +97,7 @@ def test_many_equal_pictures_at_the_cut_rank_by_position(tmp_path: Path) -> None
     assert positions.tolist() == [[300, 301, 302, 303, 304, 0, 1, 2, 3, 4]]
 
 
-def test_equal_pictures_score_equal_wherever_they_stand(tmp_path: Path) -> None:
+def test_equal_images_score_equal_wherever_they_stand(tmp_path: Path) -> None:
     """A matrix product rounds the last rows of 512 numbers differently."""
     random = np.random.default_rng(0)
     vector, query = random.standard_normal((2, 512), dtype=np.float32) / np.float32(np.sqrt(512))
@@ -110,7 +110,7 @@ def test_equal_pictures_score_equal_wherever_they_stand(tmp_path: Path) -> None:
     assert positions.tolist() == [list(range(7))]
 
 
-def test_equal_pictures_in_different_segments_rank_by_position(tmp_path: Path) -> None:
+def test_equal_images_in_different_segments_rank_by_position(tmp_path: Path) -> None:
     vectors = np.tile(unit(7), (9, 1))
     store = stored(tmp_path, vectors)
     snapshot = Snapshot.open(store, ["0"] * 40, [None] * 40)
@@ -152,7 +152,7 @@ def test_filters_come_before_the_cut(tmp_path: Path, filters: Filters) -> None:
     assert positions.shape == (4, min(20, match.sum()))
 
 
-def test_pictures_without_a_time_match_no_time_filter(tmp_path: Path) -> None:
+def test_images_without_a_time_match_no_time_filter(tmp_path: Path) -> None:
     snapshot = Snapshot.open(stored(tmp_path, unit(3)), ["", "", ""], [None, NOON, datetime(2024, 5, 1, 12)])
 
     assert snapshot.captured_at[0] == NO_TIME
@@ -162,14 +162,14 @@ def test_pictures_without_a_time_match_no_time_filter(tmp_path: Path) -> None:
     assert snapshot.keep(Filters()).all()
 
 
-def test_pictures_without_a_camera_can_be_asked_for_and_left_out(tmp_path: Path) -> None:
+def test_images_without_a_camera_can_be_asked_for_and_left_out(tmp_path: Path) -> None:
     snapshot = Snapshot.open(stored(tmp_path, unit(3)), ["", "7", ""], [None] * 3)
 
     assert snapshot.keep(Filters(cameras=("",))).tolist() == [True, False, True]
     assert snapshot.keep(Filters(exclude_cameras=("",))).tolist() == [False, True, False]
 
 
-def test_deleted_pictures_never_come_back_and_the_older_snapshot_keeps_them(tmp_path: Path) -> None:
+def test_deleted_images_never_come_back_and_the_older_snapshot_keeps_them(tmp_path: Path) -> None:
     vectors = unit(300)
     before = opened(tmp_path, vectors)
 
@@ -182,7 +182,7 @@ def test_deleted_pictures_never_come_back_and_the_older_snapshot_keeps_them(tmp_
     assert len(before.search(vectors[5:6], 400)[1][0]) == 300
 
 
-def test_pictures_added_in_many_small_steps_are_found_at_once(tmp_path: Path) -> None:
+def test_images_added_in_many_small_steps_are_found_at_once(tmp_path: Path) -> None:
     vectors, queries = unit(700), unit(3, seed=1)
     store = stored(tmp_path, vectors[:1])
     snapshot = Snapshot.open(store, ["0"], [None])
@@ -211,7 +211,7 @@ def test_small_additions_do_not_copy_the_large_segment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("k", [5, 6, 50])
-def test_more_results_than_pictures_gives_every_picture_once(tmp_path: Path, k: int) -> None:
+def test_more_results_than_images_gives_every_image_once(tmp_path: Path, k: int) -> None:
     scores, positions = opened(tmp_path, unit(5)).search(unit(2, seed=1), k)
 
     assert scores.shape == (2, 5)
@@ -226,7 +226,7 @@ def test_an_empty_gallery_has_no_results(tmp_path: Path) -> None:
     assert scores.shape == positions.shape == (3, 0)
 
 
-def test_a_gallery_of_deleted_pictures_has_no_results(tmp_path: Path) -> None:
+def test_a_gallery_of_deleted_images_has_no_results(tmp_path: Path) -> None:
     snapshot = opened(tmp_path, unit(4)).without([0, 1, 2, 3])
 
     assert snapshot.search(unit(2), 10)[1].shape == (2, 0)
@@ -234,7 +234,7 @@ def test_a_gallery_of_deleted_pictures_has_no_results(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", params=INDEX_KINDS)
 def indexed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    """A gallery whose first pictures lie under an index of each kind, with more added since and some deleted."""
+    """A gallery whose first images lie under an index of each kind, with more added since and some deleted."""
     vectors = unit(IVFPQ_LEAST + 500)
     base = build_index(request.param, vectors[:IVFPQ_LEAST], seed=0)
     snapshot = opened(tmp_path_factory.mktemp(request.param), vectors, base)
@@ -328,7 +328,7 @@ def test_what_does_not_fit_the_gallery_is_refused(tmp_path: Path) -> None:
         snapshot.search(np.full((1, DIM), np.nan, np.float32), 3)
     with pytest.raises(CoreError, match="at least 1, got 0"):
         snapshot.search(unit(1), 0)
-    with pytest.raises(CoreError, match="for 4 pictures, this snapshot has 5"):
+    with pytest.raises(CoreError, match="for 4 images, this snapshot has 5"):
         snapshot.search(unit(1), 3, keep=np.ones(4, np.bool_))
 
 
@@ -337,7 +337,7 @@ def test_opening_more_than_is_stored_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(IndexCorrupt, match="holds 5 records, 6 are needed"):
         Snapshot.open(store, ["0"] * 6, [None] * 6)
-    with pytest.raises(IndexCorrupt, match="covers 5 pictures of 4"):
+    with pytest.raises(IndexCorrupt, match="covers 5 images of 4"):
         Snapshot.open(store, ["0"] * 4, [None] * 4, build_index("flat", unit(5), seed=0))
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
-from reid_core.retrieval.store import HEADER_BYTES, FeatureStore, replace_file
+from reid_core.retrieval.store import HEADER_BYTES, FeatureStore, write_atomically
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT16 = np.dtype(np.float16)
@@ -165,13 +165,13 @@ def test_creating_never_replaces_a_store(tmp_path: Path) -> None:
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    replace_file(path, lambda scratch: scratch.write_bytes(b"before"))
+    write_atomically(path, lambda scratch: scratch.write_bytes(b"before"))
 
     def crash(scratch: Path) -> None:
         scratch.write_bytes(b"aft")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        replace_file(path, crash)
+        write_atomically(path, crash)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]

@@ -17,7 +17,7 @@ FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 @pytest.fixture(scope="module")
 def lobby(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten people, three cameras, three pictures each."""
+    """Ten people, three cameras, three images each."""
     folder = tmp_path_factory.mktemp("lobby")
     write_sample_data(folder, identities=10, cameras=3, pictures_per_camera=3, seed=5)
     return folder
@@ -28,7 +28,7 @@ def test_the_folders_and_names_are_those_of_market_1501(lobby: Path) -> None:
     assert all(NAME.fullmatch(path.name) for path in lobby.glob("*/*"))
 
 
-def test_every_identity_has_its_pictures_from_every_camera(lobby: Path) -> None:
+def test_every_identity_has_its_images_from_every_camera(lobby: Path) -> None:
     seen = [_label(path) for path in lobby.glob("*/*") if _label(path)[0] != "0000"]
     assert len(seen) == 10 * 3 * 3
     assert {label: seen.count(label) for label in seen} == {
@@ -57,7 +57,7 @@ def test_a_few_distractors_are_in_the_gallery_only(lobby: Path) -> None:
     assert "0000" not in _identities(lobby / "query") | _identities(lobby / "bounding_box_train")
 
 
-def test_pictures_have_the_size_asked_for(lobby: Path, tmp_path: Path) -> None:
+def test_images_have_the_size_asked_for(lobby: Path, tmp_path: Path) -> None:
     write_sample_data(tmp_path, identities=2, cameras=1, pictures_per_camera=2, height=60, width=31)
     assert {_load(path).size for path in lobby.glob("*/*")} == {(64, 128)}
     assert {_load(path).size for path in tmp_path.glob("*/*")} == {(31, 60)}
@@ -68,13 +68,13 @@ def test_the_same_arguments_give_the_same_bytes(lobby: Path, tmp_path: Path) -> 
     assert _read(tmp_path) == _read(lobby)
 
 
-def test_another_seed_gives_other_pictures(lobby: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(lobby: Path, tmp_path: Path) -> None:
     write_sample_data(tmp_path, identities=2, cameras=2, pictures_per_camera=2, seed=6)
     first = _read(lobby)
     assert all(content != first[name] for name, content in _read(tmp_path).items() if name in first)
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are(lobby: Path, tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_how_many_there_are(lobby: Path, tmp_path: Path) -> None:
     write_sample_data(tmp_path, identities=3, cameras=2, pictures_per_camera=2, seed=5)
     more = _read(lobby)
     people = {name: content for name, content in _read(tmp_path).items() if "0000_" not in name}
@@ -82,7 +82,7 @@ def test_a_picture_does_not_depend_on_how_many_there_are(lobby: Path, tmp_path: 
     assert all(more[name] == content for name, content in people.items())
 
 
-def test_pictures_of_one_camera_look_more_alike_than_pictures_of_one_person(lobby: Path) -> None:
+def test_images_of_one_camera_look_more_alike_than_images_of_one_person(lobby: Path) -> None:
     paths = sorted(path for path in lobby.glob("*/*") if _label(path)[0] != "0000")
     pixels = np.stack([np.asarray(_load(path).resize((16, 32)), float).ravel() for path in paths])
     distances = np.linalg.norm(pixels[:, None] - pixels[None], axis=2)
@@ -91,7 +91,7 @@ def test_pictures_of_one_camera_look_more_alike_than_pictures_of_one_person(lobb
     assert distances[same_camera & ~same_person].mean() < distances[same_person & ~same_camera].mean()
 
 
-def test_progress_is_told_after_every_picture(tmp_path: Path) -> None:
+def test_progress_is_told_after_every_image(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     write_sample_data(
         tmp_path, identities=2, cameras=1, pictures_per_camera=2, on_progress=lambda *step: told.append(step)
@@ -146,8 +146,8 @@ def _identities(folder: Path) -> set[str]:
 
 
 def _load(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def _read(folder: Path) -> dict[str, bytes]:

@@ -20,8 +20,8 @@ from reid_core.settings import IdentityBatch, override
 def on_a_line(identities: NDArray[np.int64]) -> object:
     """Distances as if class c stood at c squared: the nearest of every class are known."""
 
-    def measure(pictures: Sequence[int]) -> NDArray[np.float32]:
-        places = identities[list(pictures)].astype(np.float32) ** 2
+    def measure(images: Sequence[int]) -> NDArray[np.float32]:
+        places = identities[list(images)].astype(np.float32) ** 2
         return np.abs(places[:, None] - places[None, :])
 
     return measure
@@ -46,27 +46,27 @@ def test_every_class_is_once_the_centre_of_a_batch_with_its_nearest_classes() ->
         assert batch[::2] == [*nearest[batch[-1]], batch[-1]]
 
 
-def test_the_graph_is_kept_with_its_pictures_and_distances() -> None:
+def test_the_graph_is_kept_with_its_images_and_distances() -> None:
     identities, drawn = draw([6] * 5, 3, 2)
     assert drawn.graph is not None
-    assert identities[drawn.graph.pictures].tolist() == [0, 1, 2, 3, 4]
+    assert identities[drawn.graph.images].tolist() == [0, 1, 2, 3, 4]
     assert drawn.graph.neighbours[3].tolist() == [2, 4]
     assert drawn.graph.distances[3].tolist() == [5, 7]
 
 
-def test_a_picture_comes_once_in_a_batch_even_when_its_pile_runs_out() -> None:
+def test_an_image_comes_once_in_a_batch_even_when_its_pile_runs_out() -> None:
     for seed in range(20):
         _, drawn = draw([5, 4, 7, 5, 4, 6], 4, 4, seed)
         assert all(len(set(batch)) == 16 for batch in drawn.streams[0])
 
 
-def test_all_pictures_of_a_class_are_drawn_before_one_returns() -> None:
+def test_all_images_of_a_class_are_drawn_before_one_returns() -> None:
     identities, drawn = draw([8] * 6, 6, 4)
-    seen = [picture for batch in drawn.streams[0] for picture in batch if identities[picture] == 2]
+    seen = [image for batch in drawn.streams[0] for image in batch if identities[image] == 2]
     assert Counter(Counter(seen).values()) == {3: 8}
 
 
-def test_a_class_with_too_few_pictures_repeats_them() -> None:
+def test_a_class_with_too_few_images_repeats_them() -> None:
     identities, drawn = draw([1, 2, 8, 8], 2, 4)
     for batch in drawn.streams[0]:
         assert sorted(Counter(identities[batch]).values()) == [4, 4]
@@ -82,7 +82,7 @@ def test_distances_that_are_not_finite_are_refused() -> None:
     batch = IdentityBatch(identities=2, images_per_identity=2)
     with pytest.raises(CoreError, match="finite distances of shape"):
         draw_graph_batches(
-            identities, batch, lambda pictures: np.full((3, 3), np.nan, np.float32), np.random.default_rng(0)
+            identities, batch, lambda images: np.full((3, 3), np.nan, np.float32), np.random.default_rng(0)
         )
 
 

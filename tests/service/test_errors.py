@@ -16,7 +16,7 @@ from pydantic import Field
 from sqlalchemy import select
 
 import reid_core
-from reid_core.errors import CoreError, Fault, PictureError, SettingsError
+from reid_core.errors import CoreError, Fault, ImageError, SettingsError
 from service.api.dependencies import DatabaseDep, refuse_unknown_query
 from service.api.error_handlers import problem_from
 from service.db.tables import Job
@@ -62,7 +62,7 @@ def fail(kind: str, request: Request, database: DatabaseDep) -> None:
         case "problem":
             raise Problem("name-taken", "taken", hint="pick another", headers={"Retry-After": "3"})
         case "core":
-            raise PictureError("not a picture", hint="send a JPEG")
+            raise ImageError("not an image", hint="send a JPEG")
         case "nul":
             with database.read() as session:
                 session.scalars(select(Job).where(Job.kind == "\0")).all()
@@ -100,7 +100,7 @@ def test_a_problem_carries_every_field(client: httpx.Client) -> None:
 
 def test_an_error_of_the_core_keeps_its_words(client: httpx.Client) -> None:
     problem = _problem(client.get("/trouble/core"), 415, "invalid-picture")
-    assert (problem["detail"], problem["hint"]) == ("not a picture", "send a JPEG")
+    assert (problem["detail"], problem["hint"]) == ("not an image", "send a JPEG")
 
 
 def test_faults_of_settings_point_into_the_body() -> None:

@@ -19,7 +19,7 @@ MODEL = "mdl_plain"
 
 @pytest.fixture(autouse=True)
 def _rows(database: Database) -> None:
-    """A model that was trained on `lobby`, of which two pictures are known, and on `gone`; `empty` has none."""
+    """A model that was trained on `lobby`, of which two images are known, and on `gone`; `empty` has none."""
     add_model_row(database, MODEL, "plain")
     rest = {"path": "/", "format": "auto", "uploaded": False}
     with database.write() as session:
@@ -40,7 +40,7 @@ def export(client: httpx.Client, **body: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize(("asked", "compared"), [(None, ["ds_lobby"]), ("yard", ["ds_yard"])])
-def test_the_pictures_compared_are_the_models_own_or_those_named(
+def test_the_images_compared_are_the_models_own_or_those_named(
     client: httpx.Client, asked: str | None, compared: list[str]
 ) -> None:
     answer = export(client, format="openvino", dataset=asked)
@@ -74,7 +74,7 @@ def test_what_cannot_be_is_refused(
         assert pointer in [fault["pointer"] for fault in answer.json()["errors"]]
 
 
-def test_a_model_whose_data_sets_are_gone_needs_pictures_to_be_named(client: httpx.Client, database: Database) -> None:
+def test_a_model_whose_data_sets_are_gone_needs_images_to_be_named(client: httpx.Client, database: Database) -> None:
     with database.write() as session:
         session.get_one(Model, MODEL).lineage = {"datasets": [{"id": "ds_gone"}]}
     refused = export(client)
@@ -84,7 +84,7 @@ def test_a_model_whose_data_sets_are_gone_needs_pictures_to_be_named(client: htt
     assert export(client, dataset="yard").status_code == 202
 
 
-def test_a_dry_run_counts_both_passes_over_the_pictures(client: httpx.Client, database: Database) -> None:
+def test_a_dry_run_counts_both_passes_over_the_images(client: httpx.Client, database: Database) -> None:
     method = METHODS["bnneck"]
     with torch.device("meta"):
         network = method.build_network(method.recipe, 2)

@@ -130,11 +130,11 @@ def test_an_error_is_not_remembered(client: httpx.Client, app: FastAPI, body: An
 
 
 def test_a_form_sent_again_is_the_same_form(client: httpx.Client, counter: Counter) -> None:
-    picture = bytes(range(256)) * 20_000  # beyond what is kept in memory
-    bodies = [_send_form(client, picture, boundary) for boundary in ("aaaaaaaa", "b" * 70)]
-    assert [body.json()["bytes"] for body in bodies] == [len(picture)] * 2
+    image = bytes(range(256)) * 20_000  # beyond what is kept in memory
+    bodies = [_send_form(client, image, boundary) for boundary in ("aaaaaaaa", "b" * 70)]
+    assert [body.json()["bytes"] for body in bodies] == [len(image)] * 2
     assert counter.done == 1
-    assert _send_form(client, picture + b"!", "cccc").status_code == 422
+    assert _send_form(client, image + b"!", "cccc").status_code == 422
 
 
 def test_while_the_first_is_running_the_second_is_told_to_wait(client: httpx.Client, counter: Counter) -> None:
@@ -227,9 +227,9 @@ def _fingerprint(boundary: str, body: bytes, size: int) -> str:
     return fingerprint.hexdigest()
 
 
-def _send_form(client: httpx.Client, picture: bytes, boundary: str) -> httpx.Response:
+def _send_form(client: httpx.Client, image: bytes, boundary: str) -> httpx.Response:
     headers = {**KEY, "Content-Type": f"multipart/form-data; boundary={boundary}"}
-    files = {"file": ("p.jpg", picture, "image/jpeg")}
+    files = {"file": ("p.jpg", image, "image/jpeg")}
     return client.post("/uploads", data={"name": "é"}, files=files, headers=headers)
 
 

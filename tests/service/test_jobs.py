@@ -60,7 +60,7 @@ def client(app: FastAPI, settings: Settings, sent: list[str]) -> Iterator[httpx.
 
 @pytest.fixture
 def lobby(database: Database, tmp_path: Path) -> Dataset:
-    """A data set called `lobby` with a picture of each of three people to train on."""
+    """A data set called `lobby` with an image of each of three people to train on."""
     return add_dataset(database, tmp_path, "lobby", people=3)
 
 

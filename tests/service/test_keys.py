@@ -14,7 +14,7 @@ from service.clock import utc_now
 from service.db.session import Database
 from service.db.tables import ApiKey
 from service.errors import Problem
-from service.keys.lifecycle import KeyUses, create_key, delete_key, ensure_admin_key, find_key, recognise
+from service.keys.lifecycle import KeyUses, authenticate, create_key, delete_key, ensure_admin_key, find_key
 from service.settings import Settings
 
 
@@ -60,8 +60,8 @@ def test_refusals_say_what_is_needed() -> None:
 def test_a_key_is_recognised_and_only_its_hash_is_stored(each_database: Database) -> None:
     with each_database.write() as session:
         row, key = create_key(session, name="camera", scopes=["write", "read", "read"])
-    assert recognise(each_database, key) == Caller(row.id, frozenset({"read", "write"}))
-    assert recognise(each_database, key + "x") is None
+    assert authenticate(each_database, key) == Caller(row.id, frozenset({"read", "write"}))
+    assert authenticate(each_database, key + "x") is None
     with each_database.read() as session:
         stored = find_key(session, "camera")
     assert stored.hash == hash_key(key)
@@ -74,7 +74,7 @@ def test_uses_are_written_beside_the_requests(each_database: Database) -> None:
         create_key(session, name="other", scopes=["read"])
     uses = KeyUses()
     with each_database.write():  # the write lock is another's
-        caller = recognise(each_database, key)
+        caller = authenticate(each_database, key)
         assert caller is not None
         uses.note(caller.key_id or "")
         uses.note("key_gone")
@@ -87,7 +87,7 @@ def test_uses_are_written_beside_the_requests(each_database: Database) -> None:
 def test_an_expired_key_is_not_recognised(database: Database) -> None:
     with database.write() as session:
         _, key = create_key(session, name="guest", scopes=["read"], expires_at=utc_now() - timedelta(seconds=1))
-    assert recognise(database, key) is None
+    assert authenticate(database, key) is None
 
 
 def test_a_deleted_key_stops_working_at_once(database: Database) -> None:
@@ -95,7 +95,7 @@ def test_a_deleted_key_stops_working_at_once(database: Database) -> None:
         _, key = create_key(session, name="guest", scopes=["read"])
     with database.write() as session:
         delete_key(session, "guest")
-    assert recognise(database, key) is None
+    assert authenticate(database, key) is None
 
 
 def test_a_key_file_that_is_there_becomes_a_new_database_s_first_key(database: Database, settings: Settings) -> None:
@@ -104,7 +104,7 @@ def test_a_key_file_that_is_there_becomes_a_new_database_s_first_key(database: D
     settings.admin_key_path.write_text(f"{key}\n")
     assert ensure_admin_key(database, settings) is None
     assert settings.admin_key_path.read_text() == f"{key}\n"
-    caller = recognise(database, key)
+    caller = authenticate(database, key)
     assert caller is not None
     assert caller.may("admin")
 
@@ -141,7 +141,7 @@ def test_the_first_start_makes_an_admin_key_in_a_private_file(database: Database
     assert key is not None
     assert settings.admin_key_path.read_text() == key + "\n"
     assert stat.S_IMODE(settings.admin_key_path.stat().st_mode) == 0o600
-    caller = recognise(database, key)
+    caller = authenticate(database, key)
     assert caller is not None
     assert caller.may("erase")
     assert ensure_admin_key(database, settings) is None

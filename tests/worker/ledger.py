@@ -28,20 +28,20 @@ from tests.worker.service import Service
 HALL = "hall"
 PEOPLE = ("anna", "bert", "cleo", "dora", "emil")
 SIZE_LIMIT = 40
-"""Pictures, about: so many that an erasure leaves others, so few that a round is short."""
+"""Images, about: so many that an erasure leaves others, so few that a round is short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is told of a picture."""
+    """What is told of an image."""
 
     identity: str
     camera: str
     external_id: str
 
 
-Pictures = dict[str, Told]
-"""The gallery by its pictures' SHA-256."""
+Images = dict[str, Told]
+"""The gallery by its images' SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ class Operation:
 
     name: str
     send: Callable[[httpx.Client], httpx.Response]
-    apply: Callable[[Pictures], Pictures]
+    apply: Callable[[Images], Images]
 
 
 class Ledger:
     """The gallery `hall` as it should be. Every choice comes from `chance`, so that a seed repeats it."""
 
     def __init__(self, chance: random.Random) -> None:
-        self.pictures: Pictures = {}
+        self.images: Images = {}
         self._chance = chance
         self._sent: dict[str, bytes] = {}
         self._ids: dict[str, str] = {}
@@ -66,9 +66,9 @@ class Ledger:
 
     def choose(self) -> Operation:
         """What to do next."""
-        if len(self.pictures) < 8:
+        if len(self.images) < 8:
             return self._upload("add")
-        if len(self.pictures) > SIZE_LIMIT:
+        if len(self.images) > SIZE_LIMIT:
             return self._erase_identity()
         kinds = [
             *[lambda: self._upload("add")] * 4,
@@ -85,18 +85,18 @@ class Ledger:
         """Finds out whether the operation whose answer was lost was done; an error where it was done by half."""
         listed = self._listed(service)
         actual = {item["sha256"]: Told(item["identity"], item["camera"], item["external_id"]) for item in listed}
-        possible = [self.pictures] if lost is None else [self.pictures, lost.apply(self.pictures)]
+        possible = [self.images] if lost is None else [self.images, lost.apply(self.images)]
         difference = _difference(actual, possible[-1])
         assert actual in possible, f"{lost and lost.name}: neither done nor not done\n{difference}"
-        self.pictures = actual
+        self.images = actual
         self._ids |= {item["sha256"]: item["id"] for item in listed}
 
     def check(self, service: Service) -> None:
         """An error unless counts, filters, searches and every byte on disk are as they should be."""
         hall = service.get(f"/galleries/{HALL}")
-        assert hall["images"] == len(self.pictures)
+        assert hall["images"] == len(self.images)
         for identity in PEOPLE:
-            wanted = sorted(digest for digest, told in self.pictures.items() if told.identity == identity)
+            wanted = sorted(digest for digest, told in self.images.items() if told.identity == identity)
             assert sorted(item["sha256"] for item in self._listed(service, identity=identity)) == wanted
         self._check_searches(service)
         self._check_gone(service)
@@ -108,8 +108,8 @@ class Ledger:
         self._learn_features(service)
 
     def check_all_bytes(self, service: Service) -> None:
-        """An error where a byte of any picture that was ever erased is anywhere under the home."""
-        gone = [digest for digest in self._sent if digest not in self.pictures]
+        """An error where a byte of any image that was ever erased is anywhere under the home."""
+        gone = [digest for digest in self._sent if digest not in self.images]
         assert not self._leaks(service, gone)
 
     def _listed(self, service: Service, **filters: str) -> list[dict[str, Any]]:
@@ -117,18 +117,18 @@ class Ledger:
         return items
 
     def _check_searches(self, service: Service) -> None:
-        if not self.pictures:
+        if not self.images:
             return
-        digest = self._chance.choice(sorted(self.pictures))
+        digest = self._chance.choice(sorted(self.images))
         for rerank in ("none", "qaconv"):
             asked = {"gallery": HALL, "image_id": self._ids[digest], "rerank": rerank}
             results = service.get("/search", **asked, top_k=1000, candidates=1000)["results"]
-            assert sorted(result["image_id"] for result in results) == sorted(self._ids[one] for one in self.pictures)
+            assert sorted(result["image_id"] for result in results) == sorted(self._ids[one] for one in self.images)
             (itself,) = (result for result in results if result["image_id"] == self._ids[digest])
             assert itself["retrieval_score"] > 0.999
 
     def _check_gone(self, service: Service) -> None:
-        for digest in sorted(self._ids.keys() - self.pictures.keys() - self._checked_gone):
+        for digest in sorted(self._ids.keys() - self.images.keys() - self._checked_gone):
             gone = self._ids[digest]
             for path in (f"/galleries/{HALL}/images/{gone}", f"/search?gallery={HALL}&image_id={gone}"):
                 answer = service.http.get(path)
@@ -136,7 +136,7 @@ class Ledger:
 
     def _found_on_disk(self, service: Service) -> str:
         """What lies under the home and should not; "" where all is well."""
-        gone = sorted(self._sent.keys() - self.pictures.keys() - self._checked_gone)
+        gone = sorted(self._sent.keys() - self.images.keys() - self._checked_gone)
         checked = sorted(self._checked_gone)
         leaks = self._leaks(service, gone + self._chance.sample(checked, min(len(checked), 10)))
         with _reading(service) as session:
@@ -149,7 +149,7 @@ class Ledger:
             return f"{pending} removals are pending"
         folder = service.home / "galleries" / hall.id
         known = {image.file for image in rows}
-        leaks += [f"picture {path.name}" for path in folder.glob("pictures/*") if path.name not in known]
+        leaks += [f"image {path.name}" for path in folder.glob("pictures/*") if path.name not in known]
         leaks += [f"upload {path.name}" for path in (service.home / "galleries" / ".arriving").glob("gal_*")]
         leaks += [f"model {path.name}" for path in (service.home / "models").glob("*") if path.name not in models]
         for generation, column in ((hall.generation, "position"), (hall.generation + 1, "rebuilt_position")):
@@ -193,25 +193,25 @@ class Ledger:
 
     def _upload(self, on_conflict: str) -> Operation:
         count = self._chance.randint(1, 4)
-        known = sorted({told.external_id for told in self.pictures.values()})
-        pictures: Pictures = {}
+        known = sorted({told.external_id for told in self.images.values()})
+        images: Images = {}
         for _ in range(count):
-            content = _picture(self._chance)
+            content = _image(self._chance)
             digest = hashlib.sha256(content).hexdigest()
             self._sent[digest] = content
             again = on_conflict != "add" and known and self._chance.random() < 0.6
             external_id = self._chance.choice(known) if again else f"key-{digest[:12]}"
-            pictures[digest] = Told(self._chance.choice(PEOPLE), self._chance.choice("123"), external_id)
-        files = [("files", (f"{digest[:8]}.png", self._sent[digest])) for digest in pictures]
-        metadata = [asdict(told) for told in pictures.values()]
+            images[digest] = Told(self._chance.choice(PEOPLE), self._chance.choice("123"), external_id)
+        files = [("files", (f"{digest[:8]}.png", self._sent[digest])) for digest in images]
+        metadata = [asdict(told) for told in images.values()]
 
         def send(client: httpx.Client) -> httpx.Response:
             path = f"/galleries/{HALL}/images?on_conflict={on_conflict}"
             return client.post(path, files=files, data={"metadata": json.dumps(metadata)})
 
-        def apply(before: Pictures) -> Pictures:
+        def apply(before: Images) -> Images:
             after = dict(before)
-            for digest, told in pictures.items():
+            for digest, told in images.items():
                 same = [one for one, other in after.items() if other.external_id == told.external_id]
                 if on_conflict == "skip" and same:
                     continue
@@ -223,12 +223,12 @@ class Ledger:
         return Operation(f"{on_conflict} {count}", send, apply)
 
     def _erase_image(self) -> Operation:
-        digest = self._chance.choice(sorted(self._ids.keys() & self.pictures.keys()))
+        digest = self._chance.choice(sorted(self._ids.keys() & self.images.keys()))
         path = f"/galleries/{HALL}/images/{self._ids[digest]}"
         return Operation("erase one", lambda client: client.delete(path), _without(lambda one, _: one == digest))
 
     def _erase_identity(self) -> Operation:
-        identity = self._chance.choice(sorted({told.identity for told in self.pictures.values()}))
+        identity = self._chance.choice(sorted({told.identity for told in self.images.values()}))
         path, body = f"/galleries/{HALL}/identities/erase", {"identity": identity}
         return Operation(
             f"erase {identity}",
@@ -237,7 +237,7 @@ class Ledger:
         )
 
     def _erase_by_filters(self) -> Operation:
-        told = self.pictures[self._chance.choice(sorted(self.pictures))]
+        told = self.images[self._chance.choice(sorted(self.images))]
         filters = self._chance.choice(
             [{"external_id": told.external_id}, {"identity": told.identity, "camera": told.camera}]
         )
@@ -248,9 +248,9 @@ class Ledger:
         )
 
     def _explain(self) -> Operation:
-        content = self._sent[self._chance.choice(sorted(self.pictures))]
+        content = self._sent[self._chance.choice(sorted(self.images))]
         data = {"gallery": HALL, "explain": "true", "top_k": "3"}
-        # Sent as a file of its own, so that what is kept of it is not the picture that is looked for.
+        # Sent as a file of its own, so that what is kept of it is not the image that is looked for.
         sent = Image.open(io.BytesIO(content)).resize((20, 40))
         file = io.BytesIO()
         sent.save(file, "PNG")
@@ -261,11 +261,11 @@ class Ledger:
         )
 
 
-def _without(which: Callable[[str, Told], bool]) -> Callable[[Pictures], Pictures]:
+def _without(which: Callable[[str, Told], bool]) -> Callable[[Images], Images]:
     return lambda before: {digest: told for digest, told in before.items() if not which(digest, told)}
 
 
-def _difference(actual: Pictures, expected: Pictures) -> str:
+def _difference(actual: Images, expected: Images) -> str:
     return f"unexpected {actual.keys() - expected.keys()}, missing {expected.keys() - actual.keys()}"
 
 
@@ -288,8 +288,8 @@ def _features(folder: Path, gallery: Gallery, size: int) -> Iterator[tuple[int, 
             yield from ((start // step, content[start : start + step]) for start in range(0, len(content), step))
 
 
-def _picture(chance: random.Random) -> bytes:
-    """A picture unlike any other, of the network's own size."""
+def _image(chance: random.Random) -> bytes:
+    """An image unlike any other, of the network's own size."""
     noise = np.random.default_rng(chance.getrandbits(64)).integers(0, 255, (8, 4, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).resize((32, 64), Image.Resampling.BICUBIC).save(file, "PNG")

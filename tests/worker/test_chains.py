@@ -20,7 +20,7 @@ from service.jobs.planning import resolve
 from service.jobs.recording import add_points, read_curves
 from service.jobs.schemas import TrainBody
 from service.settings import Settings
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 from tests.waiting import wait_until
 from worker import train
 from worker.reporter import Reporter
@@ -41,7 +41,7 @@ TRAINING: dict[str, Any] = {
     },
 }
 SIZES = {"lobby": 2, "hall": 3, "yard": 3, "gate": 4}
-"""Identities of each data set, with six pictures each."""
+"""Identities of each data set, with six images each."""
 
 
 @pytest.fixture
@@ -65,13 +65,13 @@ def database(settings: Settings, tmp_path: Path) -> Iterator[Database]:
 
 
 def add_dataset(database: Database, folder: Path, identities: int) -> None:
-    pictures = make_pictures(folder, identities=identities, seed=identities)
-    name, ids = folder.name, new_ids("img", len(pictures))
+    images = make_images(folder, identities=identities, seed=identities)
+    name, ids = folder.name, new_ids("img", len(images))
     row = {"path": str(folder), "format": "auto", "state": "ready", "fingerprint": f"of-{name}", "uploaded": False}
     with database.write() as session:
         session.add(Dataset(id=f"ds_{name}", name=name, **row))
         session.flush()
-        for position, (key, one) in enumerate(zip(ids, pictures, strict=True)):
+        for position, (key, one) in enumerate(zip(ids, images, strict=True)):
             place = {"split": "train", "position": position, "path": one.path.name}
             labels = {"identity": one.identity, "camera": one.camera}
             session.add(DatasetImage(id=key, dataset_id=f"ds_{name}", **place, **labels))
@@ -111,7 +111,7 @@ def test_a_chain_killed_in_its_second_stage_goes_on_there_and_tells_all_it_used(
 
     job = read_job(database, job.id)
     assert (job.state, job.attempt) == ("succeeded", 2), (folder / "log.txt").read_text()
-    # 12 pictures give a step an epoch, 36 three, 24 two.
+    # 12 images give a step an epoch, 36 three, 24 two.
     ((stage, step),) = [told.values() for told in read_told(database, job.id, "checkpoint")]
     assert stage == 2
     assert 2 < step <= 14

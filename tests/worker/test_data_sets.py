@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 from tests.worker.service import Service
 
 SETTINGS: dict[str, Any] = {
@@ -43,10 +43,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def make_phone_export(folder: Path) -> None:
     """A folder per person: JPEG turned by EXIF, PNG with transparency, 16 bits, WebP, and HEIC that nobody reads."""
     suffixes = ("JPG", "png", "webp", "tif", "jpeg", "avif")
-    for person, picture in enumerate(make_pictures(folder / "raw", identities=4, cameras=1, each=6)):
+    for person, record in enumerate(make_images(folder / "raw", identities=4, cameras=1, each=6)):
         place = folder / NAMES[person // 6] / f"IMG {person % 6}.{suffixes[person % 6]}"
         place.parent.mkdir(exist_ok=True)
-        image = Image.open(picture.path)
+        image = Image.open(record.path)
         if place.suffix in (".JPG", ".jpeg"):
             exif = Image.Exif()
             exif[0x0112] = 6

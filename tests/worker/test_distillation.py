@@ -21,7 +21,7 @@ from service.db.tables import Dataset, DatasetImage, Job, Model
 from service.jobs.lifecycle import claim
 from service.main import create_app
 from service.settings import Settings
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 from tests.service.serving import open_client, serve
 from worker import train
 from worker.reporter import Reporter
@@ -87,18 +87,18 @@ def make_teacher(settings: Settings) -> Model:
 
 
 def make_rows(folder: Path) -> list[DatasetImage]:
-    pictures = make_pictures(folder)
+    images = make_images(folder)
     return [
         DatasetImage(
             id=image_id,
             dataset_id="ds_1",
             split="train",
             position=position,
-            path=picture.path.name,
-            identity=picture.identity,
-            camera=picture.camera,
+            path=image.path.name,
+            identity=image.identity,
+            camera=image.camera,
         )
-        for position, (image_id, picture) in enumerate(zip(new_ids("img", len(pictures)), pictures, strict=True))
+        for position, (image_id, image) in enumerate(zip(new_ids("img", len(images)), images, strict=True))
     ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid_core.data.records import Picture
+from reid_core.data.records import ImageRecord
 from reid_core.errors import Stopped
 from reid_core.evaluation.ranking import encode_labels, evaluate_scores
 from reid_core.model import MANIFEST_NAME
@@ -39,8 +39,8 @@ TINY_ID = "mdl_tiny"
 class People:
     """Query and gallery of ten persons whose looks say nothing, their embeddings and maps; half have no match."""
 
-    query: list[Picture]
-    gallery: list[Picture]
+    query: list[ImageRecord]
+    gallery: list[ImageRecord]
     vectors: np.ndarray
     others: np.ndarray
     logits: np.ndarray
@@ -69,12 +69,12 @@ def settings(home: Path) -> Settings:
 def people(settings: Settings) -> People:
     folder = settings.home / "people"
     folder.mkdir()
-    pictures = []
+    images = []
     for number in range(40):
         path = folder / f"{number}.png"
         path.write_bytes(scene(number))
-        pictures.append(Picture(path, f"{number % 10 + 1:04d}", str(number // 10)))
-    query, gallery = pictures[:10], [one for one in pictures[10:] if one.identity > "0005"]
+        images.append(ImageRecord(path, f"{number % 10 + 1:04d}", str(number // 10)))
+    query, gallery = images[:10], [one for one in images[10:] if one.identity > "0005"]
     (vectors, maps), (others, other_maps) = (
         encode(settings, MATCHER_ID, [one.path.read_bytes() for one in split]) for split in (query, gallery)
     )
@@ -96,18 +96,18 @@ def database(settings: Settings, people: People) -> Iterator[Database]:
     database.close()
 
 
-def _rows(split: str, pictures: list[Picture]) -> list[DatasetImage]:
+def _rows(split: str, images: list[ImageRecord]) -> list[DatasetImage]:
     return [
         DatasetImage(
             id=image_id,
             dataset_id="ds_1",
             split=split,
             position=position,
-            path=picture.path.name,
-            identity=picture.identity,
-            camera=picture.camera,
+            path=image.path.name,
+            identity=image.identity,
+            camera=image.camera,
         )
-        for position, (image_id, picture) in enumerate(zip(new_ids("img", len(pictures)), pictures, strict=True))
+        for position, (image_id, image) in enumerate(zip(new_ids("img", len(images)), images, strict=True))
     ]
 
 

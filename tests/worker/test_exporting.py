@@ -118,7 +118,7 @@ def written(folder: Path, content: str) -> list[Path]:
     return files
 
 
-def test_the_pictures_compared_are_spread_over_all_data_sets(settings: Settings, database: Database) -> None:
+def test_the_images_compared_are_spread_over_all_data_sets(settings: Settings, database: Database) -> None:
     work = make_work(settings, database, "onnx")
     sizes = {"ds_large": 119, "ds_small": 60}
     with database.write() as session:
@@ -131,7 +131,7 @@ def test_the_pictures_compared_are_spread_over_all_data_sets(settings: Settings,
                 labels = {"identity": "1", "camera": "1"}
                 session.add(DatasetImage(id=f"{key}_{position}", dataset_id=key, **place, **labels))
     work.job.spec = {**work.job.spec, "datasets": list(sizes)}
-    chosen = export._choose_pictures(work)
+    chosen = export._choose_images(work)
     assert len(set(chosen)) == len(chosen) == 60
     assert [sum(path.parent.name == key for path in chosen) for key in sizes] == [40, 20]
     assert int(chosen[-1].name) >= 57

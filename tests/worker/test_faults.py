@@ -99,8 +99,8 @@ class Rounds:
             name = kind()
         self._ledger.check(self._service)
         self.done[name] += 1
-        pictures, seconds = len(self._ledger.pictures), time.monotonic() - began
-        print(f"round {number}: {name}, {pictures} pictures, {seconds:.0f} s", flush=True)
+        images, seconds = len(self._ledger.images), time.monotonic() - began
+        print(f"round {number}: {name}, {images} images, {seconds:.0f} s", flush=True)
 
     def finish(self) -> None:
         """The last look at the whole disk."""
@@ -188,7 +188,7 @@ class Rounds:
                     lost.append(operation)
                     return
                 if status in ACCEPTABLE:
-                    self._ledger.pictures = operation.apply(self._ledger.pictures)
+                    self._ledger.images = operation.apply(self._ledger.images)
                 elif not (may_be_refused and status in REFUSED):
                     errors.append(f"{operation.name}: {status}")
                     return

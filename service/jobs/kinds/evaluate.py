@@ -25,7 +25,7 @@ def resolve(session: Session, settings: Settings, body: EvaluateBody) -> Resolve
     if not (dataset.report or {}).get("evaluable_queries"):
         raise Problem(
             "invalid-dataset",
-            f"Data set {dataset.name!r} has no query with a picture of the same identity on another camera.",
+            f"Data set {dataset.name!r} has no query with an image of the same identity on another camera.",
             hint=f"GET /datasets/{dataset.id}/report says why under findings.",
             errors=[Fault("/dataset", "nothing-to-evaluate", "no evaluable query")],
         )

@@ -33,18 +33,18 @@ def resolve(session: Session, settings: Settings, body: ExportBody) -> Resolved:
         message = (
             f"none of the data sets that {model.name!r} was trained on is left"
             if body.dataset is None
-            else f"data set {body.dataset!r} has no pictures"
+            else f"data set {body.dataset!r} has no images"
         )
         raise nothing_to_compare(message)
     return Resolved("export", {"model": model.id, "format": body.format, "datasets": datasets}, tuple(datasets))
 
 
 def nothing_to_compare(reason: str) -> Problem:
-    """An export has no pictures to be compared on."""
+    """An export has no images to be compared on."""
     return Problem(
         "invalid-request",
         f"There is nothing to compare the file on: {reason}.",
-        hint="Name as dataset any that is ready; a few pictures of people are enough.",
+        hint="Name as dataset any that is ready; a few images of people are enough.",
         errors=[Fault("/dataset", "nothing-to-compare", reason)],
     )
 

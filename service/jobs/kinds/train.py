@@ -185,9 +185,9 @@ def _check_enough_identities(
         names = ", ".join(dataset.name for dataset, _ in parts)
         raise Problem(
             "invalid-dataset",
-            f"There are no training pictures in {names}.",
+            f"There are no training images in {names}.",
             hint='Register a data set that has a train split, or train on {"id": ..., "split": "all"}.',
-            errors=[Fault("/dataset", "no-train-split", "no training pictures")],
+            errors=[Fault("/dataset", "no-train-split", "no training images")],
         )
     batch = getattr(settings, "batch", None)
     needed = getattr(batch, "identities", None) or 1
@@ -217,12 +217,12 @@ def _stage_workloads(session: Session, job: Resolved) -> list[Workload]:
         counts = select(func.count(DatasetImage.identity.distinct()), func.count()).where(wanted)
         identities, images = session.execute(counts).one()
         passes = float(_PASSES_OF_A_STEP * settings.schedule.epochs)
-        work.append(Workload(method, settings, max(identities, 2), images, settings.batch.num_pictures, passes))
+        work.append(Workload(method, settings, max(identities, 2), images, settings.batch.num_images, passes))
     return work
 
 
 def _in_part(part: Part) -> ColumnElement[bool]:
-    """The condition on rows of pictures that are in this part of their data set."""
+    """The condition on rows of images that are in this part of their data set."""
     if part == "all":
         return true()
     return DatasetImage.split == part

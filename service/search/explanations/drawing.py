@@ -1,4 +1,4 @@
-"""Two pictures side by side with lines between the places that correspond.
+"""Two images side by side with lines between the places that correspond.
 
 Drawn at twice the size and halved at the end, which makes lines smooth: all lengths here are those before halving.
 """
@@ -30,13 +30,13 @@ _FADED = 0.6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """A picture as `fitted` gives it, its title, and how much each of its places adds to the score: (h, w).
+    """An image as `fitted` gives it, its title, and how much each of its places adds to the score: (h, w).
 
-    `size` is the width and height in pixels that the picture had.
+    `size` is the width and height in pixels that the image had.
     """
 
     title: str
-    picture: Image.Image
+    image: Image.Image
     size: tuple[int, int]
     heat: NDArray[np.float32]
 
@@ -56,9 +56,9 @@ class _Panel:
         return self.left + pixel[0] * across, self.top + pixel[1] * down
 
 
-def fitted(picture: Image.Image) -> Image.Image:
-    """The picture enlarged or reduced to the size in which it is drawn."""
-    return ImageOps.contain(picture, (_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+def fitted(image: Image.Image) -> Image.Image:
+    """The image enlarged or reduced to the size in which it is drawn."""
+    return ImageOps.contain(image, (_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
 
 
 def draw(query: Side, match: Side, pairs: Sequence[PlacePair]) -> Image.Image:
@@ -83,8 +83,8 @@ def draw(query: Side, match: Side, pairs: Sequence[PlacePair]) -> Image.Image:
 
 
 def _faded(side: Side) -> Image.Image:
-    """The picture, white over what adds little."""
-    shown = side.picture
+    """The image, white over what adds little."""
+    shown = side.image
     least, most = float(side.heat.min()), float(side.heat.max())
     share = (side.heat - least) / max(most - least, 1e-12)
     strength = Image.fromarray(np.uint8(255 * (1 - _FADED * (1 - share)))).resize(shown.size, Image.Resampling.BICUBIC)

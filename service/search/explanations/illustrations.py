@@ -14,12 +14,12 @@ from service.db.tables import Gallery
 from service.decoding import Decoder
 from service.errors import Problem
 from service.galleries.image_files import find_any_image, image_path
-from service.kept_searches import KeptMatch, KeptSearch, read_picture, read_record
+from service.kept_searches import KeptMatch, KeptSearch, read_image, read_record
 from service.search.encoding import Matching, QueryEncoder
 from service.search.explanations.drawing import Side, draw, fitted
 from service.search.explanations.pairs import contributions, explain
-from service.search.schemas import PictureQuery, StoredQuery
-from service.search.timing import Stopwatch
+from service.search.schemas import ImageQuery, StoredQuery
+from service.search.timing import SearchTimer
 from service.settings import Settings
 
 
@@ -36,8 +36,8 @@ class Illustrations:
         """A PNG: the query and the result at `rank` side by side, lines between the places that correspond.
 
         Raises:
-            Problem: 404 for a search that left no record or has no such result, and where a gallery keeps no picture;
-                410 once one of the two pictures has been erased.
+            Problem: 404 for a search that left no record or has no such result, and where a gallery keeps no image;
+                410 once one of the two images has been erased.
         """
         record = read_record(self._settings, search_id, caller)
         if not 1 <= rank <= len(record.results):
@@ -45,13 +45,13 @@ class Illustrations:
         kept = record.results[rank - 1]
         with self._database.read() as session:
             gallery = find(session, Gallery, record.gallery)
-        match_picture, match = self._stored(kept.image_id, gallery)
-        picture, query = self._query_image(search_id, record, kept, gallery)
+        match_image, match = self._stored(kept.image_id, gallery)
+        image, query = self._query_image(search_id, record, kept, gallery)
         explanation = explain(query, match.maps[0], match.sizes[0])
         heat, match_heat = contributions(query, match.maps[0])
         drawn = draw(
-            Side("query", picture, query.sizes[0], heat),
-            Side(f"rank {rank}: score {kept.score:.3f}", match_picture, match.sizes[0], match_heat),
+            Side("query", image, query.sizes[0], heat),
+            Side(f"rank {rank}: score {kept.score:.3f}", match_image, match.sizes[0], match_heat),
             explanation.pairs,
         )
         file = io.BytesIO()
@@ -61,22 +61,22 @@ class Illustrations:
     def _query_image(
         self, search_id: str, record: KeptSearch, kept: KeptMatch, gallery: Gallery
     ) -> tuple[Image.Image, Matching]:
-        """The picture that the search asked by, or that of several which explains the result."""
+        """The image that the search asked by, or that of several which explains the result."""
         if record.image_id is not None:
             return self._stored(record.image_id, gallery)
-        content = read_picture(self._settings, search_id, kept.picture)
-        query = PictureQuery(gallery=gallery.id, explain=True)
-        encoded = self._query_encoder.encode(query, [content], gallery, Stopwatch())
+        content = read_image(self._settings, search_id, kept.picture)
+        query = ImageQuery(gallery=gallery.id, explain=True)
+        encoded = self._query_encoder.encode(query, [content], gallery, SearchTimer())
         return self._reduced(content, "the query"), encoded.need_matching()
 
     def _stored(self, image_id: str, gallery: Gallery) -> tuple[Image.Image, Matching]:
         with self._database.read() as session:
             path = image_path(session, self._settings, find_any_image(session, image_id))
         query = StoredQuery(gallery=gallery.id, image_id=image_id, explain=True)
-        encoded = self._query_encoder.encode(query, (), gallery, Stopwatch())
-        return self._reduced(path, "the picture"), encoded.need_matching()
+        encoded = self._query_encoder.encode(query, (), gallery, SearchTimer())
+        return self._reduced(path, "the image"), encoded.need_matching()
 
     def _reduced(self, source: bytes | Path, name: str) -> Image.Image:
-        """The picture in the size in which it is drawn: two in full would be too much to hold."""
-        with self._decoder.opened(source, name) as picture:
-            return fitted(picture.image)
+        """The image in the size in which it is drawn: two in full would be too much to hold."""
+        with self._decoder.opened(source, name) as image:
+            return fitted(image.image)

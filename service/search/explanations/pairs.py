@@ -30,29 +30,29 @@ class PlacePair:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The pairs that carried the score, of the query's picture number `picture` from 0.
+    """The pairs that carried the score, of the query's image number `image` from 0.
 
     First those of places that are each other's most similar one, then others; of either those that add most first.
     """
 
-    picture: int
+    image: int
     pairs: tuple[PlacePair, ...]
 
 
 def explain(matching: Matching, match: Tensor, match_size: Size) -> Explanation:
     """Explains why local features `match` (h * w, c) fit the query's image that is closest to them."""
     match = match.to(matching.maps.device)
-    picture = 0 if len(matching.maps) == 1 else int(score_pairs(matching, match[None]).argmax())
-    found = correspondences(matching.maps[picture], match, matching.head, count=CORRESPONDENCES)
+    image = 0 if len(matching.maps) == 1 else int(score_pairs(matching, match[None]).argmax())
+    found = correspondences(matching.maps[image], match, matching.head, count=CORRESPONDENCES)
     pairs = [
         PlacePair(
-            _centre(pair.query_location, matching.grid, matching.sizes[picture]),
+            _centre(pair.query_location, matching.grid, matching.sizes[image]),
             _centre(pair.gallery_location, matching.grid, match_size),
             round(pair.similarity, 4),
         )
         for pair in found
     ]
-    return Explanation(picture, tuple(pairs))
+    return Explanation(image, tuple(pairs))
 
 
 def contributions(matching: Matching, match: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -16,16 +16,16 @@ from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, Job
 from service.jobs.lifecycle import FINISHED
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 
 Register = Callable[..., dict[str, Any]]
 
 
 def make_market(folder: Path) -> Path:
-    """Market-1501's layout: 16 pictures of 4 people to train on, 6 queries and 12 gallery pictures of 3, 2 cameras."""
-    make_pictures(folder / "bounding_box_train", identities=4, each=2, seed=1)
-    make_pictures(folder / "query", identities=3, each=1, seed=2)
-    make_pictures(folder / "bounding_box_test", identities=3, each=2, seed=3)
+    """Market-1501's layout: 16 images of 4 people to train on, 6 queries and 12 gallery images of 3, 2 cameras."""
+    make_images(folder / "bounding_box_train", identities=4, each=2, seed=1)
+    make_images(folder / "query", identities=3, each=1, seed=2)
+    make_images(folder / "bounding_box_test", identities=3, each=2, seed=3)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a data set, over HTTP and as trainings take them."""
+"""The images of a data set, over HTTP and as trainings take them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 
-from service.datasets.pictures import joined_pictures, pictures
+from service.datasets.images import images, joined_images
 from service.datasets.registration import register
 from service.db.session import Database
 from service.settings import Settings
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 from tests.service.datasets.registering import (
     Register,
     add_row,
@@ -21,7 +21,7 @@ from tests.service.datasets.registering import (
 )
 
 
-def test_pictures_are_browsed_by_split_identity_and_camera(client: httpx.Client, market: Path, run: Register) -> None:
+def test_images_are_browsed_by_split_identity_and_camera(client: httpx.Client, market: Path, run: Register) -> None:
     run(post(client, name="lobby", path="market"))
 
     def browse(query: str) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def test_pictures_are_browsed_by_split_identity_and_camera(client: httpx.Client,
     assert one.json() == wanted[0]
 
 
-def test_pages_of_pictures_meet_without_gap_or_overlap(client: httpx.Client, market: Path, run: Register) -> None:
+def test_pages_of_images_meet_without_gap_or_overlap(client: httpx.Client, market: Path, run: Register) -> None:
     run(post(client, name="lobby", path="market"))
     seen, cursor = [], ""
     while cursor is not None:
@@ -54,7 +54,7 @@ def test_pages_of_pictures_meet_without_gap_or_overlap(client: httpx.Client, mar
 
     order = {"train": 0, "query": 1, "gallery": 2}
     assert len(seen) == len(set(seen)) == 34
-    assert seen == sorted(seen, key=lambda picture: (order[picture[0]], picture[1]))
+    assert seen == sorted(seen, key=lambda image: (order[image[0]], image[1]))
 
 
 def test_the_content_is_the_file_until_it_is_gone(client: httpx.Client, market: Path, run: Register) -> None:
@@ -88,7 +88,7 @@ def test_a_link_put_in_later_does_not_lead_out_of_the_data_set(
     assert settings.admin_key_path.read_text().strip() not in answer.text
 
 
-def test_a_picture_belongs_to_its_data_set_only(client: httpx.Client, settings: Settings, run: Register) -> None:
+def test_an_image_belongs_to_its_data_set_only(client: httpx.Client, settings: Settings, run: Register) -> None:
     for name in ("one", "two"):
         make_market(settings.data_roots[0] / name)
         run(post(client, name=name, path=name))
@@ -99,16 +99,16 @@ def test_a_picture_belongs_to_its_data_set_only(client: httpx.Client, settings: 
     assert client.get("/datasets/three").status_code == 404
 
 
-def test_pictures_come_with_absolute_paths_and_in_the_order_of_their_paths(
+def test_images_come_with_absolute_paths_and_in_the_order_of_their_paths(
     database: Database, settings: Settings, market: Path
 ) -> None:
     dataset = add_row(database, market, "lobby")
     register(database, settings, dataset.id)
 
     with database.read() as session:
-        query = pictures(session, settings, dataset, "query")
+        query = images(session, settings, dataset, "query")
 
-    assert [picture.path for picture in query] == sorted((market / "query").iterdir())
+    assert [image.path for image in query] == sorted((market / "query").iterdir())
     assert (query[1].identity, query[1].camera, query[1].frame) == ("0001", "2", 0)
 
 
@@ -116,19 +116,19 @@ def test_joined_data_sets_keep_people_and_cameras_apart(database: Database, sett
     datasets = []
     for name in ("one", "two"):
         folder = settings.data_roots[0] / name
-        make_pictures(folder / "shots", identities=2, cameras=1, each=1)
+        make_images(folder / "shots", identities=2, cameras=1, each=1)
         rows = ["0001_c1s1_000000_00.png,0001,gallery,1", "0002_c1s1_000000_00.png,0000,gallery,"]
         (folder / "manifest.csv").write_text("path,identity,split,camera\n" + "".join(f"shots/{row}\n" for row in rows))
         datasets.append(add_row(database, folder, name))
         register(database, settings, datasets[-1].id)
 
     with database.read() as session:
-        alone = joined_pictures(session, settings, [(datasets[0], "gallery")])
-        joined = joined_pictures(session, settings, [(dataset, "gallery") for dataset in datasets])
+        alone = joined_images(session, settings, [(datasets[0], "gallery")])
+        joined = joined_images(session, settings, [(dataset, "gallery") for dataset in datasets])
 
     one, two = (dataset.id for dataset in datasets)
-    assert [(picture.identity, picture.camera) for picture in alone] == [("0001", "1"), ("0000", "")]
-    assert [(picture.identity, picture.camera) for picture in joined] == [
+    assert [(image.identity, image.camera) for image in alone] == [("0001", "1"), ("0000", "")]
+    assert [(image.identity, image.camera) for image in joined] == [
         (f"{one}/0001", f"{one}/1"),
         (f"{one}/0000", ""),
         (f"{two}/0001", f"{two}/1"),

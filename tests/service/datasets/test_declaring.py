@@ -13,17 +13,17 @@ import pytest
 
 from reid_core.errors import DatasetError
 from service.settings import Settings
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 from tests.reid_core.test_data_archive import pack_plain_names
 from tests.service.datasets.registering import Register, post, slug, upload, zipped
 
 
 def make_people(folder: Path, *, people: int = 4) -> Path:
-    """A folder for each person, as a phone would have them: 2 pictures by each of 2 cameras."""
-    for picture in make_pictures(folder, identities=people, each=2):
-        target = folder / f"person {picture.identity}" / picture.path.name
+    """A folder for each person, as a phone would have them: 2 images by each of 2 cameras."""
+    for image in make_images(folder, identities=people, each=2):
+        target = folder / f"person {image.identity}" / image.path.name
         target.parent.mkdir(exist_ok=True)
-        picture.path.rename(target)
+        image.path.rename(target)
     return folder
 
 
@@ -39,8 +39,8 @@ def finding(client: httpx.Client, name: str, code: str) -> dict[str, Any]:
 
 def test_a_table_is_registered_by_its_own_path(client: httpx.Client, settings: Settings, run: Register) -> None:
     folder = settings.data_roots[0] / "table"
-    pictures = make_pictures(folder / "shots", identities=2, each=1)
-    rows = [f"shots/{picture.path.name};{picture.identity};train" for picture in pictures]
+    images = make_images(folder / "shots", identities=2, each=1)
+    rows = [f"shots/{image.path.name};{image.identity};train" for image in images]
     (folder / "people.csv").write_text("\n".join(["File;Who;split", *rows]))
     columns = {"path": "File", "identity": "Who"}
     dataset = post(client, name="lobby", path="table/people.csv", columns=columns)
@@ -49,9 +49,9 @@ def test_a_table_is_registered_by_its_own_path(client: httpx.Client, settings: S
     shown = client.get("/datasets/lobby").json()
     assert (shown["state"], shown["format"], shown["splits"]["train"]["images"]) == ("ready", "manifest", 4)
     assert shown["declaration"] == {"table": "people.csv", "columns": columns}
-    image = client.get("/datasets/lobby/images?limit=1").json()["items"][0]
-    assert image["path"].startswith("shots/")
-    assert client.get(image["links"]["content"]).status_code == 200
+    first = client.get("/datasets/lobby/images?limit=1").json()["items"][0]
+    assert first["path"].startswith("shots/")
+    assert client.get(first["links"]["content"]).status_code == 200
 
 
 def test_a_file_that_is_no_table_is_refused(client: httpx.Client, settings: Settings) -> None:

@@ -89,7 +89,7 @@ def test_a_data_set_can_be_deleted_the_moment_it_is_ready(
     assert client.delete("/datasets/lobby").status_code == 204
 
 
-def test_a_data_set_whose_pictures_are_in_a_gallery_is_not_deleted(
+def test_a_data_set_whose_images_are_in_a_gallery_is_not_deleted(
     client: httpx.Client, database: Database, market: Path, run: Register
 ) -> None:
     run(post(client, name="lobby", path="market"))

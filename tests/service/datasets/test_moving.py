@@ -26,17 +26,17 @@ def test_data_sets_are_found_again_after_home_and_data_root_moved(
     make_market(settings.data_roots[0] / "registered")
     run(post(client, name="registered", path="registered"))
     run(upload(client, zipped(make_market(tmp_path / "pictures")), name="uploaded").json())
-    pictures = {name: _first_picture(client, name) for name in ("registered", "uploaded")}
+    images = {name: _first_image(client, name) for name in ("registered", "uploaded")}
 
     settings.home.rename(tmp_path / "renamed")
     moved = Settings(home=tmp_path / "renamed", min_free_bytes=0)
 
     key = moved.admin_key_path.read_text().strip()
     with serve(create_app(moved)) as address, open_client(address, {"X-API-Key": key}) as other:
-        assert {name: _first_picture(other, name) for name in pictures} == pictures
+        assert {name: _first_image(other, name) for name in images} == images
 
 
-def _first_picture(client: httpx.Client, name: str) -> bytes:
+def _first_image(client: httpx.Client, name: str) -> bytes:
     image = client.get(f"/datasets/{name}/images?limit=1").json()["items"][0]
     answer = client.get(image["links"]["content"])
     assert answer.status_code == 200, answer.text

@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import func, select
 
 from reid_core.errors import DatasetError, Stopped
-from service.datasets.pictures import pictures
+from service.datasets.images import images
 from service.datasets.registration import register
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
 from service.errors import Problem
 from service.settings import Settings
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 from tests.service.datasets.registering import (
     Register,
     add_row,
@@ -82,9 +82,9 @@ def test_one_camera_only_is_told_in_the_data_set_in_the_job_and_in_the_report(
     client: httpx.Client, settings: Settings, run: Register
 ) -> None:
     folder = settings.data_roots[0] / "office"
-    make_pictures(folder / "bounding_box_train", cameras=1, seed=1)
-    make_pictures(folder / "query", cameras=1, seed=2)
-    make_pictures(folder / "bounding_box_test", cameras=1, seed=3)
+    make_images(folder / "bounding_box_train", cameras=1, seed=1)
+    make_images(folder / "query", cameras=1, seed=2)
+    make_images(folder / "bounding_box_test", cameras=1, seed=3)
 
     dataset = post(client, name="office", path="office")
     result = run(dataset)
@@ -99,7 +99,7 @@ def test_a_folder_that_nobody_recognises_is_invalid_with_the_way_out(
     client: httpx.Client, settings: Settings, run: Register
 ) -> None:
     (settings.data_roots[0] / "letters").mkdir(parents=True)
-    (settings.data_roots[0] / "letters" / "one.txt").write_text("no picture")
+    (settings.data_roots[0] / "letters" / "one.txt").write_text("no image")
     dataset = post(client, name="letters", path="letters")
 
     with pytest.raises(DatasetError):
@@ -117,7 +117,7 @@ def test_a_folder_that_nobody_recognises_is_invalid_with_the_way_out(
 def test_a_data_set_of_no_use_is_invalid_but_has_a_report(
     client: httpx.Client, settings: Settings, run: Register
 ) -> None:
-    make_pictures(settings.data_roots[0] / "alone" / "bounding_box_train", identities=1)
+    make_images(settings.data_roots[0] / "alone" / "bounding_box_train", identities=1)
     dataset = post(client, name="alone", path="alone", format="market1501")
 
     with pytest.raises(DatasetError, match="neither be trained on"):
@@ -208,7 +208,7 @@ def test_a_data_set_mended_in_place_becomes_ready_when_its_job_is_retried(
 
 def test_a_manifest_of_20000_rows_is_registered_on_either_database(each_database: Database, settings: Settings) -> None:
     folder = settings.data_roots[0] / "table"
-    shots = make_pictures(folder / "shots", identities=2)
+    shots = make_images(folder / "shots", identities=2)
     lines = [
         f"shots/{shots[row % len(shots)].path.name},person {row % 500},{('train', 'query', 'gallery')[row % 3]},"
         f"{row % 7 or ''},2024-05-01T12:00:00Z,{row}"
@@ -221,7 +221,7 @@ def test_a_manifest_of_20000_rows_is_registered_on_either_database(each_database
 
     with each_database.read() as session:
         ready = find(session, Dataset, "table")
-        found = {split: pictures(session, settings, ready, split) for split in ("train", "query", "gallery")}
+        found = {split: images(session, settings, ready, split) for split in ("train", "query", "gallery")}
         ids = session.scalars(select(DatasetImage.id).order_by(DatasetImage.split.desc(), DatasetImage.position)).all()
     assert (ready.state, ready.detected_format) == ("ready", "manifest")
     assert {split: len(of_split) for split, of_split in found.items()} == {
@@ -229,6 +229,6 @@ def test_a_manifest_of_20000_rows_is_registered_on_either_database(each_database
         "query": 6667,
         "gallery": 6666,
     }
-    assert all(picture.path.is_file() for picture in found["query"][:20])
-    assert {picture.frame for of_split in found.values() for picture in of_split} == set(range(20_000))
+    assert all(image.path.is_file() for image in found["query"][:20])
+    assert {image.frame for of_split in found.values() for image in of_split} == set(range(20_000))
     assert len(set(ids)) == 20_000

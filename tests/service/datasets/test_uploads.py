@@ -86,7 +86,7 @@ def test_an_archive_that_leads_out_of_its_folder_makes_the_data_set_invalid(
 
 
 def test_what_is_no_archive_is_refused_and_not_kept(client: httpx.Client, settings: Settings) -> None:
-    text = b"Dear all,\nplease find the pictures attached.\n"
+    text = b"Dear all,\nplease find the images attached.\n"
     for content in (text, b"", b"PK not really a zip", b"\x1f\x8b but not gzip"):
         answer = upload(client, content, name="letter")
         assert (answer.status_code, slug(answer)) == (415, "unsupported-media"), content

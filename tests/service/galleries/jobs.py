@@ -33,7 +33,7 @@ class Worker:
         at: dict[int, Callable[[], object]] | None = None,
         stop_after: int = 10**9,
     ) -> dict[str, Any]:
-        """The job's result; `at` says what happens when so many pictures are done, `stop_after` how many pages."""
+        """The job's result; `at` says what happens when so many images are done, `stop_after` how many pages."""
         self.progress, self.phases = [], []
 
         def on_progress(done: int, total: int) -> None:
@@ -72,7 +72,7 @@ class Worker:
         return self._features()[1]
 
     def found(self, image: GalleryImage) -> list[str]:
-        """Ids in the order of a search by that picture's stored vector, through the index as a new process loads it."""
+        """Ids in the order of a search by that image's stored vector, through the index as a new process loads it."""
         snapshot = Snapshots(self.database, self.settings).current(self.gallery_id).snapshot
         _, positions = snapshot.search(snapshot.store.read([image.position]), 100)
         ids = {image.position: image.id for image in self.images()}

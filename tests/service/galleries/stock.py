@@ -1,4 +1,4 @@
-"""A tiny model, a small data set and pictures to upload, for the tests of galleries and search."""
+"""A tiny model, a small data set and images to upload, for the tests of galleries and search."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from PIL import Image
 
 from reid_core.data.preprocessing import preprocessing_of
 from reid_core.methods import METHODS
-from reid_core.model import Model as LoadedModel
-from reid_core.model import load_model, save_model
+from reid_core.model import TrainedModel, load_model, save_model
 from reid_core.retrieval.encoder import Encoder
 from reid_core.settings import override
 from service.db.ids import new_id, new_ids
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Model
 from service.settings import Settings
-from tests.reid_core.pictures import make_pictures
+from tests.reid_core.images import make_images
 
 SIZE = 512
 MAP_SHAPE = (4, 2, 8)
@@ -70,8 +69,8 @@ def add_model_row(
 
 
 def add_dataset(database: Database, folder: Path, **changes: Any) -> Dataset:
-    """A registered data set with 4 identities on 2 cameras, 3 pictures each, as its gallery split."""
-    pictures = make_pictures(folder)
+    """A registered data set with 4 identities on 2 cameras, 3 images each, as its gallery split."""
+    images = make_images(folder)
     dataset = Dataset(
         id=new_id("ds"), name="lobby", path=str(folder), format="auto", state="ready", uploaded=False, **changes
     )
@@ -81,11 +80,11 @@ def add_dataset(database: Database, folder: Path, **changes: Any) -> Dataset:
             dataset_id=dataset.id,
             split="gallery",
             position=position,
-            path=picture.path.name,
-            identity=picture.identity,
-            camera=picture.camera,
+            path=image.path.name,
+            identity=image.identity,
+            camera=image.camera,
         )
-        for position, (image_id, picture) in enumerate(zip(new_ids("img", len(pictures)), pictures, strict=True))
+        for position, (image_id, image) in enumerate(zip(new_ids("img", len(images)), images, strict=True))
     ]
     with database.write() as session:
         session.add(dataset)
@@ -94,7 +93,7 @@ def add_dataset(database: Database, folder: Path, **changes: Any) -> Dataset:
     return dataset
 
 
-def load(settings: Settings, model_id: str) -> LoadedModel:
+def load(settings: Settings, model_id: str) -> TrainedModel:
     """As a worker does."""
     return load_model(settings.models_dir / model_id, torch.device("cpu"))
 
@@ -103,8 +102,8 @@ def encoder_for(settings: Settings, model_id: str) -> Encoder:
     return load(settings, model_id).encoder()
 
 
-def picture(seed: int, format: str = "PNG", size: tuple[int, int] = (16, 32)) -> bytes:
-    """A picture of coloured stripes, another for every seed."""
+def image_file(seed: int, format: str = "PNG", size: tuple[int, int] = (16, 32)) -> bytes:
+    """An image of coloured stripes, another for every seed."""
     colours = np.random.default_rng(seed).integers(0, 255, (4, 1, 3), dtype=np.uint8)
     image = Image.fromarray(np.repeat(colours, 8, axis=0).repeat(16, axis=1)).resize(size)
     file = io.BytesIO()
@@ -122,7 +121,7 @@ def make_gallery(client: httpx.Client, **fields: Any) -> dict[str, Any]:
 def upload(
     client: httpx.Client, gallery: str, contents: Sequence[bytes], metadata: Sequence[dict[str, Any]] | None = None
 ) -> httpx.Response:
-    """Adds pictures called `0.png`, `1.png`, ..."""
+    """Adds images called `0.png`, `1.png`, ..."""
     files = [("files", (f"{number}.png", content, "image/png")) for number, content in enumerate(contents)]
     data = {} if metadata is None else {"metadata": json.dumps(metadata)}
     return client.post(f"/galleries/{gallery}/images", files=files, data=data)

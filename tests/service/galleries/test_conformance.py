@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 
 from service.db.session import Database
 from service.db.tables import Dataset, Evaluation, Model
-from tests.service.galleries.stock import added_ids, make_gallery, picture, upload
+from tests.service.galleries.stock import added_ids, image_file, make_gallery, upload
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ ORDER = ["GET", "POST", "PATCH", "DELETE"]
 def known(client: httpx.Client, database: Database, model: Model, dataset: Dataset) -> dict[str, str]:
     """Values of parameters that name something that is there: random ones hardly ever do."""
     make_gallery(client)
-    images = added_ids(upload(client, "hall", [picture(seed) for seed in range(6)], [{"identity": "0001"}] * 6))
+    images = added_ids(upload(client, "hall", [image_file(seed) for seed in range(6)], [{"identity": "0001"}] * 6))
     with database.read() as session:
         dataset_image = session.query(Dataset).one()
     search = client.get("/search", params={"gallery": "hall", "image_id": images[0]}).json()

@@ -31,8 +31,8 @@ from tests.service.galleries.stock import (
     added_ids,
     files_containing,
     found_ids,
+    image_file,
     make_gallery,
-    picture,
     upload,
 )
 
@@ -52,9 +52,9 @@ def rebuild(database: Database, settings: Settings, gallery_id: str) -> None:
 
 
 def fill(client: httpx.Client, **fields: object) -> tuple[str, list[str], list[bytes]]:
-    """A gallery with six pictures, the second and fifth of somebody: its id, theirs, and the two pictures."""
+    """A gallery with six images, the second and fifth of somebody: its id, theirs, and the two images."""
     gallery = make_gallery(client, **fields)["id"]
-    contents = [picture(seed) for seed in range(6)]
+    contents = [image_file(seed) for seed in range(6)]
     somebody = {"identity": SECRET, "external_id": f"{SECRET}/1"}
     details = [somebody if seed in (1, 4) else {"identity": f"other-{seed}"} for seed in range(6)]
     ids = added_ids(upload(client, gallery, contents, details))
@@ -67,14 +67,14 @@ def fill(client: httpx.Client, **fields: object) -> tuple[str, list[str], list[b
 def test_after_erasing_a_person_no_file_holds_a_byte_of_it(
     client: httpx.Client, database: Database, settings: Settings, kind: str, reranker: str | None
 ) -> None:
-    gallery, ids, pictures = fill(client, index=kind, reranker=reranker)
+    gallery, ids, images = fill(client, index=kind, reranker=reranker)
     rebuild(database, settings, gallery)
     generation = client.get(f"/galleries/{gallery}").json()
     assert generation["index"]["kind"] == kind
     found_ids(client.get("/search", params={"gallery": gallery, "image_id": ids[1]}))
     vectors = stored_vectors(settings, gallery, 6, generation=1)
     features = [vectors, stored_maps(database, settings, gallery)] if reranker else [vectors]
-    needles = [SECRET.encode(), *pictures, *(array[place].tobytes() for array in features for place in (1, 4))]
+    needles = [SECRET.encode(), *images, *(array[place].tobytes() for array in features for place in (1, 4))]
     assert all(files_containing(settings.home, needle) for needle in needles)
 
     answer = client.delete(f"/galleries/{gallery}/identities/{SECRET}")
@@ -112,7 +112,7 @@ def test_the_receipt_counts_what_was_removed_without_naming_the_person(
 
 
 @pytest.mark.usefixtures("model")
-def test_an_erased_picture_is_gone_from_the_next_search_and_answers_410(client: httpx.Client) -> None:
+def test_an_erased_image_is_gone_from_the_next_search_and_answers_410(client: httpx.Client) -> None:
     gallery, ids, _ = fill(client)
     assert sorted(found_ids(client.get("/search", params={"gallery": gallery, "image_id": ids[0]}))) == sorted(ids)
     assert client.delete(f"/galleries/{gallery}/images/{ids[2]}").status_code == 204
@@ -124,15 +124,15 @@ def test_an_erased_picture_is_gone_from_the_next_search_and_answers_410(client: 
     assert sorted(left) == sorted(set(ids) - {ids[2]})
     assert client.get(f"/galleries/{gallery}").json()["images"] == 5
     assert client.delete(f"/galleries/{gallery}/images/img_nobody").status_code == 404
-    (new,) = added_ids(upload(client, gallery, [picture(2)]))
+    (new,) = added_ids(upload(client, gallery, [image_file(2)]))
     assert new not in ids
 
 
 @pytest.mark.usefixtures("model")
-def test_a_gallery_whose_pictures_are_all_erased_has_no_index(client: httpx.Client) -> None:
+def test_a_gallery_whose_images_are_all_erased_has_no_index(client: httpx.Client) -> None:
     make_gallery(client)
-    (image,) = added_ids(upload(client, "hall", [picture(1)]))
-    other = added_ids(upload(client, make_gallery(client, name="other")["id"], [picture(2)]))[0]
+    (image,) = added_ids(upload(client, "hall", [image_file(1)]))
+    other = added_ids(upload(client, make_gallery(client, name="other")["id"], [image_file(2)]))[0]
     client.delete(f"/galleries/hall/images/{image}")
     answer = client.get("/search", params={"gallery": "hall", "image_id": other})
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/no-index")
@@ -144,13 +144,13 @@ def test_a_gallery_whose_pictures_are_all_erased_has_no_index(client: httpx.Clie
 def test_labels_with_slashes_and_other_scripts_can_be_erased(client: httpx.Client) -> None:
     make_gallery(client)
     for label in ("a/b", "людмила 7", "100%?"):
-        upload(client, "hall", [picture(1)], [{"identity": label}])
+        upload(client, "hall", [image_file(1)], [{"identity": label}])
         receipt = client.delete(f"/galleries/hall/identities/{quote(label, safe='')}")
         assert (receipt.status_code, receipt.json()["removed"]["images"]) == (200, 1)
 
 
 @pytest.mark.usefixtures("model")
-def test_pictures_of_a_data_set_are_left_in_place_and_named(
+def test_images_of_a_data_set_are_left_in_place_and_named(
     client: httpx.Client, database: Database, settings: Settings, dataset: Dataset
 ) -> None:
     gallery = make_gallery(client, dataset={"id": "lobby", "split": "gallery"})["id"]
@@ -223,11 +223,11 @@ def test_erasing_goes_on_although_the_index_is_damaged(
 
 
 @pytest.mark.usefixtures("model")
-def test_pictures_past_their_retention_are_erased(client: httpx.Client, database: Database, settings: Settings) -> None:
+def test_images_past_their_retention_are_erased(client: httpx.Client, database: Database, settings: Settings) -> None:
     make_gallery(client, name="for-ever")
     make_gallery(client, retention_days=30)
-    kept = added_ids(upload(client, "for-ever", [picture(1)]))
-    old, young = added_ids(upload(client, "hall", [picture(2), picture(3)]))
+    kept = added_ids(upload(client, "for-ever", [image_file(1)]))
+    old, young = added_ids(upload(client, "hall", [image_file(2), image_file(3)]))
     with database.write() as session:
         session.get_one(GalleryImage, old).created_at = utc_now() - timedelta(days=31)
         session.get_one(GalleryImage, kept[0]).created_at = utc_now() - timedelta(days=3000)
@@ -235,7 +235,7 @@ def test_pictures_past_their_retention_are_erased(client: httpx.Client, database
     assert client.get(f"/galleries/hall/images/{old}").status_code == 410
     assert found_ids(client.get("/search", params={"gallery": "hall", "image_id": young})) == [young]
     assert client.get(f"/galleries/for-ever/images/{kept[0]}").status_code == 200
-    assert files_containing(settings.home, picture(2)) == []
+    assert files_containing(settings.home, image_file(2)) == []
     with database.read() as session:
         assert session.query(AuditEntry).filter_by(action="gallery.expire").one().detail["removed"]["images"] == 1
     assert expire(database, settings, utc_now()) == 0

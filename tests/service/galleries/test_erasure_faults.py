@@ -32,7 +32,7 @@ from service.models.lifecycle import delete_model
 from service.settings import Settings
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.jobs import Worker
-from tests.service.galleries.stock import SIZE, add_model_row, files_containing, make_gallery, picture, upload
+from tests.service.galleries.stock import SIZE, add_model_row, files_containing, image_file, make_gallery, upload
 from tests.service.serving import serve
 from tests.waiting import HANG_SECONDS
 
@@ -54,10 +54,10 @@ import io, os, signal, sys
 from functools import partial
 from service.db.session import open_database
 from service.galleries import uploads
-from service.galleries.image_schemas import PictureDetails
+from service.galleries.image_schemas import ImageDetails
 from service.decoding import Decoder
 from service.settings import Settings
-from tests.service.galleries.stock import encoder_for, picture
+from tests.service.galleries.stock import encoder_for, image_file
 
 def append_and_die(*arguments):
     append_to(*arguments)
@@ -65,7 +65,7 @@ def append_and_die(*arguments):
 
 settings = Settings(home=sys.argv[1], min_free_bytes=0)
 append_to, uploads.append_to = uploads.append_to, append_and_die
-files = [uploads.Upload("7.png", io.BytesIO(picture(7)), PictureDetails())]
+files = [uploads.Upload("7.png", io.BytesIO(image_file(7)), ImageDetails())]
 database, decoder = open_database(settings.database_url), Decoder(settings)
 uploads.add_uploads(database, settings, "hall", files, partial(encoder_for, settings), decoder)
 """
@@ -90,7 +90,7 @@ def rows(start: int, stop: int, identity: str) -> list[GalleryImage]:
 
 @pytest.fixture
 def hall(database: Database, settings: Settings) -> str:
-    """A gallery that is to have an hnsw index, with 300 pictures; the first 100 are somebody's."""
+    """A gallery that is to have an hnsw index, with 300 images; the first 100 are somebody's."""
     add_model_row(database, MODEL_ID)
     with database.write() as session:
         hall = create_gallery(session, settings, GalleryBody(name="hall", model="tiny", index="hnsw")).id
@@ -235,19 +235,19 @@ def test_an_upload_that_is_killed_leaves_nothing_once_swept(
     client: httpx.Client, database: Database, settings: Settings
 ) -> None:
     gallery = make_gallery(client)["id"]
-    assert upload(client, gallery, [picture(1)]).status_code == 201
+    assert upload(client, gallery, [image_file(1)]).status_code == 201
     kept = Worker(database, settings, gallery).vectors()[0]
     run_until_killed(KILLED_WHILE_UPLOADING, settings.home)
-    assert len(files_containing(settings.home, picture(7))) == 2
+    assert len(files_containing(settings.home, image_file(7))) == 2
     store = settings.galleries_dir / gallery / "0" / "embeddings"
     leftover = store.read_bytes()[4096 + 4 * SIZE :]
     assert np.frombuffer(leftover, np.float32).any()
 
     sweep_interrupted_work(database, settings)
 
-    assert files_containing(settings.home, picture(7)) == []
+    assert files_containing(settings.home, image_file(7)) == []
     assert files_containing(settings.home, leftover) == []
-    assert files_containing(settings.home, picture(1))
+    assert files_containing(settings.home, image_file(1))
     assert files_containing(settings.home, kept.tobytes())
     assert list((settings.galleries_dir / ".arriving").glob("gal_*")) == []
 
@@ -255,7 +255,7 @@ def test_an_upload_that_is_killed_leaves_nothing_once_swept(
 @pytest.mark.usefixtures("model")
 def test_a_refused_upload_leaves_nothing(client: httpx.Client, settings: Settings) -> None:
     gallery = make_gallery(client)["id"]
-    assert upload(client, gallery, [b"no picture"]).status_code == 415
+    assert upload(client, gallery, [b"no image"]).status_code == 415
     assert list((settings.galleries_dir / ".arriving").glob("gal_*")) == []
 
 

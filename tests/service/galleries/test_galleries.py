@@ -9,7 +9,7 @@ from service.db.session import Database
 from service.db.tables import AuditEntry, Dataset, Gallery, GalleryImage, Job, JobDataset, Model
 from service.jobs import enqueue
 from service.settings import Settings
-from tests.service.galleries.stock import add_model_row, added_ids, make_gallery, picture, upload
+from tests.service.galleries.stock import add_model_row, added_ids, image_file, make_gallery, upload
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -94,7 +94,7 @@ def test_galleries_are_listed_in_pages_newest_first(client: httpx.Client) -> Non
 
 def test_deleting_a_gallery_leaves_nothing_of_it(client: httpx.Client, database: Database, settings: Settings) -> None:
     gallery = make_gallery(client)
-    (image,) = added_ids(upload(client, "hall", [picture(1)]))
+    (image,) = added_ids(upload(client, "hall", [image_file(1)]))
     assert client.delete("/galleries/hall").status_code == 204
     assert client.get(f"/galleries/{gallery['id']}").status_code == 404
     assert client.get("/search", params={"gallery": "hall", "image_id": image}).status_code == 404
@@ -107,7 +107,7 @@ def test_deleting_a_gallery_leaves_nothing_of_it(client: httpx.Client, database:
 
 def test_scopes_are_demanded(client: httpx.Client, database: Database) -> None:
     make_gallery(client)
-    (image,) = added_ids(upload(client, "hall", [picture(1)]))
+    (image,) = added_ids(upload(client, "hall", [image_file(1)]))
     made = client.post("/api-keys", json={"name": "reader", "scopes": ["read"]}).json()
     reader = {"Authorization": f"Bearer {made['key']}"}
     assert client.get("/galleries/hall", headers=reader).status_code == 200

@@ -79,7 +79,7 @@ def test_a_split_is_added_with_all_that_is_known_of_it(worker: Worker, split: di
     assert worker.found(images[7])[0] == images[7].id
 
 
-def test_a_disk_too_full_is_told_before_the_first_picture_and_loses_nothing(
+def test_a_disk_too_full_is_told_before_the_first_image_and_loses_nothing(
     worker: Worker, split: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     least, free = 24 * 4 * SIZE, 10**6
@@ -110,11 +110,11 @@ def test_adding_goes_on_where_it_was_stopped_and_adds_nothing_twice(worker: Work
     assert len({image.dataset_image_id for image in worker.images()}) == 24
 
 
-def test_pictures_that_cannot_be_read_are_left_out_and_counted(
+def test_images_that_cannot_be_read_are_left_out_and_counted(
     worker: Worker, split: dict[str, str], dataset: Dataset
 ) -> None:
     first, second, third = sorted(Path(dataset.path).iterdir())[:3]
-    first.write_bytes(b"no picture")
+    first.write_bytes(b"no image")
     second.unlink()
     third.unlink()
     third.symlink_to("/etc/hostname")
@@ -122,7 +122,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_counted(
     assert (result["added"], result["unreadable"], result["images"]) == (21, 3, 21)
 
 
-def test_a_rebuild_numbers_pictures_without_gaps_in_their_order(
+def test_a_rebuild_numbers_images_without_gaps_in_their_order(
     worker: Worker, split: dict[str, str], settings: Settings, database: Database
 ) -> None:
     worker.run(split)
@@ -158,7 +158,7 @@ def test_a_rebuild_works_alike_on_every_database(each_database: Database, settin
     assert worker.found(worker.images()[3])[0] == "img_4"
 
 
-def test_a_rebuild_keeps_the_vectors_of_pictures_that_are_not_there(
+def test_a_rebuild_keeps_the_vectors_of_images_that_are_not_there(
     worker: Worker, split: dict[str, str], settings: Settings, database: Database, dataset: Dataset
 ) -> None:
     worker.run(split)

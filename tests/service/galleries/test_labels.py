@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from reid_core.data.archive import extract
 from reid_core.data.reader import read
 from reid_core.errors import DatasetError
-from tests.service.galleries.stock import make_gallery, picture, upload
+from tests.service.galleries.stock import image_file, make_gallery, upload
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -37,7 +37,7 @@ TRICKY = st.text(alphabet=" ./\\\u0301e\u00e9aA\u200b\u3000-1NoneN/A,;\"'\n\t|#%
 def test_a_label_is_the_same_through_every_entrance_or_refused_at_every_one(client: httpx.Client, typed: str) -> None:
     if client.get("/galleries/hall").status_code == 404:
         make_gallery(client)
-    answer = upload(client, "hall", [picture(1)], [{"identity": typed}])
+    answer = upload(client, "hall", [image_file(1)], [{"identity": typed}])
     stored = None
     if answer.status_code == 201:
         stored = client.get(answer.json()["added"][0]["links"]["image"]).json()["identity"]
@@ -61,7 +61,7 @@ def test_a_label_is_the_same_through_every_entrance_or_refused_at_every_one(clie
 
 
 def in_table(folder: Path, typed: str) -> str | None:
-    """The label that a table gives a picture; None where the row is passed over."""
+    """The label that a table gives an image; None where the row is passed over."""
     folder.mkdir()
     with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["path", "identity", "split"], ["1.jpg", typed, "train"]])
@@ -85,10 +85,10 @@ def in_archive(archive: Path, typed: str) -> str | None:
 
 def labelled(folder: Path) -> str | None:
     try:
-        pictures = read(folder).pictures["train"]
+        images = read(folder).images["train"]
     except DatasetError:
         return None
-    return pictures[0].identity if pictures else None
+    return images[0].identity if images else None
 
 
 def is_folder_name(typed: str) -> bool:
@@ -100,7 +100,7 @@ def is_folder_name(typed: str) -> bool:
 def test_cameras_and_keys_are_labels_too(client: httpx.Client) -> None:
     make_gallery(client)
     details = {"camera": " Eingang Su\u0308d ", "external_id": "cam/../7/e\u0301.jpg"}
-    image = upload(client, "hall", [picture(1)], [details]).json()["added"][0]["image"]
+    image = upload(client, "hall", [image_file(1)], [details]).json()["added"][0]["image"]
     shown = client.get(f"/galleries/hall/images/{image}").json()
     assert (shown["camera"], shown["external_id"]) == ("Eingang S\u00fcd", "cam/../7/\u00e9.jpg")
     for camera in ("Eingang Su\u0308d", " Eingang S\u00fcd"):
@@ -113,7 +113,7 @@ def test_cameras_and_keys_are_labels_too(client: httpx.Client) -> None:
 def test_a_plus_that_an_address_lost_is_found_again(client: httpx.Client) -> None:
     make_gallery(client)
     taken = {"captured_at": "2026-05-01T12:00:00+02:00"}
-    image = upload(client, "hall", [picture(1)], [taken]).json()["added"][0]["image"]
+    image = upload(client, "hall", [image_file(1)], [taken]).json()["added"][0]["image"]
     for moment, count in (("2026-05-01T12:00:00+02:00", 1), ("2026-05-01T11:00:00+00:00", 0)):
         address = f"/search?gallery=hall&image_id={image}&captured_after={moment}"
         assert len(client.get(address).json()["results"]) == count

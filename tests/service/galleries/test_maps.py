@@ -29,8 +29,8 @@ from tests.service.galleries.stock import (
     added_ids,
     encoder_for,
     files_containing,
+    image_file,
     make_gallery,
-    picture,
     upload,
 )
 
@@ -91,7 +91,7 @@ def test_uploads_leave_their_maps_where_the_next_search_reads_them(
     worker = make(**fields)
     paths = [tmp_path / f"{seed}.png" for seed in range(3)]
     for seed, path in enumerate(paths):
-        path.write_bytes(picture(seed))
+        path.write_bytes(image_file(seed))
     snapshots = Snapshots(worker.database, worker.settings)
     added_ids(upload(client, "hall", [path.read_bytes() for path in paths[:2]]))
     first = snapshots.current(worker.gallery_id)
@@ -108,7 +108,7 @@ def test_a_gallery_without_a_re_ranker_has_no_maps(
     make: Callable[..., Worker], client: httpx.Client, settings: Settings
 ) -> None:
     worker = make()
-    added_ids(upload(client, "hall", [picture(1)]))
+    added_ids(upload(client, "hall", [image_file(1)]))
     assert Snapshots(worker.database, settings).current(worker.gallery_id).maps is None
     assert [path.name for path in generation_folder(settings, worker.gallery_id, 0).iterdir()] == ["embeddings"]
     worker.run()
@@ -116,7 +116,7 @@ def test_a_gallery_without_a_re_ranker_has_no_maps(
 
 
 @EITHER
-def test_maps_follow_their_pictures_through_a_split_erasures_and_an_interrupted_rebuild(
+def test_maps_follow_their_images_through_a_split_erasures_and_an_interrupted_rebuild(
     make: Callable[..., Worker],
     split: dict[str, str],
     settings: Settings,
@@ -154,7 +154,7 @@ def test_maps_follow_their_pictures_through_a_split_erasures_and_an_interrupted_
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_a_rebuild_keeps_the_very_bytes_of_maps_whose_pictures_are_not_there(
+def test_a_rebuild_keeps_the_very_bytes_of_maps_whose_images_are_not_there(
     make: Callable[..., Worker], settings: Settings, database: Database, dtype: str
 ) -> None:
     worker = make(model="matcher", maps=dtype)
@@ -218,7 +218,7 @@ def test_lost_maps_are_told_and_mended_by_a_rebuild(
     make: Callable[..., Worker], client: httpx.Client, damage: Callable[[Path], object]
 ) -> None:
     worker = make(model="matcher")
-    added_ids(upload(client, "hall", [picture(seed) for seed in range(3)]))
+    added_ids(upload(client, "hall", [image_file(seed) for seed in range(3)]))
     before = worker.maps()
     damage(generation_folder(worker.settings, worker.gallery_id, 0) / "maps")
     with pytest.raises(IndexCorrupt, match="maps") as caught:
@@ -253,7 +253,7 @@ def test_an_index_job_measures_the_candidate_recall(
     assert 0 < again["value"] < 1
 
 
-def test_the_recall_counts_the_pictures_that_are_left(
+def test_the_recall_counts_the_images_that_are_left(
     make: Callable[..., Worker], client: httpx.Client, database: Database, settings: Settings, split: dict[str, str]
 ) -> None:
     worker = make(model="matcher")

@@ -20,8 +20,8 @@ from tests.service.galleries.stock import (
     added_ids,
     encoder_for,
     found_ids,
+    image_file,
     make_gallery,
-    picture,
     upload,
 )
 
@@ -32,7 +32,7 @@ COUNT = 8
 
 @pytest.fixture
 def ids(client: httpx.Client) -> list[str]:
-    """Eight pictures in the gallery `hall`: two of each person, cameras 1, 2, 3 and none, an hour apart."""
+    """Eight images in the gallery `hall`: two of each person, cameras 1, 2, 3 and none, an hour apart."""
     make_gallery(client)
     metadata = [
         {
@@ -42,7 +42,7 @@ def ids(client: httpx.Client) -> list[str]:
         }
         for number in range(COUNT)
     ]
-    return added_ids(upload(client, "hall", [picture(number) for number in range(COUNT)], metadata))
+    return added_ids(upload(client, "hall", [image_file(number) for number in range(COUNT)], metadata))
 
 
 def get(client: httpx.Client, **parameters: Any) -> httpx.Response:
@@ -58,11 +58,11 @@ def embeddings(settings: Settings, contents: list[bytes]) -> np.ndarray:
     return encoder_for(settings, MODEL_ID).embed([Image.open(io.BytesIO(content)) for content in contents]).numpy()
 
 
-def test_a_stored_picture_finds_itself_and_then_what_is_closest(
+def test_a_stored_image_finds_itself_and_then_what_is_closest(
     client: httpx.Client, ids: list[str], settings: Settings, model: Model
 ) -> None:
     body = get(client, image_id=ids[3], top_k=5).json()
-    vectors = embeddings(settings, [picture(number) for number in range(COUNT)])
+    vectors = embeddings(settings, [image_file(number) for number in range(COUNT)])
     scores = vectors @ vectors[3]
     order = np.argsort(-scores, kind="stable")[:5]
     results = body["results"]
@@ -82,7 +82,7 @@ def test_a_stored_picture_finds_itself_and_then_what_is_closest(
         "external_id": None,
         "links": results[0]["links"],
     }
-    assert client.get(results[0]["links"]["image"]).content == picture(3)
+    assert client.get(results[0]["links"]["image"]).content == image_file(3)
     assert body["search_id"].startswith("search_")
     assert (body["gallery"], body["revision"]) == (client.get("/galleries/hall").json()["id"], 1)
     assert (body["model"], body["reranker"], body["rerank"]) == (model.id, None, "none")
@@ -96,9 +96,9 @@ def test_a_stored_picture_finds_itself_and_then_what_is_closest(
 
 def test_every_way_of_asking_finds_the_same(client: httpx.Client, ids: list[str], settings: Settings) -> None:
     stored = found_ids(get(client, image_id=ids[5]))
-    (embedding,) = embeddings(settings, [picture(5)])
-    assert found_ids(post(client, picture(5))) == stored
-    in_address = client.post("/search?gallery=hall&top_k=3", files={"image": picture(5)})
+    (embedding,) = embeddings(settings, [image_file(5)])
+    assert found_ids(post(client, image_file(5))) == stored
+    in_address = client.post("/search?gallery=hall&top_k=3", files={"image": image_file(5)})
     assert found_ids(in_address) == stored[:3]
     in_body = client.post("/search", json={"gallery": "hall", "embedding": (7 * embedding).tolist()})
     assert found_ids(in_body) == stored
@@ -106,11 +106,11 @@ def test_every_way_of_asking_finds_the_same(client: httpx.Client, ids: list[str]
     assert found_ids(mixed) == stored[:2]
 
 
-def test_pictures_of_other_galleries_and_data_sets_can_be_asked_for(
+def test_images_of_other_galleries_and_data_sets_can_be_asked_for(
     client: httpx.Client, ids: list[str], database: Database, dataset: Dataset
 ) -> None:
     make_gallery(client, name="other")
-    (copy,) = added_ids(upload(client, "other", [picture(4)]))
+    (copy,) = added_ids(upload(client, "other", [image_file(4)]))
     results = get(client, image_id=copy).json()["results"]
     assert (results[0]["image_id"], results[0]["score"] > 0.999) == (ids[4], True)
     with database.read() as session:
@@ -138,7 +138,7 @@ def test_filters_come_before_the_cut(client: httpx.Client, ids: list[str]) -> No
     for filters, expected in FILTERS:
         found = found_ids(get(client, image_id=ids[0], **filters))
         assert sorted(found) == sorted(ids[number] for number in expected), filters
-        assert found_ids(post(client, picture(0), **filters)) == found
+        assert found_ids(post(client, image_file(0), **filters)) == found
         assert found_ids(get(client, image_id=ids[0], top_k=1, **filters)) == found[:1]
 
 
@@ -155,14 +155,14 @@ def test_the_query_itself_can_be_left_out(client: httpx.Client, ids: list[str]) 
     assert [result["rank"] for result in body["results"]] == [1, 2, 3]
 
 
-def test_several_pictures_are_fused(client: httpx.Client, ids: list[str], settings: Settings) -> None:
-    vectors = embeddings(settings, [picture(number) for number in range(COUNT)])
+def test_several_images_are_fused(client: httpx.Client, ids: list[str], settings: Settings) -> None:
+    vectors = embeddings(settings, [image_file(number) for number in range(COUNT)])
     queries = vectors[[2, 6]]
     mean = queries.mean(axis=0) / np.linalg.norm(queries.mean(axis=0))
     for fusion, scores in (("mean", vectors @ mean), ("max", (vectors @ queries.T).max(axis=1))):
-        results = post(client, picture(2), picture(6), fusion=fusion, top_k=4).json()["results"]
+        results = post(client, image_file(2), image_file(6), fusion=fusion, top_k=4).json()["results"]
         np.testing.assert_allclose([result["score"] for result in results], np.sort(scores)[::-1][:4], atol=1e-5)
-    best = found_ids(post(client, picture(2), picture(6), fusion="max", top_k=2))
+    best = found_ids(post(client, image_file(2), image_file(6), fusion="max", top_k=2))
     assert sorted(best) == sorted([ids[2], ids[6]])
 
 
@@ -200,18 +200,18 @@ def test_impossible_uploads_are_refused(client: httpx.Client, ids: list[str]) ->
         errors = answer.json()["errors"]
         return answer.status_code, errors[0]["pointer"] if errors else answer.json()["type"]
 
-    assert outcome(post(client, b"no picture")) == (415, "/problems/invalid-picture")
-    assert outcome(post(client, picture(1), b"no picture")) == (415, "/problems/invalid-picture")
-    assert outcome(post(client, *[picture(1)] * 17)) == (413, "/problems/too-large")
-    assert outcome(client.post("/search?gallery=hall", files={"images": picture(1)})) == (422, "/images")
+    assert outcome(post(client, b"no image")) == (415, "/problems/invalid-picture")
+    assert outcome(post(client, image_file(1), b"no image")) == (415, "/problems/invalid-picture")
+    assert outcome(post(client, *[image_file(1)] * 17)) == (413, "/problems/too-large")
+    assert outcome(client.post("/search?gallery=hall", files={"images": image_file(1)})) == (422, "/images")
     assert outcome(client.post("/search", files={"gallery": (None, "hall")})) == (422, "/image")
-    assert outcome(client.post("/search", files={"image": picture(1)})) == (422, "/gallery")
-    assert outcome(post(client, picture(1), top_k="0")) == (422, "/top_k")
-    assert outcome(post(client, picture(1), top_k=["1", "2"])) == (422, "/top_k")
-    assert outcome(post(client, picture(1), rerank="qaconv")) == (422, "/rerank")
-    twice = client.post("/search?gallery=hall", data={"gallery": "hall"}, files={"image": picture(1)})
+    assert outcome(client.post("/search", files={"image": image_file(1)})) == (422, "/gallery")
+    assert outcome(post(client, image_file(1), top_k="0")) == (422, "/top_k")
+    assert outcome(post(client, image_file(1), top_k=["1", "2"])) == (422, "/top_k")
+    assert outcome(post(client, image_file(1), rerank="qaconv")) == (422, "/rerank")
+    twice = client.post("/search?gallery=hall", data={"gallery": "hall"}, files={"image": image_file(1)})
     assert outcome(twice) == (422, "/gallery")
-    assert outcome(client.post("/search?gallery=hall&colour=red", files={"image": picture(1)})) == (
+    assert outcome(client.post("/search?gallery=hall&colour=red", files={"image": image_file(1)})) == (
         422,
         "/query/colour",
     )
@@ -252,9 +252,9 @@ def test_json_that_is_no_number_is_refused(client: httpx.Client, ids: list[str])
         assert refused.status_code in (400, 422), body
 
 
-def test_a_gallery_without_pictures_has_nothing_to_search(client: httpx.Client) -> None:
+def test_a_gallery_without_images_has_nothing_to_search(client: httpx.Client) -> None:
     make_gallery(client)
-    answer = post(client, picture(1))
+    answer = post(client, image_file(1))
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/no-index")
     assert "POST /galleries/" in answer.json()["hint"]
 
@@ -265,7 +265,7 @@ def test_searching_changes_nothing_but_the_audit_log(
     gallery = client.get("/galleries/hall").json()
     files = {path: path.read_bytes() for path in settings.galleries_dir.rglob("*") if path.is_file()}
     search = get(client, image_id=ids[0]).json()["search_id"]
-    post(client, picture(99))
+    post(client, image_file(99))
     assert client.get("/galleries/hall").json() == gallery
     assert {path: path.read_bytes() for path in settings.galleries_dir.rglob("*") if path.is_file()} == files
     with database.read() as session:
@@ -280,7 +280,7 @@ def test_a_model_whose_files_are_damaged_is_told(
 ) -> None:
     add_model_row(database, "mdl_2", "broken")
     make_gallery(client, name="other", model="broken")
-    answer = upload(client, "other", [picture(1)])
+    answer = upload(client, "other", [image_file(1)])
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/weights-unusable")
     (settings.models_dir / "mdl_2").symlink_to(settings.models_dir / MODEL_ID)
-    assert upload(client, "other", [picture(1)]).status_code == 201
+    assert upload(client, "other", [image_file(1)]).status_code == 201

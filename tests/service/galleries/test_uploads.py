@@ -1,4 +1,4 @@
-"""Uploaded pictures are searchable when the request is answered; what cannot be taken is said, nothing is half done."""
+"""Uploaded images are searchable when the request is answered; what cannot be taken is said, nothing is half done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service.galleries.schemas import GalleryBody
 from service.main import create_app
 from service.settings import Settings
 from tests.service.galleries.conftest import MODEL_ID
-from tests.service.galleries.stock import SIZE, add_model_row, added_ids, found_ids, make_gallery, picture, upload
+from tests.service.galleries.stock import SIZE, add_model_row, added_ids, found_ids, image_file, make_gallery, upload
 from tests.service.serving import open_client, serve
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.usefixtures("model")
 DETAILS = {"identity": "anna", "camera": "3", "captured_at": "2024-05-01T12:00:00+02:00", "external_id": "frame/17"}
 
 
-def test_what_was_told_of_a_picture_is_kept_with_it(client: httpx.Client) -> None:
+def test_what_was_told_of_an_image_is_kept_with_it(client: httpx.Client) -> None:
     gallery = make_gallery(client)
-    content = picture(1, "JPEG", (20, 40))
+    content = image_file(1, "JPEG", (20, 40))
     answer = upload(client, "hall", [content], [DETAILS])
     (image,) = added_ids(answer)
     here = f"/galleries/{gallery['id']}/images/{image}"
@@ -52,11 +52,11 @@ def test_what_was_told_of_a_picture_is_kept_with_it(client: httpx.Client) -> Non
     assert (gallery["images"], gallery["revision"], gallery["state"]) == (1, 1, "ready")
 
 
-def test_the_picture_comes_back_as_it_was_sent(client: httpx.Client) -> None:
+def test_the_image_comes_back_as_it_was_sent(client: httpx.Client) -> None:
     make_gallery(client)
     kinds = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "AVIF": "avif"}
     for format, kind in kinds.items():
-        content = picture(1, format)
+        content = image_file(1, format)
         (image,) = added_ids(upload(client, "hall", [content]))
         answer = client.get(f"/galleries/hall/images/{image}/content")
         assert (answer.content, answer.headers["content-type"]) == (content, f"image/{kind}")
@@ -64,19 +64,19 @@ def test_the_picture_comes_back_as_it_was_sent(client: httpx.Client) -> None:
         assert (again.status_code, again.content) == (304, b"")
 
 
-def test_a_gallery_may_keep_no_pictures(client: httpx.Client, settings: Settings) -> None:
+def test_a_gallery_may_keep_no_images(client: httpx.Client, settings: Settings) -> None:
     gallery = make_gallery(client, keep_images=False)
-    (image,) = added_ids(upload(client, "hall", [picture(1)]))
+    (image,) = added_ids(upload(client, "hall", [image_file(1)]))
     assert client.get(f"/galleries/hall/images/{image}").json()["links"]["content"] is None
     content = client.get(f"/galleries/hall/images/{image}/content")
-    assert (content.status_code, "keeps no pictures" in content.json()["detail"]) == (404, True)
+    assert (content.status_code, "keeps no images" in content.json()["detail"]) == (404, True)
     assert found_ids(client.get("/search", params={"gallery": "hall", "image_id": image})) == [image]
     assert [path.name for path in (settings.galleries_dir / gallery["id"]).iterdir()] == ["0"]
 
 
 def test_bad_files_are_named_and_the_good_ones_added(client: httpx.Client) -> None:
     make_gallery(client)
-    contents = [picture(1), b"no picture at all", picture(2), picture(3)[:60]]
+    contents = [image_file(1), b"no image at all", image_file(2), image_file(3)[:60]]
     metadata = [{"identity": name} for name in ("a", "b", "c", "d")]
     body = upload(client, "hall", contents, metadata).json()
     assert [item["filename"] for item in body["added"]] == ["0.png", "2.png"]
@@ -86,13 +86,18 @@ def test_bad_files_are_named_and_the_good_ones_added(client: httpx.Client) -> No
     assert identities == ["a", "c"]
 
 
-def test_pictures_that_may_not_be_meant_are_added_with_a_warning(client: httpx.Client) -> None:
+def test_images_that_may_not_be_meant_are_added_with_a_warning(client: httpx.Client) -> None:
     make_gallery(client)
-    first = Image.open(io.BytesIO(picture(3)))
+    first = Image.open(io.BytesIO(image_file(3)))
     animation = io.BytesIO()
     first.save(animation, "GIF", save_all=True, append_images=[Image.new("RGB", first.size)])
-    contents = [picture(1, size=(40, 20)), picture(2, size=(1400, 1500)), animation.getvalue(), picture(4, "JPEG")[:-2]]
-    body = upload(client, "hall", [*contents, picture(5)]).json()
+    contents = [
+        image_file(1, size=(40, 20)),
+        image_file(2, size=(1400, 1500)),
+        animation.getvalue(),
+        image_file(4, "JPEG")[:-2],
+    ]
+    body = upload(client, "hall", [*contents, image_file(5)]).json()
     assert len(body["added"]) == 5
     assert [(warning["filename"], warning["code"]) for warning in body["warnings"]] == [
         ("0.png", "whole-frame"),
@@ -121,13 +126,13 @@ def test_what_is_transparent_does_not_show(client: httpx.Client) -> None:
 
 def test_types_that_are_not_read_are_named_and_the_rest_added(client: httpx.Client) -> None:
     make_gallery(client)
-    body = upload(client, "hall", [picture(1), b"\0\0\0\x18ftypheic" + bytes(50)]).json()
+    body = upload(client, "hall", [image_file(1), b"\0\0\0\x18ftypheic" + bytes(50)]).json()
     (rejected,) = body["rejected"]
     assert "1.png is HEIC" in rejected["problem"]["detail"]
     assert "Convert it to JPEG" in rejected["problem"]["hint"]
 
 
-def test_nothing_is_added_when_no_file_is_a_picture(client: httpx.Client, settings: Settings) -> None:
+def test_nothing_is_added_when_no_file_is_an_image(client: httpx.Client, settings: Settings) -> None:
     gallery = make_gallery(client)
     answer = upload(client, "hall", [b"nothing", b"neither"])
     assert (answer.status_code, answer.json()["type"]) == (415, "/problems/invalid-picture")
@@ -154,7 +159,7 @@ WRONG_METADATA = [
 
 def test_wrong_metadata_adds_nothing(client: httpx.Client) -> None:
     make_gallery(client)
-    files = [("files", ("a.png", picture(1))), ("files", ("b.png", picture(2)))]
+    files = [("files", ("a.png", image_file(1))), ("files", ("b.png", image_file(2)))]
     for metadata, pointer in WRONG_METADATA:
         answer = client.post("/galleries/hall/images", files=files, data={"metadata": metadata})
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
@@ -168,11 +173,11 @@ def test_requests_that_are_no_upload_are_refused(client: httpx.Client) -> None:
     assert client.post(url, content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
     no_boundary = client.post(url, content=b"x", headers={"Content-Type": "multipart/form-data"})
     assert no_boundary.status_code == 400
-    assert client.post(url, files={"pictures": picture(1)}).json()["errors"][0]["pointer"] == "/pictures"
+    assert client.post(url, files={"pictures": image_file(1)}).json()["errors"][0]["pointer"] == "/pictures"
     assert client.post(url, files={"metadata": b"[]"}).json()["errors"][0]["pointer"] == "/files"
-    assert client.post("/galleries/nobody/images", files={"files": picture(1)}).status_code == 404
+    assert client.post("/galleries/nobody/images", files={"files": image_file(1)}).status_code == 404
     assert client.post(url, json={"dataset": "lobby"}).json()["errors"][0]["pointer"] == "/split"
-    metadata_as_file = client.post(url, files={"files": picture(1), "metadata": b'[{"identity": "anna"}]'})
+    metadata_as_file = client.post(url, files={"files": image_file(1), "metadata": b'[{"identity": "anna"}]'})
     assert metadata_as_file.status_code == 201
 
 
@@ -184,14 +189,14 @@ def test_limits_are_told_by_their_setting(settings: Settings, database: Database
         open_client(address, {"X-API-Key": small.admin_key_path.read_text().strip()}) as client,
     ):
         make_gallery(client)
-        many = upload(client, "hall", [picture(1)] * 4)
+        many = upload(client, "hall", [image_file(1)] * 4)
         assert (many.status_code, many.json()["type"]) == (413, "/problems/too-large")
         assert "REID_MAX_IMAGES_PER_REQUEST" in many.json()["hint"]
-        wordy = upload(client, "hall", [picture(1)], [{"identity": "x" * 4000}])
+        wordy = upload(client, "hall", [image_file(1)], [{"identity": "x" * 4000}])
         assert (wordy.status_code, "REID_MAX_JSON_BYTES" in wordy.json()["hint"]) == (413, True)
-        heavy = upload(client, "hall", [picture(1) + bytes(2000)])
+        heavy = upload(client, "hall", [image_file(1) + bytes(2000)])
         assert (heavy.status_code, "REID_MAX_PICTURE_BYTES" in heavy.json()["hint"]) == (413, True)
-        wide = upload(client, "hall", [picture(1, size=(30, 30)), picture(1)])
+        wide = upload(client, "hall", [image_file(1, size=(30, 30)), image_file(1)])
         assert [item["problem"]["status"] for item in wide.json()["rejected"]] == [413]
         assert "REID_MAX_IMAGE_PIXELS" in wide.json()["rejected"][0]["problem"]["hint"]
 
@@ -200,7 +205,7 @@ def test_uploads_from_many_threads_are_all_found_at_once(client: httpx.Client) -
     make_gallery(client)
 
     def add_and_search(seed: int) -> None:
-        ids = added_ids(upload(client, "hall", [picture(seed), picture(seed + 1000)]))
+        ids = added_ids(upload(client, "hall", [image_file(seed), image_file(seed + 1000)]))
         for image in ids:
             assert image in found_ids(client.get("/search", params={"gallery": "hall", "image_id": image}))
 
@@ -215,7 +220,7 @@ def test_uploads_from_many_threads_are_all_found_at_once(client: httpx.Client) -
 def test_file_names_cannot_lead_anywhere(client: httpx.Client) -> None:
     make_gallery(client)
     names = ["../../etc/passwd.png", "C:\\people\\anna.png", "a\u200bb.png", "x" * 500 + ".png"]
-    files = [("files", (name, picture(seed))) for seed, name in enumerate(names)]
+    files = [("files", (name, image_file(seed))) for seed, name in enumerate(names)]
     added = client.post("/galleries/hall/images", files=files).json()["added"]
     assert [item["filename"] for item in added[:3]] == ["passwd.png", "anna.png", "ab.png"]
     assert len(added[3]["filename"]) == 200
@@ -280,7 +285,7 @@ def test_leftovers_of_crashes_are_removed_and_nothing_else(
     client: httpx.Client, database: Database, settings: Settings
 ) -> None:
     gallery = make_gallery(client)
-    (image,) = added_ids(upload(client, "hall", [picture(1)]))
+    (image,) = added_ids(upload(client, "hall", [image_file(1)]))
     folder = settings.galleries_dir / gallery["id"]
 
     def leave(path: Path) -> Path:
@@ -297,5 +302,5 @@ def test_leftovers_of_crashes_are_removed_and_nothing_else(
     ]
     remove_leftovers(database, settings)
     assert [path for path in doomed if path.exists()] == []
-    assert client.get(f"/galleries/hall/images/{image}/content").content == picture(1)
+    assert client.get(f"/galleries/hall/images/{image}/content").content == image_file(1)
     assert found_ids(client.get("/search", params={"gallery": "hall", "image_id": image})) == [image]

@@ -39,7 +39,7 @@ def matcher(database: Database) -> Model:
 
 @pytest.fixture
 def ids(client: httpx.Client, matcher: Model) -> list[str]:
-    """Twelve pictures in the gallery `hall` of the matcher, on cameras 0, 1 and 2."""
+    """Twelve images in the gallery `hall` of the matcher, on cameras 0, 1 and 2."""
     make_gallery(client, model="matcher")
     metadata = [{"camera": str(number % 3)} for number in range(COUNT)]
     return added_ids(upload(client, "hall", [scene(number) for number in range(COUNT)], metadata))

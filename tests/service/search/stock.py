@@ -1,4 +1,4 @@
-"""A small model that matches locally, its scores by the plain formula, and pictures with something to match."""
+"""A small model that matches locally, its scores by the plain formula, and images with something to match."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def save_matching_model(folder: Path, *, head_scale: float = 1) -> None:
 
 
 def scene(seed: int, size: tuple[int, int] = (32, 64)) -> bytes:
-    """A picture with different colours everywhere, another for every seed."""
+    """An image with different colours everywhere, another for every seed."""
     generator = np.random.default_rng(seed)
     small = Image.fromarray(generator.integers(0, 255, (8, 4, 3), dtype=np.uint8))
     file = io.BytesIO()
@@ -59,7 +59,7 @@ def scene(seed: int, size: tuple[int, int] = (32, 64)) -> bytes:
 
 
 def encode(settings: Settings, model_id: str, contents: list[bytes]) -> tuple[np.ndarray, Tensor]:
-    """Embeddings (N, D) and maps (N, h * w, c) of the pictures."""
+    """Embeddings (N, D) and maps (N, h * w, c) of the images."""
     encoder = load(settings, model_id).encoder()
     prepared = [encoder.prepare(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents]
     encoding = encoder.encode_prepared(torch.stack(prepared), with_maps=True)

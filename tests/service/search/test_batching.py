@@ -1,4 +1,4 @@
-"""Requests share the networks: pictures that come together go through together, models used last stay loaded."""
+"""Requests share the networks: images that come together go through together, models used last stay loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reid_core.retrieval.encoder import Encoding
-from service.search.batching import MAX_PICTURES, Batcher
+from service.search.batching import MAX_IMAGES, Batcher
 from service.search.models import KEPT_MODELS, Encoders
 from service.settings import Settings
 from tests.service.search.stock import MATCHER_ID
@@ -18,20 +18,20 @@ from tests.waiting import HANG_SECONDS
 
 
 class Recorder:
-    """An encoder that notes how many pictures came together, and holds the first batch until it is let go."""
+    """An encoder that notes how many images came together, and holds the first batch until it is let go."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
         self.busy = threading.Event()
         self.go = threading.Event()
 
-    def encode_prepared(self, pictures: torch.Tensor, *, with_maps: bool) -> Encoding:
-        self.sizes.append(len(pictures))
+    def encode_prepared(self, images: torch.Tensor, *, with_maps: bool) -> Encoding:
+        self.sizes.append(len(images))
         self.busy.set()
         self.go.wait(HANG_SECONDS)
-        if (pictures < 0).any():
-            raise ValueError("a picture is broken")
-        return Encoding(pictures * 2, pictures * 3 if with_maps else None)
+        if (images < 0).any():
+            raise ValueError("an image is broken")
+        return Encoding(images * 2, images * 3 if with_maps else None)
 
 
 def test_requests_at_the_same_time_are_embedded_together() -> None:
@@ -52,7 +52,7 @@ def test_requests_at_the_same_time_are_embedded_together() -> None:
             assert torch.equal(encoding.embeddings, torch.full((2, 2), 2 * number))
             assert (encoding.maps is not None) == (number % 2 == 1)
             assert encoding.maps is None or torch.equal(encoding.maps, torch.full((2, 2), 3 * number))
-    assert recorder.sizes == [1, MAX_PICTURES, MAX_PICTURES, 80 - 2 * MAX_PICTURES]
+    assert recorder.sizes == [1, MAX_IMAGES, MAX_IMAGES, 80 - 2 * MAX_IMAGES]
     batcher.close()
 
 

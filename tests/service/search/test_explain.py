@@ -1,4 +1,4 @@
-"""Explanations name places in both pictures, are drawn for a while, and keep nothing that erasing would miss."""
+"""Explanations name places in both images, are drawn for a while, and keep nothing that erasing would miss."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def search_stored(client: httpx.Client, image_id: str, **parameters: Any) -> dic
 
 
 def location(place: list[float], size: tuple[int, int]) -> int:
-    """Finds the cell of the map that has its middle at `place` of a picture of `size`."""
+    """Finds the cell of the map that has its middle at `place` of an image of `size`."""
     column, row = place[0] * GRID[1] / size[0] - 0.5, place[1] * GRID[0] / size[1] - 0.5
     assert (column, row) == (pytest.approx(round(column)), pytest.approx(round(row)))
     return round(row) * GRID[1] + round(column)
@@ -77,7 +77,7 @@ def test_every_search_can_be_explained(client: httpx.Client, ids: list[str], rer
     assert all("correspondences" not in one and "explanation" not in one["links"] for one in plain["results"])
 
 
-def test_of_several_pictures_the_closest_explains(client: httpx.Client, ids: list[str], settings: Settings) -> None:
+def test_of_several_images_the_closest_explains(client: httpx.Client, ids: list[str], settings: Settings) -> None:
     asked = [scene(2), scene(6), scene(40)]
     logits = match(settings, encode(settings, MATCHER_ID, asked)[1], encode(settings, MATCHER_ID, asked[:2])[1])
     found = {one["image_id"]: one for one in search(client, *asked, rerank="qaconv", top_k=12)["results"]}
@@ -86,14 +86,14 @@ def test_of_several_pictures_the_closest_explains(client: httpx.Client, ids: lis
     assert drawing.status_code == 200, drawing.text
 
 
-def test_of_several_pictures_those_that_explain_are_kept(
+def test_of_several_images_those_that_explain_are_kept(
     client: httpx.Client, ids: list[str], settings: Settings
 ) -> None:
     asked = [scene(2), scene(6), scene(40)]
     body = search(client, *asked, top_k=1, fusion="max")
     (shown,) = body["results"]
     number = shown["query_picture"] - 1
-    assert [path.name for path in kept(settings)] == [f"picture-{number}", "record.json"]
+    assert [path.name for path in kept(settings)] == [f"image-{number}", "record.json"]
     assert kept(settings)[0].read_bytes() == asked[number]
 
 
@@ -104,9 +104,9 @@ def test_explanations_are_drawn(client: httpx.Client, ids: list[str]) -> None:
             drawing = client.get(result["links"]["explanation"])
             assert (drawing.status_code, drawing.headers["content-type"]) == (200, "image/png")
             assert drawing.headers["cache-control"] == "private, no-store"
-            with Image.open(io.BytesIO(drawing.content)) as picture:
-                picture.load()
-                assert (picture.mode, picture.height) == ("RGB", 662)
+            with Image.open(io.BytesIO(drawing.content)) as image:
+                image.load()
+                assert (image.mode, image.height) == ("RGB", 662)
             drawings.append(drawing.content)
         assert drawings[0] != drawings[1]
         assert client.get(f"/v1/search/{body['search_id']}/results/1/explanation.png").content == drawings[0]
@@ -118,8 +118,8 @@ def test_lines_end_where_the_places_are() -> None:
     pair = PlacePair((5, 5), (5, 15), 0.5)
     drawn = np.asarray(draw(side("a", black, heat), side("b", black, heat), [pair])).astype(int)
     coloured = np.argwhere(drawn.max(axis=2) - drawn.min(axis=2) > 100)
-    in_pictures = coloured[coloured[:, 1] < drawn.shape[1] - 110]  # right of it is the legend
-    first, last = in_pictures[in_pictures[:, 1].argmin()], in_pictures[in_pictures[:, 1].argmax()]
+    in_images = coloured[coloured[:, 1] < drawn.shape[1] - 110]  # right of it is the legend
+    first, last = in_images[in_images[:, 1].argmin()], in_images[in_images[:, 1].argmax()]
     left, top, width, height = 16, 44, 280, 560
     assert first == pytest.approx([top + height / 4, left + width / 2], abs=8)
     assert last == pytest.approx([top + 42 + 3 * height / 4, left + width + 140 + width / 2], abs=8)
@@ -133,8 +133,8 @@ def test_places_that_add_nothing_are_faded() -> None:
     assert drawn[590, 100].mean() < 20
 
 
-def side(title: str, picture: Image.Image, heat: NDArray[np.float32]) -> Side:
-    return Side(title, fitted(picture), picture.size, heat)
+def side(title: str, image: Image.Image, heat: NDArray[np.float32]) -> Side:
+    return Side(title, fitted(image), image.size, heat)
 
 
 def kept(settings: Settings) -> list[Path]:
@@ -161,7 +161,7 @@ def test_only_what_was_sent_is_kept_and_only_to_explain(
         assert files_containing(settings.searches_dir, needle) == []
 
 
-def test_what_is_kept_of_a_search_goes_with_the_pictures_that_it_names(
+def test_what_is_kept_of_a_search_goes_with_the_images_that_it_names(
     client: httpx.Client, ids: list[str], settings: Settings
 ) -> None:
     for erased, image in ((0, ids[0]), (1, ids[1])):
@@ -176,7 +176,7 @@ def test_what_is_kept_of_a_search_goes_with_the_pictures_that_it_names(
         assert (settings.searches_dir / sent).exists()
 
 
-def test_a_receipt_names_the_pictures_that_searchers_sent_with_their_end(client: httpx.Client, ids: list[str]) -> None:
+def test_a_receipt_names_the_images_that_searchers_sent_with_their_end(client: httpx.Client, ids: list[str]) -> None:
     before = datetime.now(UTC)
     search(client, scene(50), top_k=1, exclude_camera="0")
     receipt = client.delete("/galleries/hall/images", params={"camera": "0"}).json()
@@ -210,13 +210,13 @@ def test_drawings_outlive_changes_of_the_gallery(client: httpx.Client, ids: list
     assert kept(settings) == []
 
 
-def test_pictures_that_are_not_kept_cannot_be_drawn(client: httpx.Client, matcher: object) -> None:
+def test_images_that_are_not_kept_cannot_be_drawn(client: httpx.Client, matcher: object) -> None:
     make_gallery(client, model="matcher", keep_images=False)
     added_ids(upload(client, "hall", [scene(1)]))
     (result,) = search(client, scene(1))["results"]
     assert result["correspondences"]
     answer = client.get(result["links"]["explanation"])
-    assert (answer.status_code, "keeps no pictures" in answer.json()["detail"]) == (404, True)
+    assert (answer.status_code, "keeps no images" in answer.json()["detail"]) == (404, True)
 
 
 def test_records_end_with_their_time(client: httpx.Client, ids: list[str], settings: Settings) -> None:

@@ -16,8 +16,8 @@ from tests.service.galleries.stock import (
     add_model_row,
     added_ids,
     found_ids,
+    image_file,
     make_gallery,
-    picture,
     save_tiny_model,
     upload,
 )
@@ -138,7 +138,7 @@ def test_the_lowest_score_is_of_what_ranks(client: httpx.Client, ids: list[str])
         assert 5 <= len(kept) < COUNT
 
 
-def test_scores_of_several_pictures_are_fused(client: httpx.Client, ids: list[str], settings: Settings) -> None:
+def test_scores_of_several_images_are_fused(client: httpx.Client, ids: list[str], settings: Settings) -> None:
     _, maps = encode(settings, MATCHER_ID, SCENES)
     pairs = match(settings, maps[[2, 6]], maps.half())
     for fusion, logits in (("mean", pairs.mean(axis=0)), ("max", pairs.max(axis=0))):
@@ -200,13 +200,13 @@ def test_an_embedding_may_be_reranked_by_neighbours_only(
         refused = client.post("/search", json={**body, name: value})
         problem = refused.json()
         assert (refused.status_code, problem["errors"][0]["pointer"]) == (422, f"/{name}")
-        assert "picture" in problem["hint"]
+        assert "image" in problem["hint"]
 
 
 @pytest.mark.usefixtures("matcher")
 def test_a_gallery_without_maps_says_what_to_do(client: httpx.Client) -> None:
     make_gallery(client, model="matcher", maps="none")
-    (image,) = added_ids(upload(client, "hall", [picture(1)]))
+    (image,) = added_ids(upload(client, "hall", [image_file(1)]))
     for name, value in (("rerank", "qaconv"), ("explain", "true")):
         refused = get(client, image_id=image, **{name: value})
         problem = refused.json()

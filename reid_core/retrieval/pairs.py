@@ -1,4 +1,4 @@
-"""Scores by a model's matcher of every query with every gallery picture, from maps on disk, a block at a time."""
+"""Scores by a model's matcher of every query with every gallery image, from maps on disk, a block at a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def encode_into(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """Maps of Q queries and G gallery pictures, and what scores pairs of them.
+    """Maps of Q queries and G gallery images, and what scores pairs of them.
 
     `should_stop` is asked often; True raises `Stopped`.
     """

@@ -1,4 +1,4 @@
-"""Tiny pictures of made-up identities: each is a colour, each camera a tint."""
+"""Tiny images of made-up identities: each is a colour, each camera a tint."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reid_core.data.records import Picture
+from reid_core.data.records import ImageRecord
 
 
-def make_pictures(
+def make_images(
     folder: Path,
     *,
     identities: int = 4,
@@ -19,12 +19,12 @@ def make_pictures(
     height: int = 32,
     width: int = 16,
     seed: int = 0,
-) -> list[Picture]:
-    """`each` noisy pictures per identity and camera, as PNG files in `folder`."""
+) -> list[ImageRecord]:
+    """`each` noisy images per identity and camera, as PNG files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     colours = generator.integers(40, 216, (identities, 2, 3))
-    pictures = []
+    images = []
     for identity in range(identities):
         for camera in range(cameras):
             for shot in range(each):
@@ -32,5 +32,5 @@ def make_pictures(
                 image = np.repeat(colours[identity], height // 2, axis=0)[:, None, :] + np.zeros((1, width, 1))
                 image = image + 25 * camera * np.array([1, 0, -1]) + generator.normal(0, 12, image.shape)
                 Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path)
-                pictures.append(Picture(path, f"{identity + 1:04d}", str(camera + 1)))
-    return pictures
+                images.append(ImageRecord(path, f"{identity + 1:04d}", str(camera + 1)))
+    return images
