@@ -61,7 +61,7 @@ def rows_of(order: str) -> Sequence[str]:
 
 
 def describe(method: str, order: str, seed: int, options: argparse.Namespace) -> Row:
-    """What tells this training from any other."""
+    """The settings by which a stored run is recognised."""
     folders = {name: options.data[name] for name in data_sets(order)}
     place = {"list": order, "method": method, "data": folders, "weights": options.weights, "seed": seed}
     return place | {"settings": settings_of(method, options.settings)}

@@ -61,7 +61,7 @@ def describe(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def list_runs(settings: dict[str, dict[str, Any]], options: argparse.Namespace) -> list[Row]:
-    """What tells each run from any other."""
+    """The settings by which a stored run is recognised."""
     same = {"data": options.data, "weights": options.weights}
     taught = {"student": {"teacher": settings["ptl"]}}
     return [

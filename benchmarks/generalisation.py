@@ -78,7 +78,7 @@ def main() -> None:
 def describe(
     method: str, trained_on: str, images: Sequence[ImageRecord], seed: int, options: argparse.Namespace
 ) -> Row:
-    """What tells this run from any other."""
+    """The settings by which a stored run is recognised."""
     common: dict[str, Any] = {
         "backbone": options.backbone,
         "image": {"height": options.height, "width": options.width},
@@ -175,7 +175,7 @@ def measure_recall(first: Tensor, matched: Tensor, candidates: int) -> float:
 
 
 def accuracy_of(scores: Tensor, labels: tuple[Labels, Labels]) -> dict[str, float]:
-    """Of (Q, G) scores."""
+    """Retrieval accuracy by (Q, G) scores."""
     metrics = evaluate_scores(lambda start, stop: scores[start:stop], *labels)
     return {"rank1": round(metrics.cmc[1], 4), "mAP": round(metrics.mAP, 4)}
 

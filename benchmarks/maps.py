@@ -75,7 +75,7 @@ def _measured(path: Path, dtype: str, head: FoldedHead, arguments: argparse.Name
 
 
 def _times(store: MapStore, positions: NDArray[np.int64], query: Tensor, head: FoldedHead) -> list[float]:
-    """Of a re-ranking, of the same one again, of the reading alone, of the cores, and of the plain one."""
+    """Milliseconds of a re-ranking, of the same again, of reading alone, of the processor, and of the plain version."""
 
     def rerank() -> None:
         folded_scores(query, torch.from_numpy(store.read(positions)), head)
@@ -89,7 +89,7 @@ def _times(store: MapStore, positions: NDArray[np.int64], query: Tensor, head: F
 
 
 def _losses(head: FoldedHead, random: np.random.Generator) -> dict[str, str]:
-    """How far scores of stored maps are from those of the maps themselves."""
+    """Measures the error of scores by stored maps, and the share of the best results that stay the best."""
     queries, gallery = np.split(_images(_CHUNK, random), [50])
     exact = folded_scores(torch.from_numpy(queries), torch.from_numpy(gallery), head, products="fp32").numpy()
     rows = {}

@@ -101,7 +101,7 @@ def train(inputs: Inputs) -> Tensor:
 
 
 def for_search(inputs: Inputs, queries: int) -> Inputs:
-    """What a search by so many images matches: the stored maps of its candidates."""
+    """The maps that a search by so many images matches: theirs, and the stored ones of its candidates."""
     return Inputs(inputs.query[:queries], inputs.gallery[:CANDIDATES].half(), inputs.head)
 
 
@@ -118,7 +118,7 @@ def take_turns(runners: dict[str, Runner], inputs: Inputs, repeat: int) -> dict[
 
 
 def peak_bytes(run: Runner, options: argparse.Namespace) -> int:
-    """Of one run, in this process, which did nothing before."""
+    """Measures the peak of one run in this process, which must have done nothing before."""
     torch.set_num_threads(options.threads)
     inputs = make_inputs(options)
     resident = psutil.Process().memory_info().rss

@@ -69,7 +69,7 @@ def print_row(client: Client, method: str, body: dict[str, Any]) -> None:
 
 
 def learning(curve: list[list[float]]) -> str:
-    """Of a curve of (step, value), how it begins and ends."""
+    """Shows the means of the first and last tenth of a curve of (step, value)."""
     tenth = max(1, len(curve) // 10)
     first, last = (mean(value for _, value in part) for part in (curve[:tenth], curve[-tenth:]))
     return f"{first:.2f} to {last:.2f}"

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def describe(name: str, variants: Variants, seed: int, options: argparse.Namespace) -> Row:
-    """What tells this run from any other."""
+    """The settings by which a stored run is recognised."""
     method, changes = variants[name]
     common = {
         "backbone": options.backbone,

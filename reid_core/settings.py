@@ -143,6 +143,7 @@ class TrainingSettings(Part):
     batch: IdentityBatch | RandomBatch
     schedule: Schedule
     augmentation: Augmentation
+    weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty: share of a weight added to its gradient")
     gradient_clip: float | None = Field(default=None, gt=0, description="largest gradient norm; null clips nothing")
     precision: Precision = Field(default="auto", description="auto takes bf16 where the device is faster with it")
     validation: Validation = Validation()

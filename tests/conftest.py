@@ -1,4 +1,4 @@
-"""What tests of the library, the service and the workers share."""
+"""Fixtures that tests of the library, the service and the workers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only some processors can do."""
+"""Marks of tests that need an ability of the processor."""
 
 from __future__ import annotations
 

@@ -66,7 +66,6 @@ class BnneckSettings(TrainingSettings):
     augmentation: Augmentation = Augmentation(
         flip=0.5, padding=10, erasing=Erasing(probability=0.5, area=(0.02, 0.4), aspect=1 / 0.3)
     )
-    weight_decay: float = Field(default=5e-4, ge=0)
     label_smoothing: Fraction = 0.1
     margin: float = Field(default=0.3, ge=0, description="of the triplet loss, in Euclidean distance")
     center: CenterSettings = CenterSettings()

@@ -35,7 +35,6 @@ class FinetuneSettings(TrainingSettings):
         epochs=50, base_lr=0.01, warmup=0, warmup_start=1, decay_at=(0.2, 0.4, 0.6, 0.8), decay_factor=0.1
     )
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
     augmentation: Augmentation = Augmentation(
         flip=0.5, padding=0, erasing=Erasing(probability=0, area=(0.02, 0.4), aspect=1 / 0.3)
     )

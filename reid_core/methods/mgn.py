@@ -41,7 +41,6 @@ class MgnSettings(TrainingSettings):
     schedule: Schedule = Schedule(
         epochs=500, base_lr=2e-4, warmup=0, warmup_start=1, decay_at=(320 / 500, 380 / 500), decay_factor=0.1
     )
-    weight_decay: float = Field(default=5e-4, ge=0)
     margin: float = Field(default=1.2, ge=0, description="of the triplet loss, in Euclidean distance")
     identity_weight: float = Field(default=1, ge=0, description="2 in the plain reproduction, 1 in Yu et al.'s copy")
     augmentation: Augmentation = Augmentation(

@@ -58,7 +58,6 @@ class PyramidSettings(TrainingSettings):
         default=1, ge=0, le=1, description="the backbone's learning rate, as a share of base_lr; authors' code: 0.1"
     )
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
     augmentation: Augmentation = Augmentation(
         flip=0.5, padding=0, erasing=Erasing(probability=0.2, area=(0.02, 0.4), aspect=1 / 0.3)
     )

@@ -75,7 +75,6 @@ class QaconvSettings(TrainingSettings):
         default=0.1, ge=0, le=1, description="the backbone's learning rate, as a share of base_lr"
     )
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
     augmentation: Augmentation = Augmentation(
         flip=0.5,
         padding=10,

@@ -1,4 +1,4 @@
-"""What holds for every backbone: the strides of its maps, and a third stage that is the last."""
+"""The contract of every backbone: the strides of its maps, and a third stage that is the last."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ HEAD = FoldedHead(torch.ones(6), 0.0)
 
 @pytest.fixture
 def maps(tmp_path: Path) -> MapStore:
-    """Of 40 images, alike enough that their order is not by chance."""
+    """Maps of 40 images, alike enough that their order is not by chance."""
     random = np.random.default_rng(0)
     made = random.standard_normal((40, 6, 8)) + random.standard_normal((1, 6, 8))
     store = MapStore.create(tmp_path / "maps", SHAPE, "float16")

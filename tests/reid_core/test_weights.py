@@ -1,4 +1,4 @@
-"""Which backbone given weights are for."""
+"""Weights files are recognised as those of a backbone."""
 
 from __future__ import annotations
 

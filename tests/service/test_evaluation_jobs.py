@@ -1,4 +1,4 @@
-"""What an evaluation may be asked for: it is resolved, or refused with a way out."""
+"""Evaluations that are asked for are resolved, or refused with a way out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export may be asked for: it is resolved, or refused with a way out."""
+"""Exports that are asked for are resolved, or refused with a way out."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ SIZE_LIMIT = 40
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is told of an image."""
+    """The labels of an image."""
 
     identity: str
     camera: str
@@ -65,7 +65,7 @@ class Ledger:
         self._checked_gone: set[str] = set()
 
     def choose(self) -> Operation:
-        """What to do next."""
+        """Draws the next operation."""
         if len(self.images) < 8:
             return self._upload("add")
         if len(self.images) > SIZE_LIMIT:
@@ -135,7 +135,7 @@ class Ledger:
                 assert answer.status_code == 410, f"{path}: {answer.status_code} {answer.text}"
 
     def _found_on_disk(self, service: Service) -> str:
-        """What lies under the home and should not; "" where all is well."""
+        """Names what lies under the home and should not; "" where all is well."""
         gone = sorted(self._sent.keys() - self.images.keys() - self._checked_gone)
         checked = sorted(self._checked_gone)
         leaks = self._leaks(service, gone + self._chance.sample(checked, min(len(checked), 10)))

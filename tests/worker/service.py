@@ -80,7 +80,7 @@ class Service:
         assert self._process.wait(HANG_SECONDS) == 0
 
     def kill_everything(self) -> None:
-        """What a power cut leaves of the processes: nothing."""
+        """Kills every process, as a power cut does."""
         self.http.close()
         for process in self.processes():
             process.kill()

@@ -1,4 +1,4 @@
-"""What people really have, from a phone's folder to a search, on a whole service; and files that change on the way."""
+"""Data sets as people have them, from a phone's folder to a search, and files that change on the way."""
 
 from __future__ import annotations
 

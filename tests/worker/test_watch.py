@@ -1,4 +1,4 @@
-"""What a worker does beside its jobs."""
+"""The sweeps of a worker, beside its jobs."""
 
 from __future__ import annotations
 

@@ -73,5 +73,5 @@ def slug(answer: httpx.Response) -> str:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Everything in the folder, none if there is no folder."""
+    """Paths of all files in the folder; none if there is no folder."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) if folder.exists() else []
