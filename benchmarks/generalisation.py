@@ -55,7 +55,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "qaconv-pk": _MATCHER,
     "qaconv-gs": _MATCHER,
 }
-"""What differs from the methods' own recipes beside image, backbone, batch and length.
+"""Settings that differ from the methods' recipes, beside image, backbone, batch and length.
 
 Batch statistics of a small world do not fit another: matchers keep those of the weights, as the authors' later release.
 """

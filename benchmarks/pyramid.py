@@ -49,7 +49,7 @@ MARKET_1501 = {
     "No triplet loss": (0.865, 0.938, 0.975, 0.984),
     "Pyramid (111111, 128)": (0.882, 0.957, 0.984, 0.990),
 }
-"""What the paper's table 4 says of Market-1501."""
+"""The paper's table 4 for Market-1501."""
 
 COMPARED: Variants = {
     "bnneck": ("bnneck", {}),

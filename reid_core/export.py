@@ -33,7 +33,7 @@ Format = Literal["onnx", "openvino"]
 INPUT, OUTPUTS = "pictures", ("embeddings", "maps")
 
 _LIMIT = 1e-3
-"""Of the distance between both embeddings of an image, or both vectors of a location: cosines then agree to 0.002."""
+"""The largest distance between both embeddings of an image, or both vectors of a location: cosines agree to 0.002."""
 
 _BATCHES = (1, 5)
 """Sizes that images are compared in: a file that was traced for one size fails in another."""

@@ -103,7 +103,7 @@ Instant = Annotated[AwareDatetime, BeforeValidator(_refuse_numbers), AfterValida
 CaptureTime = Annotated[
     datetime, BeforeValidator(_refuse_numbers), AfterValidator(_assume_utc), AfterValidator(_to_utc)
 ]
-"""When an image was taken; as an `Instant`, but UTC where it names no offset, as in the tables of data sets."""
+"""The time an image was taken; an `Instant`, but UTC where it names no offset, as in the tables of data sets."""
 
 
 class Body(BaseModel):

@@ -12,10 +12,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.settings import Settings
 
 MAX_HEADER_BYTES = 64 * 1024
-"""Of a request, its address included; a proxy's own limit is usually 8 or 16 KiB."""
+"""The headers of a request, its address included; a proxy's own limit is usually 8 or 16 KiB."""
 
 MAX_UNREAD_BYTES = 4 * 1024**2
-"""Of a body whose request has been refused: a client that sends first and then reads gets so much out of its way."""
+"""The part of a refused request's body that is read: a client that sends first and then reads gets its answer."""
 
 _GRACE_SECONDS = 3
 """Time that open requests have when the API stops; `reid up` ends within five seconds."""

@@ -29,7 +29,7 @@ from service.storage import ensure_free_space
 from worker.work import Outcome, Work
 
 _QUERIES_AT_ONCE = 64
-"""So many are matched between two signs of progress."""
+"""Queries matched between two signs of progress."""
 
 _MAP_DTYPE = "float16"
 

@@ -25,7 +25,7 @@ from service.storage import ensure_free_space, find_stored, flush_file, replace_
 from worker.work import Outcome, Work
 
 _COPIES = 3
-"""Of the weights' size: ONNX, and what it is turned into, beside some room."""
+"""Copies of the weights: ONNX, and what it is turned into, beside some room."""
 
 
 def run(work: Work) -> Outcome:

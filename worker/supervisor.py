@@ -150,11 +150,11 @@ class Supervisor:
     def _log_end(self, job_id: str, attempt: int, seconds: float) -> None:
         with self._database.read() as session:
             job = find_job(session, job_id)
-        told = {"job": job_id, "kind": job.kind, "attempt": attempt, "seconds": round(seconds, 1)}
+        fields = {"job": job_id, "kind": job.kind, "attempt": attempt, "seconds": round(seconds, 1)}
         if job.state in ("succeeded", "cancelled"):
-            log.info(f"job {job.state}", **told)
+            log.info(f"job {job.state}", **fields)
         else:
-            log.warning(f"job {job.state}", **told, error=(job.error or {}).get("detail"))
+            log.warning(f"job {job.state}", **fields, error=(job.error or {}).get("detail"))
 
     def _settle(self, job_id: str, attempt: int, returncode: int) -> None:
         """Writes the end of the attempt where its process has not: cancelled, interrupted, or failed after crashes."""

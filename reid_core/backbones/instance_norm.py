@@ -23,7 +23,7 @@ InstanceNorm = Literal["none", "block", "ibn-a", "ibn-b"]
 Normalisable = ResNet | MobileNetV2
 
 _MOBILENET_STAGES = ((1, 4), (4, 7), (7, 14))
-"""Where the first three stages' blocks lie among MobileNetV2's `features`."""
+"""The ranges of `features` that hold MobileNetV2's first three stages."""
 
 
 def insert_instance_norm(backbone: Backbone, variant: InstanceNorm) -> None:
@@ -64,7 +64,7 @@ class HalfInstanceNorm(nn.Module):
 
 
 INSERTED = (nn.InstanceNorm2d, HalfInstanceNorm)
-"""What a backbone has beyond torchvision's, so that torchvision's weights hold nothing for it."""
+"""Layers that a backbone has beyond torchvision's: torchvision's weights hold nothing for them."""
 
 
 class NormalisedBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision carries no types

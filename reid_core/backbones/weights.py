@@ -20,7 +20,7 @@ from reid_core.backbones.instance_norm import INSERTED
 from reid_core.errors import WeightsError
 
 _SHARED = re.compile(r"\b(trunk|tails\.\d+)\.")
-"""What `BranchedBackbone` puts before the names of the backbone's own parameters."""
+"""The prefixes that `BranchedBackbone` puts before the names of the backbone's own parameters."""
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 """torchvision's DenseNet files name `norm.1` what its modules call `norm1`: older names had dots."""
@@ -28,7 +28,7 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 _ANSWER_SECONDS = 10.0
 
 _COUNTER = "num_batches_tracked"
-"""Of batch normalisation; old files lack it and nothing depends on it."""
+"""The counter of batch normalisation; old files lack it and nothing depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Transfer:
     left_out: tuple[str, ...]
     """Given, but the network has no such parameter (a classifier, say)."""
     kept: tuple[str, ...]
-    """In the network, but not given or of another shape: still as initialised."""
+    """Parameters of the network that are not given or of another shape: still as initialised."""
 
 
 def load_weights_file(path: Path) -> dict[str, Tensor]:

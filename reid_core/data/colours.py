@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 from reid_core.errors import ImageError
 
 PADDING_COLOUR = (124, 116, 104)
-"""What transparent pixels become: the mean colour of ImageNet, which networks see as zero and training pads with."""
+"""The colour that transparent pixels get: ImageNet's mean, which networks see as zero and training pads with."""
 
 _WHITE_LEVELS = (255, 4095, 65535)
 """The whites of 8, 12 and 16 bits."""

@@ -13,7 +13,7 @@ from reid_core.data.records import SPLITS, ImageRecord, Split
 Images = Mapping[Split, tuple[ImageRecord, ...]]
 
 SAMPLES = 5
-"""How many examples are kept of anything that is counted."""
+"""The number of examples kept of anything that is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Gathered:
     images: dict[Split, list[ImageRecord]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     told: dict[str, Skipped] = field(default_factory=dict)
-    """What is counted already."""
+    """The findings counted already."""
 
     def skip(self, code: str, names: Iterable[str]) -> None:
         names = list(names)

@@ -15,7 +15,7 @@ DECLARED = "declared"
 """The format of a data set whose layout was declared."""
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
-"""Of the files that may be registered themselves."""
+"""The suffixes of tables that may be registered themselves."""
 
 GROUPS = ("identity", "camera", "frame", "clothes")
 """The named groups that a declared pattern may have."""
@@ -23,7 +23,7 @@ GROUPS = ("identity", "camera", "frame", "clothes")
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """All of it may be left out.
+    """A declaration; each part may be left out.
 
     Attributes:
         folders: where the splits lie, below the data set's folder; "." is that folder itself.

@@ -106,7 +106,7 @@ FORMATS: dict[str, Format] = {
 }
 
 FORMAT_NAMES = ("auto", *FORMATS, DECLARED)
-"""What may be asked for."""
+"""The values of a data set's `format`."""
 
 
 def describe_formats() -> list[dict[str, Any]]:

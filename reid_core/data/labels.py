@@ -23,7 +23,7 @@ UNKNOWN_WORDS = frozenset(
     {"", "-", "--", "?", "<NA>", "NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "-NaN", "-nan", "NaT"}
     | {"None", "none", "NONE", "null", "NULL", "nil", "NIL"}
 )
-"""How programs write that nothing is known. Taken for a name, it would join all unknown people into one.
+"""Words by which programs say "unknown". Taken for a name, one would join all unknown people into one.
 
 `Null` and `Na` are names of people, and so they are not here.
 """

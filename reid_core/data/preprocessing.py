@@ -25,7 +25,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 64_000_000
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
-"""What is decoded. Not all that Pillow knows: an EPS file, say, would start an interpreter."""
+"""The types that are decoded. Not all that Pillow knows: an EPS file, say, would start an interpreter."""
 
 _PEAK_BYTES_PER_PIXEL = dict.fromkeys(IMAGE_FORMATS, 16) | {"MPO": 16, "TIFF": 20, "WEBP": 28, "AVIF": 28}
 """Measured with Pillow 13 over all modes: the decoder's own buffers, and the copies by a conversion and a turn."""
@@ -33,7 +33,7 @@ _PEAK_BYTES_PER_PIXEL = dict.fromkeys(IMAGE_FORMATS, 16) | {"MPO": 16, "TIFF": 2
 _JPEG = b"\xff\xd8\xff"
 _END_OF_JPEG = b"\xff\xd9"
 _MOST_BYTES_PER_PIXEL = 16
-"""Of a file that is read into memory, before anything is known of it."""
+"""The most bytes per pixel of a file that is read into memory before anything is known of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ _ENTRY, _ENTRY_SIZE = b"PK\1\2", 46
 _MAX_COMMENT = 65535
 
 _DIRECTORY_BYTES = 1024
-"""Of one entry, its name included: what it is at most in a directory that anybody packed."""
+"""The largest entry, name included, of a directory that anybody packed."""
 
 
 def count_entries(file: IO[bytes], *, most: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from reid_core.errors import CoreError
 
 _BLOCK_BYTES = 4 * 2**20
-"""Of correlations per thread: small enough for its cache, large enough for a fast matrix product."""
+"""Correlations per thread: few enough for its cache, enough for a fast matrix product."""
 
 _DEVICE_BLOCK_BYTES = 256 * 2**20
 _TILE_QUERIES = 64

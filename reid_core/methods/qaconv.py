@@ -46,7 +46,7 @@ from reid_core.settings import (
 )
 
 _STRIDES = {1: 8, 2: 16}
-"""Of the map, by the stride of the third stage."""
+"""The stride of the map, by the stride of the third stage."""
 
 _SCORE_SCALE = 10
 """The authors' distance between two images is 1 - sigmoid(score / 10)."""

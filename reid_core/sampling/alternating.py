@@ -10,7 +10,7 @@ from reid_core.sampling.random import draw_random_batches
 from reid_core.settings import IdentityBatch
 
 RANDOM, BALANCED = 0, 1
-"""Which of the two streams is which."""
+"""The numbers of the two streams."""
 
 
 def draw_random_and_balanced(

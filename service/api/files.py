@@ -31,14 +31,14 @@ FILE_RESPONSES: Responses = {
     304: {"description": "The client has it, as `If-None-Match` says."},
     **problems(416),
 }
-"""How routes answer with a file."""
+"""The declared answers of routes that give a file."""
 
 IMAGE_RESPONSES: Responses = FILE_RESPONSES | {
     200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 }
 
 PNG_RESPONSES: Responses = {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
-"""How routes answer with a drawing."""
+"""The declared answers of routes that give a drawing."""
 
 # `no-cache`: asked for again each time, so that an erased image is not shown from a cache.
 _HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}

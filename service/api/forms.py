@@ -22,11 +22,11 @@ AdmitFile = Callable[[str, int], None]
 """Raises a Problem for a file under that name of a field, the form's file of that number from 1, to be refused."""
 
 SPOOLED_BYTES = 1024**2
-"""Of a form's files, what is held in memory before they go to a temporary file."""
+"""The bytes of a form's files that are held in memory; more go to a temporary file."""
 
 _PIECE_BYTES = 1024**2
 _MAX_HEADER_BYTES = 8192
-"""Of one part: a name and a file's name, at the longest that file systems take."""
+"""The headers of one part: a name and a file's name, at the longest that file systems take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ _NAMED = 5
 _LISTED = 1000
 
 Change = tuple[str, str]
-"""What became of a file, `missing`, `cut short` or `changed`, and its path in the data set."""
+"""A change of a file: `missing`, `cut short` or `changed`, and its path in the data set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class SentAnswer:
 
 
 Turn = Literal["go", "running", "other"]
-"""What a request may do: be answered now, wait for an equal one that is running, or nothing: the key is another's."""
+"""The right of a request: to be answered, to wait for an equal one that runs, or none: the key is another's."""
 
 
 def take_turn(

@@ -14,7 +14,7 @@ from service.errors import not_found
 Named = TypeVar("Named", Dataset, Model, Gallery)
 
 _COMPARED_NAMES = 1000
-"""Of the newest, when one is misspelt."""
+"""The newest names, among which like ones are sought when one is misspelt."""
 
 _WORDS = {Dataset: "data set", Model: "model", Gallery: "gallery"}
 

@@ -26,7 +26,7 @@ _INDEX = "index-"
 _FLOAT32 = np.dtype(np.float32)
 
 Features = tuple[NDArray[np.floating[Any]], ...]
-"""Of N images: unit vectors (N, D) and, for a gallery that keeps them, maps (N, h * w, c)."""
+"""N images: unit vectors (N, D) and, for a gallery that keeps them, maps (N, h * w, c)."""
 
 
 def gallery_folder(settings: Settings, gallery_id: str) -> Path:

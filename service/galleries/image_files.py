@@ -14,7 +14,7 @@ from service.galleries.files import gallery_folder
 from service.settings import Settings
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
-"""Of stored images, where it is not Pillow's word for their type."""
+"""Suffixes of stored images, where they are not Pillow's word for their type."""
 
 
 def image_folder(settings: Settings, gallery_id: str) -> Path:

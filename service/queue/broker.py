@@ -13,7 +13,7 @@ from pathlib import Path
 import redis
 
 _START_SECONDS = 120.0
-"""For a busy machine or a long append-only file; a server that ended is not waited for."""
+"""Time for a busy machine or a long append-only file; a server that ended is not waited for."""
 
 
 class EmbeddedBroker:

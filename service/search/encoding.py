@@ -28,7 +28,7 @@ from service.search.timing import SearchTimer
 from service.settings import Settings
 
 ATTEMPTS = 20
-"""How often a search starts over because the gallery has changed under it."""
+"""Times that a search starts over because the gallery has changed under it."""
 
 Size = tuple[int, int]
 

@@ -14,7 +14,7 @@ class Options(Body):
     """The options of every search."""
 
     pointer: ClassVar[str] = ""
-    """Where these stand in the request, for pointers to a wrong one: `/query`, or empty for the body."""
+    """The place of these in the request, for pointers to a wrong one: `/query`, or empty for the body."""
 
     top_k: int = Field(default=10, ge=1, description="most results; REID_MAX_TOP_K at most")
     rerank: Literal["none", "qaconv", "k_reciprocal"] = "none"

@@ -25,7 +25,7 @@ _LINE, _DOT, _ROW, _TEXT = 4, 9, 44, 28
 _PAPER, _INK = "#ffffff", "#222222"
 
 _FADED = 0.6
-"""How much white is put over a place that adds nothing to the score."""
+"""The share of white over a place that adds nothing to the score."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

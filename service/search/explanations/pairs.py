@@ -14,7 +14,7 @@ from service.search.encoding import Matching, Size
 from service.search.rerank import score_pairs
 
 CORRESPONDENCES = 16
-"""How many a result has at most: more cannot be told apart in a drawing."""
+"""The most correspondences of a result: more cannot be told apart in a drawing."""
 
 Pixel = tuple[float, float]
 
