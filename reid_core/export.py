@@ -143,7 +143,7 @@ def _write_onnx(model: TrainedModel, path: Path) -> None:
                 (example,),
                 input_names=[INPUT],
                 output_names=names,
-                dynamic_shapes={"pictures": {0: torch.export.Dim("batch")}},
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
                 dynamo=True,
                 verbose=False,
             )

@@ -96,7 +96,7 @@ def check(method: Method, format: Format, folder: Path, *, flip_average: bool) -
         model, format, folder, paths, on_progress=lambda done, total: progress.append((done, total))
     )
     assert progress[-1] == (len(paths), len(paths))
-    assert agreement.images == len(paths)
+    assert agreement.pictures == len(paths)
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(path.name for path in files)
 
     wanted = Encoder(model.network, model.manifest.preprocessing, model.device, torch.float32).encode_files(

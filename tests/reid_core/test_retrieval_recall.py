@@ -98,12 +98,12 @@ def test_the_sample_is_as_large_as_allowed_and_as_time_permits(
     monkeypatch.setattr(recall, "MAX_IMAGES", 20)
     sampled = estimate_candidate_recall(vectors, maps, HEAD, np.arange(40), random())
     assert sampled is not None
-    assert (sampled.queries, sampled.images) == (5, 20)
+    assert (sampled.queries, sampled.pictures) == (5, 20)
     monkeypatch.setattr(recall, "MAX_SECONDS", 0)
     monkeypatch.setattr(recall, "_CHUNK", 8)
     hurried = estimate_candidate_recall(vectors, maps, HEAD, np.arange(40), random())
     assert hurried is not None
-    assert (hurried.queries, hurried.images) == (5, 8)
+    assert (hurried.queries, hurried.pictures) == (5, 8)
 
 
 def test_measuring_ends_when_it_is_asked_to(vectors: FeatureStore, maps: MapStore) -> None:

@@ -93,7 +93,7 @@ def test_of_several_images_those_that_explain_are_kept(
     body = search(client, *asked, top_k=1, fusion="max")
     (shown,) = body["results"]
     number = shown["query_picture"] - 1
-    assert [path.name for path in kept(settings)] == [f"image-{number}", "record.json"]
+    assert [path.name for path in kept(settings)] == [f"picture-{number}", "record.json"]
     assert kept(settings)[0].read_bytes() == asked[number]
 
 
