@@ -89,7 +89,7 @@ def evaluate(
     def multiply(start: int, stop: int) -> Tensor:
         scores = block[: stop - start]
         if scores.is_cpu:
-            # NumPy's product took 0.6 to 0.8 of the time of torch's on an AVX2 machine (docs/results.md).
+            # NumPy's product took 0.6 to 0.8 of the time of torch's on an AVX2 machine (docs/runs.md).
             np.matmul(query[start:stop].numpy(), gallery.numpy().T, out=scores.numpy())
             return scores
         return torch.mm(query[start:stop], gallery.T, out=scores)

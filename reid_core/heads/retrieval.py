@@ -1,7 +1,7 @@
 """A vector from a map of local features, so that an index can propose what the matcher then compares.
 
 QAConv has none of its own: paper 000 compares every pair of maps. Which variant finds most of the matcher's own best
-results is measured in docs/results.md.
+results is measured in docs/runs.md.
 """
 
 from __future__ import annotations
