@@ -63,13 +63,13 @@ def run(work: Work) -> Outcome:
         files={path.name: describe_file(path) for path in sorted(folder.iterdir())},
         job_id=work.job.id,
     )
-    told = {
+    summary = {
         "model": model_id,
         "identities": result.num_classes,
         "images": len(plans[-1].images),
         "warnings": [asdict(warning) for warning in result.warnings],
     }
-    return Outcome(told, [row])
+    return Outcome(summary, [row])
 
 
 def _read_plans(work: Work) -> tuple[list[list[Dataset]], list[Plan]]:
@@ -109,20 +109,20 @@ def _initialise(work: Work, backbone: BackboneName) -> Initialise | None:
 
 def _observer(work: Work, stage: int, stages: int) -> Observer:
     def on_transfer(transfer: Transfer) -> None:
-        told = {
+        counts = {
             "taken": len(transfer.taken),
             "left_out": list(transfer.left_out),
             "as_initialised": list(transfer.kept),
         }
-        _transfer_file(work, stage).write_text(json.dumps(told))
-        work.reporter.event("weights", {"stage": stage, **told})
+        _transfer_file(work, stage).write_text(json.dumps(counts))
+        work.reporter.event("weights", {"stage": stage, **counts})
 
     def on_resume(step: int, history: History) -> None:
         work.reporter.restart_curves(history)
         work.reporter.event("checkpoint", {"stage": stage, "resumed_at_step": step})
 
     def on_progress(progress: Progress) -> None:
-        shown = progress_as_json(
+        state = progress_as_json(
             progress.fraction,
             progress.phase,
             stage=stage,
@@ -134,7 +134,7 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
             images_per_second=progress.images_per_second,
             eta_seconds=progress.eta_seconds,
         )
-        work.reporter.progress(shown, progress.values, progress.total_step)
+        work.reporter.progress(state, progress.values, progress.total_step)
 
     def on_graph(epoch: int, graph: Graph, images: Sequence[ImageRecord]) -> None:
         write_graph(work.folder, epoch, graph, images)
@@ -161,7 +161,7 @@ def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Pat
         preprocessing=result.preprocessing,
     )
     folder = work.settings.models_dir / model_id
-    # What an attempt left that was lost between its rename and its row.
+    # An attempt that was lost between its rename and its row has left a folder.
     shutil.rmtree(folder, ignore_errors=True)
     publish_folder(making, folder)
     return folder, manifest

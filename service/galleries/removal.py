@@ -59,7 +59,7 @@ def remove_erased(database: Database, settings: Settings, gallery_id: str, *, wa
 
 
 def finish_erasures(database: Database, settings: Settings) -> None:
-    """Removes what is pending in all galleries, as far as nobody else is at it."""
+    """Removes what is pending in all galleries but those where another is removing it."""
     with database.read() as session:
         galleries = session.scalars(select(PendingErasure.gallery_id).distinct()).all()
     for gallery_id in galleries:

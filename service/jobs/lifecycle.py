@@ -98,7 +98,7 @@ def oldest_waiting(database: Database, queue: str) -> str | None:
 
 
 def renew(session: Session, job_id: str, attempt: int, lease_seconds: float, **values: Any) -> str:
-    """Prolongs the lease, writing the given columns with it: the job's state, `running` or `cancelling`.
+    """Prolongs the lease and writes the given columns; returns the job's state, `running` or `cancelling`.
 
     Raises:
         LeaseLost: the attempt is over.
@@ -133,7 +133,7 @@ def fail(database: Database, job_id: str, attempt: int, problem: Problem) -> Non
 
 
 def settle_cancelled(database: Database, job_id: str, attempt: int) -> None:
-    """Says that a cancelling job's process is gone; raises `LeaseLost`."""
+    """Ends a cancelling job whose process is gone; raises `LeaseLost`."""
     with database.write() as session:
         _end(session, job_id, attempt, "cancelled", {})
 

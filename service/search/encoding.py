@@ -82,7 +82,7 @@ class QueryEncoder:
         self._encoders = encoders
         self._snapshots = snapshots
 
-    def encode(self, query: Query, images: Sequence[bytes], gallery: Gallery, watch: SearchTimer) -> EncodedQuery:
+    def encode(self, query: Query, images: Sequence[bytes], gallery: Gallery, timer: SearchTimer) -> EncodedQuery:
         """Encodes `query` as its gallery compares it; `images` are the files of an ImageQuery.
 
         Raises:
@@ -90,22 +90,22 @@ class QueryEncoder:
                 for an embedding of another size or without a direction.
         """
         if isinstance(query, StoredQuery):
-            return self._stored(query, gallery, watch)
+            return self._stored(query, gallery, timer)
         if isinstance(query, EmbeddingQuery):
             return EncodedQuery(unit(self._checked(query, gallery)))
-        encoded = self._encoded(images, query, gallery, watch)
+        encoded = self._encoded(images, query, gallery, timer)
         vectors = encoded.vectors if query.fusion == "max" else mean_direction(encoded.vectors)
         return replace(encoded, vectors=vectors, fusion=query.fusion)
 
-    def _stored(self, query: StoredQuery, gallery: Gallery, watch: SearchTimer) -> EncodedQuery:
+    def _stored(self, query: StoredQuery, gallery: Gallery, timer: SearchTimer) -> EncodedQuery:
         """By what is stored of the image if it is this gallery's, or else by its file."""
         with self._database.read() as session:
             image = find_any_image(session, query.image_id)
             own = isinstance(image, GalleryImage) and image.gallery_id == gallery.id
             path = None if own else image_path(session, self._settings, image)
         if path is not None:
-            return self._encoded([path.read_bytes()], query, gallery, watch)
-        with watch.stage("retrieve"):
+            return self._encoded([path.read_bytes()], query, gallery, timer)
+        with timer.stage("retrieve"):
             return self._own(query, gallery)
 
     def _own(self, query: StoredQuery, gallery: Gallery) -> EncodedQuery:
@@ -140,13 +140,13 @@ class QueryEncoder:
         maps = read_maps(opened, [image.position])
         return EncodedQuery(unit(vectors), self._matching(maps, ((image.width, image.height),), gallery))
 
-    def _encoded(self, contents: Sequence[bytes], query: Query, gallery: Gallery, watch: SearchTimer) -> EncodedQuery:
+    def _encoded(self, contents: Sequence[bytes], query: Query, gallery: Gallery, timer: SearchTimer) -> EncodedQuery:
         """By files, each through the gallery's model and its reranker: one pass where these are the same."""
         reranker_id = gallery.reranker_id if query.needs_maps else None
         models = {key: self._encoders.get(key) for key in (gallery.model_id, reranker_id) if key is not None}
-        with watch.stage("decode"):
+        with timer.stage("decode"):
             sizes, inputs = self._prepared(contents, list(models.values()))
-        with watch.stage("embed"):
+        with timer.stage("embed"):
             encoded = {
                 key: model.encode_prepared(prepared, with_maps=key == reranker_id)
                 for (key, model), prepared in zip(models.items(), inputs, strict=True)

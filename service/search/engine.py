@@ -71,12 +71,12 @@ class Engine:
                 413 and 415 for files that cannot be taken, 422 for what is impossible, 507 where there is no room to
                 keep what an explanation needs.
         """
-        watch = SearchTimer()
+        timer = SearchTimer()
         gallery = self._open(query)
-        encoded = self._query_encoder.encode(query, images, gallery, watch)
-        opened, matches = self._find(query, gallery, encoded, watch)
+        encoded = self._query_encoder.encode(query, images, gallery, timer)
+        opened, matches = self._find(query, gallery, encoded, timer)
         if query.explain:
-            with watch.stage("explain"):
+            with timer.stage("explain"):
                 matches = _explained(matches, encoded, opened)
         outcome = SearchOutcome(
             search_id=new_id("search"),
@@ -85,7 +85,7 @@ class Engine:
             model=gallery.model_id,
             reranker=gallery.reranker_id,
             rerank=query.rerank,
-            timings_ms=watch.timings_ms(),
+            timings_ms=timer.timings_ms(),
             matches=matches,
             drawable=query.explain and self._settings.explanation_minutes > 0,
         )
@@ -124,19 +124,19 @@ class Engine:
         return gallery
 
     def _find(
-        self, query: Query, gallery: Gallery, encoded: EncodedQuery, watch: SearchTimer
+        self, query: Query, gallery: Gallery, encoded: EncodedQuery, timer: SearchTimer
     ) -> tuple[OpenGallery, tuple[Match, ...]]:
         """The matches, and the revision of the gallery that they were found in."""
         for _ in range(ATTEMPTS):
             opened = self._snapshots.current(gallery.id)
-            with watch.stage("retrieve"):
+            with timer.stage("retrieve"):
                 own = self._own_position(query, gallery.id)
                 candidates = self._run(retrieve, opened, encoded, query.filters, query.width, own)
             if query.rerank != "none":
-                with watch.stage("rerank"):
+                with timer.stage("rerank"):
                     candidates = self._run(rerank, candidates, query.rerank, encoded, opened)
             candidates = _cut(candidates, query)
-            with watch.stage("retrieve"):
+            with timer.stage("retrieve"):
                 images = self._images(gallery.id, opened, [candidate.position for candidate in candidates])
             if images is not None:
                 matches = [_match(candidate, images[candidate.position]) for candidate in candidates]
