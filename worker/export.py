@@ -86,7 +86,7 @@ def _publish(work: Work, files: Sequence[Path]) -> None:
         flush_file(path)
     facts = {path.name: describe_file(path) for path in files}
     with _own_model(work) as model:
-        model.files = {name: told for name, told in model.files.items() if name not in facts}
+        model.files = {name: known for name, known in model.files.items() if name not in facts}
     with _own_model(work) as model:
         for path in files:
             replace_file(path, work.settings.models_dir / model.id / path.name)

@@ -73,22 +73,22 @@ def settle_encoding(names: Collection[bytes], asked: str = "") -> NameEncoding |
     Raises:
         DatasetError: they cannot be read as `asked`, or, where nothing was asked, no encoding is the likely one.
     """
-    told = [name for name in names if not name.isascii()]
-    if not told:
+    foreign = [name for name in names if not name.isascii()]
+    if not foreign:
         return None
     if asked:
-        if (read := _decoded(told, asked)) is None:
-            raise DatasetError(f"Names in the archive are not {asked}.", hint=_ways(told))
+        if (read := _decoded(foreign, asked)) is None:
+            raise DatasetError(f"Names in the archive are not {asked}.", hint=_ways(foreign))
         return _settled(asked, read)
-    if (read := _decoded(told, "utf-8")) is not None:
+    if (read := _decoded(foreign, "utf-8")) is not None:
         return _settled("utf-8", read)
-    likely = [encoding for encoding in _SCRIPTS if _likeness(told, encoding) >= _SURE]
-    if "euc-kr" in likely and sum(len(name) for name in _decoded(told, "euc-kr") or []) >= _MANY:
+    likely = [encoding for encoding in _SCRIPTS if _likeness(foreign, encoding) >= _SURE]
+    if "euc-kr" in likely and sum(len(name) for name in _decoded(foreign, "euc-kr") or []) >= _MANY:
         likely = ["euc-kr"]  # other writing would not keep to the part of the table that has Hangul
     scripts = {_SCRIPTS[encoding] for encoding in likely}
     if len(scripts) != 1:
-        raise DatasetError("It is not clear how the names in the archive are encoded.", hint=_ways(told))
-    return _settled(likely[0], _decoded(told, likely[0]) or [])
+        raise DatasetError("It is not clear how the names in the archive are encoded.", hint=_ways(foreign))
+    return _settled(likely[0], _decoded(foreign, likely[0]) or [])
 
 
 def write_note(folder: Path, names: NameEncoding) -> None:
@@ -102,8 +102,8 @@ def with_archive_names(contents: Contents, folder: Path) -> Contents:
     if not note.is_file():
         return contents
     names = json.loads(note.read_text())
-    told = (f"read as {names['encoding']}", *names["samples"])
-    return replace(contents, skipped={**contents.skipped, "archive-names": Skipped(names["count"], told)})
+    samples = (f"read as {names['encoding']}", *names["samples"])
+    return replace(contents, skipped={**contents.skipped, "archive-names": Skipped(names["count"], samples)})
 
 
 def _settled(encoding: str, names: Sequence[str]) -> NameEncoding:
@@ -144,5 +144,5 @@ def _fits(name: str, place: int, scripts: tuple[str, ...]) -> bool:
 
 def _ways(names: Sequence[bytes]) -> str:
     readings = {encoding: _decoded(names[:1], encoding) for encoding in _SCRIPTS}
-    shown = ", ".join(f"{encoding}: {read[0]!r}" for encoding, read in readings.items() if read)
-    return f"Say `encoding` when uploading, or pack it with names in UTF-8. The first such name reads as {shown}."
+    examples = ", ".join(f"{encoding}: {read[0]!r}" for encoding, read in readings.items() if read)
+    return f"Say `encoding` when uploading, or pack it with names in UTF-8. The first such name reads as {examples}."

@@ -61,7 +61,7 @@ class Gathered:
 
     images: dict[Split, list[ImageRecord]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    told: dict[str, Skipped] = field(default_factory=dict)
+    counted: dict[str, Skipped] = field(default_factory=dict)
     """The findings counted already."""
 
     def skip(self, code: str, names: Iterable[str]) -> None:
@@ -71,4 +71,4 @@ class Gathered:
 
     def summary(self) -> dict[str, Skipped]:
         counted = {code: Skipped(len(names), tuple(names[:SAMPLES])) for code, names in self.skipped.items()}
-        return counted | self.told
+        return counted | self.counted

@@ -43,13 +43,13 @@ class Declaration:
     @property
     def format(self) -> Format:
         """The format that the declared folders and pattern make."""
-        told = ", ".join(f"{split} in {self.folders[split]}" for split in SPLITS if split in self.folders)
+        folders = ", ".join(f"{split} in {self.folders[split]}" for split in SPLITS if split in self.folders)
         return Format(
             name=DECLARED,
             title="Declared when it was registered",
-            layout=told,
+            layout=folders,
             naming=self.pattern or _BY_FOLDER,
-            protocol=f"splits as declared: {told}; names {self.pattern or _BY_FOLDER}",
+            protocol=f"splits as declared: {folders}; names {self.pattern or _BY_FOLDER}",
             pattern=compile_pattern(self.pattern or _BY_FOLDER),
             layouts=(Layout(self.folders),),
             loose=True,

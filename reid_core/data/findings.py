@@ -157,11 +157,11 @@ def _in_train_and_test(contents: Contents) -> list[str]:
 
 def _look_alikes(contents: Contents) -> list[str]:
     """Lists look-alike labels of identities and of cameras, each group in one line."""
-    told = []
+    groups = []
     for kind in ("identity", "camera"):
         for group in look_alikes({getattr(image, kind) for image in _images(contents)}):
-            told.append(f"{kind} " + " ~ ".join(f"'{shown_label(label)}'" for label in group))
-    return told
+            groups.append(f"{kind} " + " ~ ".join(f"'{shown_label(label)}'" for label in group))
+    return groups
 
 
 def _copies(contents: Contents, hashes: Mapping[Path, str], *, across: bool) -> list[str]:

@@ -156,10 +156,10 @@ class _Reading:
     def finish(self) -> Gathered:
         """Returns the rows gathered, with the words that were taken for unknown."""
         if self._unknown:
-            told = tuple(
+            samples = tuple(
                 f"{word} as {column}: {count} times" for (column, word), count in sorted(self._unknown.items())
             )
-            self.gathered.told["unknown-words"] = Skipped(self._unknown.total(), told)
+            self.gathered.counted["unknown-words"] = Skipped(self._unknown.total(), samples)
         return self.gathered
 
 

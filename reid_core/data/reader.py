@@ -87,8 +87,8 @@ def _with_unread_folders(contents: Contents) -> Contents:
     counts = count_unread(contents.root, contents.read_folders)
     if not counts:
         return contents
-    told = tuple(f"{printable(name)}: {count} files" for name, count in counts.items())
-    return replace(contents, skipped={**contents.skipped, "unread-folders": Skipped(len(told), told)})
+    samples = tuple(f"{printable(name)}: {count} files" for name, count in counts.items())
+    return replace(contents, skipped={**contents.skipped, "unread-folders": Skipped(len(samples), samples)})
 
 
 def _read_all(folder: Path, formats: Collection[Format], declaration: Declaration, least: float) -> list[Contents]:
@@ -226,8 +226,8 @@ def _nothing_found(folder: Path, format: str, asked: Collection[Format]) -> Data
             f"'{folder.name}' is a file.", hint=f"Register a folder for {format}; only manifests are files."
         )
     entries = [path for path in sorted(real_path(folder).iterdir()) if not is_debris(path.name)]
-    shown = [printable(path.name) + ("/" if path.is_dir() else "") for path in entries[:8]]
-    holds = ", ".join(shown) + (f" and {len(entries) - 8} more" if len(entries) > 8 else "") or "nothing"
+    names = [printable(path.name) + ("/" if path.is_dir() else "") for path in entries[:8]]
+    holds = ", ".join(names) + (f" and {len(entries) - 8} more" if len(entries) > 8 else "") or "nothing"
     if len(asked) > 1:
         return DatasetError(
             f"No known layout in '{folder.name}'; it holds {holds}.",

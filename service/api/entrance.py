@@ -42,7 +42,7 @@ def read_entrance(request: Request) -> EntranceAnswer | RedirectResponse:
 def show_page(request: Request) -> HTMLResponse:
     """Every operation, to be tried out with a key."""
     root = request.scope.get("root_path", "")
-    shown = get_swagger_ui_html(
+    page = get_swagger_ui_html(
         title=request.app.title,
         openapi_url=f"{root}/openapi.json",
         swagger_js_url=f"{root}/docs/{_SCRIPT}",
@@ -50,8 +50,8 @@ def show_page(request: Request) -> HTMLResponse:
         swagger_favicon_url=f"{root}/docs/{_ICON}",
         swagger_ui_parameters={"validatorUrl": None},  # which would be sent our address
     )
-    shown.headers["Content-Security-Policy"] = _POLICY
-    return shown
+    page.headers["Content-Security-Policy"] = _POLICY
+    return page
 
 
 @page.get("/{name}")

@@ -42,15 +42,15 @@ def read_readiness(request: Request) -> ReadinessAnswer | ProblemResponse:
     checks = {name: _run(check) for name, check in _checks(request.app).items()}
     failed = [name for name, check in checks.items() if not check.ok]
     caller: Caller | None = request.state.caller
-    shown = checks if is_local(request.scope) or (caller and caller.may("read")) else None
+    visible = checks if is_local(request.scope) or (caller and caller.may("read")) else None
     if not failed:
-        return ReadinessAnswer(status="ok", checks=shown)
-    hint = "`checks` says why, part by part." if shown else "Ask with a key that may read, or on the machine itself."
-    detail = f"Not ready: {', '.join(failed)}." if shown else "Not ready."
+        return ReadinessAnswer(status="ok", checks=visible)
+    hint = "`checks` says why, part by part." if visible else "Ask with a key that may read, or on the machine itself."
+    detail = f"Not ready: {', '.join(failed)}." if visible else "Not ready."
     problem = Problem("unavailable", detail, hint=hint, headers={"Retry-After": _RETRY_SECONDS})
     content = problem.as_json(instance=request.url.path, request_id=request.state.request_id)
-    if shown:
-        content["checks"] = {name: check.model_dump() for name, check in shown.items()}
+    if visible:
+        content["checks"] = {name: check.model_dump() for name, check in visible.items()}
     return ProblemResponse(content, problem.status, problem.headers)
 
 

@@ -48,9 +48,9 @@ def list_page(
         statement = statement.where(column < after if newest_first else column > after)
     statement = statement.order_by(column.desc() if newest_first else column.asc()).limit(page.limit + 1)
     rows = session.scalars(statement).all()
-    shown = rows[: page.limit]
-    next_cursor = _encode(shown, column) if len(rows) > page.limit else None
-    return Listing(items=[answer_of(row) for row in shown], next_cursor=next_cursor)
+    page_rows = rows[: page.limit]
+    next_cursor = _encode(page_rows, column) if len(rows) > page.limit else None
+    return Listing(items=[answer_of(row) for row in page_rows], next_cursor=next_cursor)
 
 
 def filter_equal(statement: Select[Row], *wanted: tuple[InstrumentedAttribute[Any], Any]) -> Select[Row]:
@@ -58,8 +58,8 @@ def filter_equal(statement: Select[Row], *wanted: tuple[InstrumentedAttribute[An
     return statement.where(*(column == value for column, value in wanted if value is not None))
 
 
-def _encode(shown: Sequence[Any], column: InstrumentedAttribute[Any]) -> str:
-    text = f"{column}:{getattr(shown[-1], column.key)}"
+def _encode(page_rows: Sequence[Any], column: InstrumentedAttribute[Any]) -> str:
+    text = f"{column}:{getattr(page_rows[-1], column.key)}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

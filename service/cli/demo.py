@@ -149,9 +149,9 @@ def _search(client: Client, dataset: Any, gallery: str) -> list[list[Cell]]:
         image = client.content(f"/datasets/{dataset['id']}/images/{query['id']}/content")
         row = [Cell(image, f"{query['identity']} cam {query['camera']}", None)]
         for result in answer["results"]:
-            shown = client.content(result["links"]["image"])
+            content = client.content(result["links"]["image"])
             caption = f"{result['score']:.2f} cam {result['camera']}"
-            row.append(Cell(shown, caption, result["identity"] == query["identity"]))
+            row.append(Cell(content, caption, result["identity"] == query["identity"]))
         rows.append(row)
     return rows
 

@@ -93,13 +93,13 @@ def changed_files(slug: str, dataset: Dataset, changes: Sequence[Change]) -> Pro
     """The problem of a data set whose files have changed."""
     counts = Counter(what for what, _ in changes)
     named = {what: [path for other, path in changes if other == what][:_NAMED] for what in counts}
-    told = "; ".join(
+    counted = "; ".join(
         f"{count} {what}: {', '.join(named[what])}" + (f" and {count - _NAMED} more" if count > _NAMED else "")
         for what, count in counts.items()
     )
     return Problem(
         slug,
-        f"The files of data set {dataset.name!r} are not those that were registered: {told}.",
+        f"The files of data set {dataset.name!r} are not those that were registered: {counted}.",
         hint=f"Put them back, or POST /datasets/{dataset.id}/rescan to read them as they are.",
         errors=[Fault("/dataset", what.replace(" ", "-"), f"{path} is {what}") for what, path in changes[:_LISTED]],
     )

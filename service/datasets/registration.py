@@ -136,10 +136,10 @@ def _earlier_rows(session: Session, dataset_id: str) -> dict[tuple[str, str], tu
 def _changes(earlier: Mapping[str, str | None], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The files of an earlier reading that are gone or hold something else now, in words."""
     now = {row["path"]: row["sha256"] for row in rows}
-    told = {
+    changes = {
         path: "missing" if path not in now else "changed" for path, sha256 in earlier.items() if now.get(path) != sha256
     }
-    return [f"{path}: {what}" for path, what in sorted(told.items())]
+    return [f"{path}: {what}" for path, what in sorted(changes.items())]
 
 
 def _rows(
@@ -181,9 +181,9 @@ def _finish(database: Database, dataset: Dataset, examination: Examination, chan
     Raises:
         DatasetError: a finding says that the data set is of no use.
     """
-    report, shown = examination.report, examination.report.as_json()
+    report, summary = examination.report, examination.report.as_json()
     if changes:
-        shown = replace_finding(shown, asdict(finding_of("changed-files", changes)))
+        summary = replace_finding(summary, asdict(finding_of("changed-files", changes)))
     error = next((finding for finding in report.findings if finding.severity == "error"), None)
     with database.write() as session:
         session.execute(
@@ -196,7 +196,7 @@ def _finish(database: Database, dataset: Dataset, examination: Examination, chan
                 variant=report.variant or None,
                 splits={split: asdict(counts) for split, counts in report.splits.items()},
                 fingerprint=report.fingerprint,
-                report=shown,
+                report=summary,
             )
         )
     if error:

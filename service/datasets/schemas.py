@@ -120,8 +120,8 @@ class UploadBody(Body):
             check_declaration(self.format, self.declaration)
         except DatasetError as error:
             message = "{detail} {hint}"
-            told = {"detail": error.detail, "hint": error.hint}
-            raise PydanticCustomError("wrong-declaration", message, told) from error
+            context = {"detail": error.detail, "hint": error.hint}
+            raise PydanticCustomError("wrong-declaration", message, context) from error
         return self
 
     @property

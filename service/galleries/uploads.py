@@ -229,12 +229,12 @@ def _accept(
 
 def _warnings(image: GalleryImage, decoded: Decoded) -> Iterator[UploadWarning]:
     width, height = decoded.image.size
-    told = {
+    doubts = {
         "whole-frame": width > height or width * height > _LARGEST_CROP_PIXELS,
         "first-of-several": decoded.animated,
         "cut-off": decoded.cut_off,
     }
-    for code in (code for code, holds in told.items() if holds):
+    for code in (code for code, holds in doubts.items() if holds):
         message = _MESSAGES[code].format(width=width, height=height)
         yield UploadWarning(image=image.id, filename=image.filename, code=code, message=message)
 
@@ -248,8 +248,8 @@ def _stage_images(folder: Path, batch: Sequence[_Accepted]) -> None:
 
 def _readable(filename: str) -> str:
     """The file's name without folders and characters that cannot be shown, not too long."""
-    shown = normal_label("".join(character for character in filename if character.isprintable()))
-    return shown.replace("\\", "/").rpartition("/")[2][-_MAX_FILENAME:] or "picture"
+    name = normal_label("".join(character for character in filename if character.isprintable()))
+    return name.replace("\\", "/").rpartition("/")[2][-_MAX_FILENAME:] or "picture"
 
 
 def _total_bytes(uploads: Sequence[Upload]) -> int:

@@ -56,12 +56,12 @@ def draw_graph_image(job_folder: Path, epoch: int | None, decoder: Decoder, *, r
     """A PNG like the paper's figure 5: classes spread over the data set, each with its nearest ones beside it."""
     classes = _read(job_folder, epoch)["classes"]
     files = {each["identity"]: Path(each["file"]) for each in classes}
-    shown = classes[:: max(1, len(classes) // rows)][:rows]
-    columns = 1 + max(len(each["nearest"]) for each in shown)
+    selected = classes[:: max(1, len(classes) // rows)][:rows]
+    columns = 1 + max(len(each["nearest"]) for each in selected)
     sheet = Image.new(
-        "RGB", (columns * (_TILE[0] + _GAP) + 2 * _GAP, len(shown) * (_TILE[1] + _CAPTION + _GAP) + _GAP), _PAPER
+        "RGB", (columns * (_TILE[0] + _GAP) + 2 * _GAP, len(selected) * (_TILE[1] + _CAPTION + _GAP) + _GAP), _PAPER
     )
-    for number, each in enumerate(shown):
+    for number, each in enumerate(selected):
         top = _GAP + number * (_TILE[1] + _CAPTION + _GAP)
         _paste(sheet, _tile(decoder, files[each["identity"]]), each["identity"], _GAP, top)
         for column, near in enumerate(each["nearest"], 1):

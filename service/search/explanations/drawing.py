@@ -84,11 +84,11 @@ def draw(query: Side, match: Side, pairs: Sequence[PlacePair]) -> Image.Image:
 
 def _faded(side: Side) -> Image.Image:
     """The image, white over what adds little."""
-    shown = side.image
+    image = side.image
     least, most = float(side.heat.min()), float(side.heat.max())
     share = (side.heat - least) / max(most - least, 1e-12)
-    strength = Image.fromarray(np.uint8(255 * (1 - _FADED * (1 - share)))).resize(shown.size, Image.Resampling.BICUBIC)
-    return Image.composite(shown, Image.new("RGB", shown.size, _PAPER), strength)
+    strength = Image.fromarray(np.uint8(255 * (1 - _FADED * (1 - share)))).resize(image.size, Image.Resampling.BICUBIC)
+    return Image.composite(image, Image.new("RGB", image.size, _PAPER), strength)
 
 
 def _colours(heights: Sequence[float]) -> list[tuple[int, int, int]]:
