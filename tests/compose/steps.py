@@ -37,6 +37,15 @@ def downgrade() -> None:
     raise NotImplementedError
 """
 
+_EARLIER = """
+cd /volumes
+cp redis-secret/password secrets/redis_password
+cp postgres-secret/password secrets/postgres_password
+rm redis-secret/* postgres-secret/*
+chmod 644 secrets/*
+chown -R 0:0 redis/*
+"""
+
 
 def build(stack: Stack, report: Report) -> None:
     """The first build, and what the image's parts take."""
@@ -165,14 +174,19 @@ def health(stack: Stack, report: Report) -> None:
 
 
 def down_and_up(stack: Stack, report: Report) -> None:
-    """Checks that `down` and `up` keep models, galleries and searches."""
+    """Checks that `down` and `up` keep models, galleries and searches, with volumes as an earlier version left them."""
+    key = stack.admin_key()
     with stack.client() as client:
         before = _answers(client)
     with report.step("`down`, containers removed"):
         stack.compose("down")
+    with report.step("volumes made to be those of an earlier version") as row:
+        stack.compose("run", "--rm", "-T", "--entrypoint", "bash", "backup", "-euc", _EARLIER)
+        row.note("all secrets in one, Redis's files root's")
     with report.step("`up` on full volumes until all is healthy"):
         stack.compose("up", "--detach", "--wait")
-    with report.step("models, galleries and a search as before") as row, stack.client() as client:
+    with report.step("admin key, models, galleries and a search as before") as row, stack.client() as client:
+        _demand(stack.admin_key() == key, "the admin key is another")
         _demand(_answers(client) == before, "the answers are others")
         row.note(stack.memory())
 
