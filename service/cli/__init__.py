@@ -52,11 +52,15 @@ def sample_data(
 
 @app.command()
 def demo(
-    data: Annotated[Path | None, typer.Option(help="A data set in any known format; default: drawn people.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A data set in any known format, or an archive of one.")] = None,
     weights: Annotated[Path | None, typer.Option(help="MobileNetV2 weights (safetensors) to start from.")] = None,
     out: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("demo-out"),
 ) -> None:
-    """The whole way once: register, train, evaluate before and after, build a gallery, search."""
+    """The whole way once: register, train, evaluate before and after, build a gallery, search.
+
+    In a service of its own, or, where the environment names a database or a broker, in the one that has them; what it
+    makes there is deleted at the end. Without --data it draws people.
+    """
     from service.cli.demo import run
 
     raise typer.Exit(run(data, weights, out))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ OVER = ("succeeded", "failed", "cancelled")
 
 
 class Refused(Exception):
-    """The service answered with a problem; the text is its detail and hint."""
+    """The service answered with a problem, or not at all; the text is its detail and hint."""
 
 
 class Client:
@@ -32,14 +33,30 @@ class Client:
         self._http.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
-        return _decode(self._http.get(path, params=parameters))
+        return _decode(self._ask("GET", path, params=parameters))
+
+    def find(self, path: str) -> Any | None:
+        """The answer, or None where nothing is at `path`."""
+        answer = self._ask("GET", path)
+        return None if answer.status_code == httpx.codes.NOT_FOUND else _decode(answer)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        return _decode(self._http.post(path, json=body))
+        return _decode(self._ask("POST", path, json=body))
+
+    def upload(self, path: str, fields: dict[str, str], archive: Path) -> Any:
+        """Posts a form with the fields and the file `archive`."""
+        with archive.open("rb") as file:
+            return _decode(self._ask("POST", path, data=fields, files={"archive": (archive.name, file)}))
+
+    def delete(self, path: str) -> None:
+        """Deletes what is at `path`, if anything still is."""
+        answer = self._ask("DELETE", path)
+        if answer.is_error and answer.status_code != httpx.codes.NOT_FOUND:
+            _decode(answer)
 
     def content(self, path: str) -> bytes:
         """The bytes at `path`."""
-        answer = self._http.get(path)
+        answer = self._ask("GET", path)
         if answer.is_error:
             _decode(answer)
         return answer.content
@@ -60,16 +77,26 @@ class Client:
 
     def wait_for_job(self, job_id: str, on_progress: Callable[[dict[str, Any]], None]) -> Any:
         """The job once it is over; `on_progress` sees it meanwhile. Raises `Refused` unless it succeeded."""
-        while True:
-            job = self.get(f"/jobs/{job_id}")
-            on_progress(job)
-            if job["state"] in OVER:
-                break
-            time.sleep(_POLL_SECONDS)
+        job = self.watch_job(job_id, on_progress)
         if job["state"] != "succeeded":
             error = job["error"] or {"detail": f"The job was {job['state']}.", "hint": ""}
             raise Refused(f"{error['detail']} {error['hint']}")
         return job
+
+    def watch_job(self, job_id: str, on_progress: Callable[[dict[str, Any]], None]) -> Any:
+        """The job once it is over, however it ended."""
+        while True:
+            job = self.get(f"/jobs/{job_id}")
+            on_progress(job)
+            if job["state"] in OVER:
+                return job
+            time.sleep(_POLL_SECONDS)
+
+    def _ask(self, method: str, path: str, **words: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **words)
+        except httpx.TransportError as error:
+            raise Refused(f"The service at {self._http.base_url} does not answer: {error}.") from error
 
 
 def _decode(answer: httpx.Response) -> Any:

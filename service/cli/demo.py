@@ -1,9 +1,14 @@
-"""`reid demo`: the main job once, against a service of its own that is gone afterwards."""
+"""`reid demo`: the main job once, against a service of its own that is gone afterwards.
+
+Where the environment belongs to a service that runs, the demo is done in that one, and what it made is gone afterwards.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,8 +26,11 @@ from rich.table import Table
 
 from reid_core.errors import CoreError
 from reid_core.sample_data import write_sample_data
+from service.cli import running
 from service.cli.client import Client, Refused
 from service.cli.sheet import Cell, write_contact_sheet
+from service.cli.up import read_settings
+from service.settings import Settings
 
 console = Console()
 
@@ -58,24 +66,57 @@ def draw_sample_data(out: Path, *, identities: int, cameras: int, seed: int) -> 
 
 def run(data: Path | None, weights: Path | None, out: Path) -> int:
     """The exit status: 0 when everything worked."""
-    home = Path(tempfile.mkdtemp(prefix="reid-demo-"))
-    began = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)  # ended in these ways, too, it leaves nothing behind
+    settings, began = read_settings(), time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="reid-demo-"))
+    do = _in_running_service if running.is_named(settings) else _in_own_service
     try:
-        sample = home / "datasets" / "sample"
-        draw = partial(draw_sample_data, sample, identities=60, cameras=4, seed=0)
-        with start_service(home, data or sample, weights, meanwhile=None if data else draw) as client:
-            _main_job(client, data or sample, weights, out)
+        do(settings, folder, data, weights, out)
     except Refused as error:
         console.print(f"[red]{error}[/red]")
         return 1
     finally:
-        shutil.rmtree(home, ignore_errors=True)
-    console.print(f"Done in {time.monotonic() - began:.0f} s; the service and its files are gone again.")
+        shutil.rmtree(folder, ignore_errors=True)
+    console.print(f"Done in {time.monotonic() - began:.0f} s; all that it made but the contact sheet is gone again.")
     return 0
 
 
-def _main_job(client: Client, data: Path, weights: Path | None, out: Path) -> None:
-    dataset = _register(client, data)
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _in_own_service(_: Settings, home: Path, data: Path | None, weights: Path | None, out: Path) -> None:
+    sample = home / "datasets" / "sample"
+    with start_service(home, data or sample, weights, meanwhile=None if data else partial(_draw, sample)) as client:
+        _main_job(client, "demo", data or sample, weights, out)
+
+
+def _in_running_service(settings: Settings, folder: Path, data: Path | None, weights: Path | None, out: Path) -> None:
+    if weights is not None and weights.resolve().parent != settings.weights_dir.resolve():
+        raise Refused(f"{weights} is not in {settings.weights_dir}, where the service looks for weights; put it there.")
+    name = f"demo-{secrets.token_hex(3)}"
+    with running.connect(settings) as client:
+        console.print(f"In the service that runs here; what it makes is called {name} and deleted at the end")
+        try:
+            _main_job(client, name, data or _drawn_archive(folder), weights, out)
+        finally:
+            models = [f"/models/{name}-untrained", f"/models/{name}-trained"]
+            running.remove(client, settings, [f"/galleries/{name}", *models, f"/datasets/{name}"])
+
+
+def _draw(out: Path) -> None:
+    draw_sample_data(out, identities=60, cameras=4, seed=0)
+
+
+def _drawn_archive(folder: Path) -> Path:
+    """Draws the data set into an archive: the service's own folders for data sets may be read-only here."""
+    _draw(folder / "sample")
+    return Path(shutil.make_archive(str(folder / "sample"), "zip", folder / "sample"))
+
+
+def _main_job(client: Client, name: str, data: Path, weights: Path | None, out: Path) -> None:
+    dataset = _register(client, name, data)
     start = {"init_from": {"weights": weights.name} if weights else None}
     settings = SETTINGS | ({"backbone": _backbone_of(weights)} if weights else {})
     untrained = {**settings, "schedule": {**settings["schedule"], "epochs": 0}}
@@ -86,9 +127,8 @@ def _main_job(client: Client, data: Path, weights: Path | None, out: Path) -> No
     before = _evaluate(client, dataset, "untrained")
     _follow(client, training, "training bnneck")
     _print_scores(before, _evaluate(client, dataset, "trained"))
-    gallery = client.post(
-        "/galleries", {"name": "demo", "model": "trained", "dataset": {"id": dataset["id"], "split": "gallery"}}
-    )
+    shown = {"id": dataset["id"], "split": "gallery"}
+    gallery = client.post("/galleries", {"name": name, "model": f"{name}-trained", "dataset": shown})
     _follow(client, gallery["job"], "indexing the gallery")
     rows = _search(client, dataset, gallery["id"])
     sheet = out / "contact-sheet.png"
@@ -105,8 +145,12 @@ def _backbone_of(weights: Path) -> str:
         raise Refused(f"{error.detail} {error.hint}") from error
 
 
-def _register(client: Client, data: Path) -> Any:
-    made = client.post("/datasets", {"name": "demo", "path": str(data.resolve())})
+def _register(client: Client, name: str, data: Path) -> Any:
+    """Uploads an archive, has a folder read where it lies, and returns the data set."""
+    if data.is_file():
+        made = client.upload("/datasets", {"name": name}, data)
+    else:
+        made = client.post("/datasets", {"name": name, "path": str(data.resolve())})
     _follow(client, made["job"], "reading the data set")
     dataset = client.get(f"/datasets/{made['id']}")
     counts = ", ".join(f"{name}: {split['images']}" for name, split in dataset["splits"].items())
@@ -116,15 +160,17 @@ def _register(client: Client, data: Path) -> Any:
     return dataset
 
 
-def _train(client: Client, dataset: Any, name: str, changes: dict[str, Any]) -> str:
-    """The id of the job."""
+def _train(client: Client, dataset: Any, stage: str, changes: dict[str, Any]) -> str:
+    """The id of the job, whose model is called after the data set and the stage."""
+    name = f"{dataset['name']}-{stage}"
     body = {"kind": "train", "method": "bnneck", "dataset": dataset["id"], "model_name": name, **changes}
     return str(client.post("/jobs", body)["id"])
 
 
-def _evaluate(client: Client, dataset: Any, name: str) -> Any:
-    job = client.post("/jobs", {"kind": "evaluate", "model": name, "dataset": dataset["id"]})
-    return _follow(client, job["id"], f"evaluating the {name} network")["result"]
+def _evaluate(client: Client, dataset: Any, stage: str) -> Any:
+    model = f"{dataset['name']}-{stage}"
+    job = client.post("/jobs", {"kind": "evaluate", "model": model, "dataset": dataset["id"]})
+    return _follow(client, job["id"], f"evaluating the {stage} network")["result"]
 
 
 def _print_scores(before: Any, after: Any) -> None:

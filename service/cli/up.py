@@ -205,15 +205,23 @@ def _check_port(settings: Settings) -> None:
             ) from error
 
 
+def local_host(settings: Settings) -> str:
+    """The host by which this machine reaches the API: the one it listens on, or loopback where those are all."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  where to ask, not to listen
+
+
+def address_of(host: str, port: int) -> str:
+    """The address of an API, with an IPv6 host in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _address(settings: Settings) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
+    return address_of(settings.host, settings.port)
 
 
 def _answers(settings: Settings, path: str) -> bool:
     """True if the API answers with 200, asked past any proxy."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  where to ask, not to listen
-    connection = http.client.HTTPConnection(host, settings.port, timeout=5)
+    connection = http.client.HTTPConnection(local_host(settings), settings.port, timeout=5)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == http.client.OK

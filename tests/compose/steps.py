@@ -6,15 +6,23 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from service.cli.client import Client, Refused
 from tests.compose import readme
-from tests.compose.report import Failed, Report
+from tests.compose.looks import (
+    all_there_is,
+    answers,
+    demand,
+    events_of,
+    finished,
+    has_checkpoint,
+    models_inside,
+    names,
+    wait,
+)
+from tests.compose.report import Report
 from tests.compose.stack import NAME, Stack
 
 REBUILD_SECONDS = 20.0
-_PATIENCE_SECONDS = 300.0
 _TRAINING = {
     "kind": "train",
     "method": "bnneck",
@@ -35,6 +43,15 @@ def upgrade() -> None:
     op.execute("CREATE TABLE upgraded (id INTEGER)")
 def downgrade() -> None:
     raise NotImplementedError
+"""
+
+_EARLIER = """
+cd /volumes
+cp redis-secret/password secrets/redis_password
+cp postgres-secret/password secrets/postgres_password
+rm redis-secret/* postgres-secret/*
+chmod 644 secrets/*
+chown -R 0:0 redis/*
 """
 
 
@@ -80,9 +97,9 @@ def walk_through(stack: Stack, report: Report) -> None:
     with report.step("README: walk-through of the API") as row:
         stack.shell(readme.walk_through_script(stack.folder / "README.md", f"http://127.0.0.1:{stack.port}"))
         image = (stack.folder / "why.png").read_bytes()
-        _demand(image.startswith(b"\x89PNG"), f"why.png begins with {image[:20]!r}")
+        demand(image.startswith(b"\x89PNG"), f"why.png begins with {image[:20]!r}")
         with stack.client() as client:
-            row.note(f"models {_names(client, '/models')}, galleries {_names(client, '/galleries')}")
+            row.note(f"models {names(client, '/models')}, galleries {names(client, '/galleries')}")
         row.note(stack.memory())
 
 
@@ -91,44 +108,42 @@ def commands(stack: Stack, report: Report) -> None:
     key = stack.admin_key()
     with report.step("`exec api reid migrate`") as row:
         said = stack.compose("exec", "-T", "api", "reid", "migrate")
-        _demand("key" not in said and stack.admin_key() == key, f"another admin key was made: {said}")
+        demand("key" not in said and stack.admin_key() == key, f"another admin key was made: {said}")
         row.note("same admin key")
     for words in ("api", "up"):
         with report.step(f"`exec api reid {words}` on another port") as row:
             stack.compose("exec", "--detach", "-e", "REID_PORT=8001", "api", "reid", words)
-            models = _wait(lambda: _models_inside(stack, 8001, key), f"reid {words} does not answer")
-            _demand({"first", "matcher"} <= set(models), f"it has the models {models}")
+            models = wait(lambda: models_inside(stack, 8001, key), f"reid {words} does not answer")
+            demand({"first", "matcher"} <= set(models), f"it has the models {models}")
             row.note(f"models {models}")
             stack.compose("restart", "api")
             _await_healthy(stack)
-    with report.step("`exec api reid demo`") as row:
-        said = stack.shell("docker compose exec -T api reid demo 2>&1 || true")
-        _demand("no broker" in said, f"it said {said[-500:]}")
-        row.note("is a service of its own: says that the image has no broker for it")
-
-
-def _models_inside(stack: Stack, port: int, key: str) -> list[str]:
-    program = (
-        "import json, sys, urllib.request as web; "
-        f"ask = web.Request('http://127.0.0.1:{port}/models', headers={{'X-API-Key': sys.argv[1]}}); "
-        "print(json.dumps([model['name'] for model in json.load(web.urlopen(ask))['items']]))"
-    )
-    models: list[str] = json.loads(stack.compose("exec", "-T", "api", "python", "-c", program, key))
-    return models
+    with report.step("`exec api reid sample-data`") as row:
+        stack.compose("exec", "-T", "api", "reid", "sample-data", "/tmp/drawn", "--identities", "4")
+        drawn = stack.compose("exec", "-T", "api", "find", "/tmp/drawn", "-name", "*.jpg")
+        row.note(f"{len(drawn.splitlines())} images")
+    with report.step("`exec api reid demo`") as row, stack.client() as client:
+        before = all_there_is(stack, client)
+        said = stack.compose("exec", "-T", "api", "reid", "demo")
+        sheet = stack.compose_bytes("exec", "-T", "api", "cat", "demo-out/contact-sheet.png")
+        demand(sheet.startswith(b"\x89PNG"), f"the contact sheet begins with {sheet[:20]!r}")
+        demand(all_there_is(stack, client) == before, "it leaves something behind")
+        scores = [line.strip("\u2502 ") for line in said.splitlines() if "after training" in line]
+        row.note(f"{' '.join(scores)}; data sets, models, galleries and their files as before")
 
 
 def kill_training(stack: Stack, report: Report) -> None:
     """A training whose container is killed goes on from its checkpoint."""
     with report.step("training container killed in the middle") as row, stack.client() as client:
         job = client.post("/jobs", {**_TRAINING, "model_name": "survivor"})["id"]
-        _wait(lambda: _has_checkpoint(stack, job), "the training writes no checkpoint")
+        wait(lambda: has_checkpoint(stack, job), "the training writes no checkpoint")
         stack.compose("kill", "training")
         killed = client.get(f"/jobs/{job}")["progress"]
         stack.compose("up", "--detach", "--wait")
-        ended = _finished(client, job)
-        events = _events(client, job)
+        ended = finished(client, job)
+        events = events_of(client, job)
         steps = [event["data"]["resumed_at_step"] for event in events if event["event"] == "checkpoint"]
-        _demand(ended["attempt"] == 2 and len(steps) == 1, f"attempt {ended['attempt']}, checkpoints at {steps}")
+        demand(ended["attempt"] == 2 and len(steps) == 1, f"attempt {ended['attempt']}, checkpoints at {steps}")
         row.note(f"killed in epoch {killed['epoch']} of {killed['epochs']}, went on from step {steps[0]}")
 
 
@@ -141,24 +156,29 @@ def health(stack: Stack, report: Report) -> None:
     with report.step("logs") as row:
         lines = stack.compose("logs", "--no-log-prefix", "--no-color", "api", "worker", "training").splitlines()
         odd = [line for line in lines if not line.startswith("{")]
-        _demand(odd == [], f"lines that are no JSON: {odd[:5]}")
+        demand(odd == [], f"lines that are no JSON: {odd[:5]}")
         told = [json.loads(line) for line in lines]
         jobs = sum(line["event"].startswith("job ") for line in told)
         probes = sum(line.get("path", "").startswith("/healthz/live") for line in told)
-        _demand(jobs > 0 and probes == 0, f"{jobs} lines of jobs, {probes} of probes")
+        demand(jobs > 0 and probes == 0, f"{jobs} lines of jobs, {probes} of probes")
         row.note(f"{len(told)} lines of JSON, {jobs} of jobs, none of probes")
 
 
 def down_and_up(stack: Stack, report: Report) -> None:
-    """Checks that `down` and `up` keep models, galleries and searches."""
+    """Checks that `down` and `up` keep models, galleries and searches, with volumes as an earlier version left them."""
+    key = stack.admin_key()
     with stack.client() as client:
-        before = _answers(client)
+        before = answers(client)
     with report.step("`down`, containers removed"):
         stack.compose("down")
+    with report.step("volumes made to be those of an earlier version") as row:
+        stack.compose("run", "--rm", "-T", "--entrypoint", "bash", "backup", "-euc", _EARLIER)
+        row.note("all secrets in one, Redis's files root's")
     with report.step("`up` on full volumes until all is healthy"):
         stack.compose("up", "--detach", "--wait")
-    with report.step("models, galleries and a search as before") as row, stack.client() as client:
-        _demand(_answers(client) == before, "the answers are others")
+    with report.step("admin key, models, galleries and a search as before") as row, stack.client() as client:
+        demand(stack.admin_key() == key, "the admin key is another")
+        demand(answers(client) == before, "the answers are others")
         row.note(stack.memory())
 
 
@@ -170,13 +190,13 @@ def scale(stack: Stack, report: Report) -> None:
         stack.compose(*words, REID_PORT=ports)
         with stack.client() as client:
             jobs = [client.post("/jobs", {**_TRAINING, "model_name": name})["id"] for name in ("left", "right")]
-            _wait(lambda: [client.get(f"/jobs/{job}")["state"] for job in jobs] == ["running"] * 2, "one waits")
+            wait(lambda: [client.get(f"/jobs/{job}")["state"] for job in jobs] == ["running"] * 2, "one waits")
             for job in jobs:
                 client.post(f"/jobs/{job}/cancel", {})
-            first = _answers(client)
+            first = answers(client)
         for port in range(stack.port + 1, stack.port + 3):
             with stack.client(port) as client:
-                _demand(_answers(client) == first, f"the replica on {port} answers otherwise")
+                demand(answers(client) == first, f"the replica on {port} answers otherwise")
         row.note(f"both ran; three replicas on {ports} give the same answers")
         stack.compose("up", "--detach", "--wait", "--scale", "training=1", "--scale", "api=1")
 
@@ -184,7 +204,7 @@ def scale(stack: Stack, report: Report) -> None:
 def back_up(stack: Stack, report: Report) -> None:
     """A backup, everything lost, and the backup put back."""
     with stack.client() as client:
-        before = _answers(client)
+        before = answers(client)
     archive = stack.folder / "backup.tar"
     with report.step("backup: `stop`, `run backup -c`") as row:
         stack.compose("stop")
@@ -195,7 +215,7 @@ def back_up(stack: Stack, report: Report) -> None:
         stack.compose("run", "--rm", "-T", "backup", "-x", read=archive.read_bytes())
         stack.compose("up", "--detach", "--wait")
         with stack.client() as client:
-            _demand(_answers(client) == before, "the answers are others than before the backup")
+            demand(answers(client) == before, "the answers are others than before the backup")
 
 
 def upgrade(stack: Stack, report: Report) -> None:
@@ -206,16 +226,16 @@ def upgrade(stack: Stack, report: Report) -> None:
         began = time.monotonic()
         stack.compose("build")
         took = time.monotonic() - began
-        _demand(took < REBUILD_SECONDS, f"it took {took:.0f} s")
+        demand(took < REBUILD_SECONDS, f"it took {took:.0f} s")
     with stack.client() as client:
-        before = _answers(client)
+        before = answers(client)
     with report.step("upgrade with a migration, on the same volumes") as row:
         old, new = _add_migration(stack.folder / "service" / "db" / "migrations" / "versions")
         stack.compose("up", "--detach", "--wait", "--build")
         with stack.client() as client:
-            _demand(_answers(client) == before, "the answers are others than before the upgrade")
+            demand(answers(client) == before, "the answers are others than before the upgrade")
         version = stack.compose("exec", "-T", "postgres", "psql", "-U", "reid", "-Atc", "SELECT * FROM alembic_version")
-        _demand(version.strip() == new, f"the schema is at version {version}")
+        demand(version.strip() == new, f"the schema is at version {version}")
         row.note(f"schema {old} to {new}")
 
 
@@ -225,54 +245,8 @@ def _add_migration(folder: Path) -> tuple[str, str]:
     return old, "9999"
 
 
-def _answers(client: Client) -> Any:
-    """Lists what must survive: the models, the galleries and a search's results."""
-    image = client.get("/datasets/people/images", split="query", limit=1)["items"][0]["id"]
-    found = client.get("/search", gallery="lobby", image_id=image, top_k=5)["results"]
-    results = [(result["links"]["image"], round(result["score"], 5)) for result in found]
-    return _names(client, "/models"), _names(client, "/galleries"), results
-
-
-def _names(client: Client, path: str) -> list[str]:
-    return sorted(item["name"] for item in client.get(path)["items"])
-
-
-def _events(client: Client, job: str) -> list[Any]:
-    lines = client.content(f"/jobs/{job}/events").decode().splitlines()
-    return [json.loads(line[6:]) for line in lines if line.startswith('data: {"id"')]
-
-
-def _finished(client: Client, job: str) -> Any:
-    try:
-        return client.wait_for_job(job, lambda _: None)
-    except Refused as error:
-        raise Failed(f"the job did not succeed: {error}") from error
-
-
-def _has_checkpoint(stack: Stack, job: str) -> bool:
-    return "checkpoint" in stack.compose("exec", "-T", "training", "find", f"/var/lib/reid/jobs/{job}")
-
-
 def _await_healthy(stack: Stack) -> None:
     stack.compose("up", "--detach", "--wait")
-
-
-def _wait(look: Callable[[], Any], why: str) -> Any:
-    """Returns the value of `look` once it is true; errors count as not yet. Raises `Failed` with the last of them."""
-    deadline, error = time.monotonic() + _PATIENCE_SECONDS, ""
-    while time.monotonic() < deadline:
-        try:
-            if seen := look():
-                return seen
-        except (Failed, Refused) as failed:
-            error = str(failed)
-        time.sleep(0.5)
-    raise Failed(f"{why} {error}")
-
-
-def _demand(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise Failed(otherwise)
 
 
 STEPS: tuple[Callable[[Stack, Report], None], ...] = (
