@@ -12,6 +12,9 @@ import httpx
 from service.settings import is_loopback
 
 _POLL_SECONDS = 0.2
+_KEPT_SECONDS = 1.0
+"""An idle connection is used again for so long: well before the service closes it, which it does after five."""
+
 OVER = ("succeeded", "failed", "cancelled")
 
 
@@ -26,7 +29,8 @@ class Client:
         # A proxy of the environment cannot reach this machine's own loopback.
         trust_env = not is_loopback(httpx.URL(address).host)
         headers = {"Authorization": f"Bearer {key}"}
-        self._http = httpx.Client(base_url=address, headers=headers, timeout=120, trust_env=trust_env)
+        limits = httpx.Limits(keepalive_expiry=_KEPT_SECONDS)
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=120, trust_env=trust_env, limits=limits)
 
     def close(self) -> None:
         """Ends its connections."""
