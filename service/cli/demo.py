@@ -36,6 +36,7 @@ console = Console()
 
 SETTINGS: dict[str, Any] = {
     "backbone": "resnet18",
+    "last_stride": 2,
     "image": {"height": 128, "width": 64},
     "batch": {"identities": 8},
     "augmentation": {"padding": 5},
@@ -126,9 +127,9 @@ def _main_job(client: Client, name: str, data: Path, weights: Path | None, out: 
     training = _train(client, dataset, "trained", {"settings": settings, **start})  # beside the first evaluation
     before = _evaluate(client, dataset, "untrained")
     _follow(client, training, "training bnneck")
-    _print_scores(before, _evaluate(client, dataset, "trained"))
-    shown = {"id": dataset["id"], "split": "gallery"}
-    gallery = client.post("/galleries", {"name": name, "model": f"{name}-trained", "dataset": shown})
+    split = {"id": dataset["id"], "split": "gallery"}
+    gallery = client.post("/galleries", {"name": name, "model": f"{name}-trained", "dataset": split})
+    _print_scores(before, _evaluate(client, dataset, "trained"))  # while the gallery is indexed
     _follow(client, gallery["job"], "indexing the gallery")
     rows = _search(client, dataset, gallery["id"])
     sheet = out / "contact-sheet.png"
