@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision import models
 
-from reid_core.backbones.stride import remove_stride
+from reid_core.backbones.resnet import remove_stride
 
 _STEM_END = 2
 _STAGE_ENDS = (4, 7, 14, 19)

@@ -7,8 +7,6 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision import models
 
-from reid_core.backbones.stride import remove_stride
-
 Depth = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
 
@@ -57,3 +55,10 @@ class ResNet(nn.Module):
         second = self.layer2(first)
         third = self.layer3(second)
         return (first, second, third) if self.layer4 is None else (first, second, third, self.layer4(third))
+
+
+def remove_stride(block: nn.Module) -> None:
+    """Makes every convolution of a stage's first block, its shortcut's too, look at every place. No tensor changes."""
+    for convolution in block.modules():
+        if isinstance(convolution, nn.Conv2d):
+            convolution.stride = (1, 1)

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from reid_core.backbones import BackboneName, build_backbone
 from reid_core.heads.classifier import ThreeLayerClassifier
-from reid_core.heads.pointwise import Pointwise
-from reid_core.heads.progressive import ProgressiveBranch, append_cell
+from reid_core.heads.progressive import Pointwise, ProgressiveBranch, append_cell
 from reid_core.network import Output, ReidNetwork
 
 _FEATURE_SIZE = 512
