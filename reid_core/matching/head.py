@@ -47,13 +47,11 @@ class MatchingHead(nn.Module):
         self.score_norm = nn.BatchNorm1d(1)
         nn.init.constant_(self.weighting.weight, 1 / num_locations)
 
-    def forward(self, row_max: Tensor, col_max: Tensor, pairs: Tensor | None = None) -> Tensor:
+    def forward(self, row_max: Tensor, col_max: Tensor) -> Tensor:
         """(Q, G) float32 logits; larger is closer.
 
         Args:
             row_max, col_max: (Q, G, hw), from `best_correlations`.
-            pairs: (Q, G) bool, the pairs that count in training; the others leave the statistics alone and score 0.
-                In evaluation every pair is scored.
 
         Raises:
             CoreError: a map has another number of locations than this head.
@@ -61,10 +59,7 @@ class MatchingHead(nn.Module):
         self._check(row_max, col_max)
         with torch.autocast(row_max.device.type, enabled=False):
             maxima = torch.stack([row_max, col_max], dim=2)  # (Q, G, 2, hw)
-            if pairs is None or not self.training:
-                return self._score(maxima.flatten(0, 1)).view(maxima.shape[:2])
-            scores = self._score(maxima[pairs])
-            return scores.new_zeros(maxima.shape[:2]).masked_scatter(pairs, scores)
+            return self._score(maxima.flatten(0, 1)).view(maxima.shape[:2])
 
     @torch.no_grad()
     def fold(self) -> FoldedHead:

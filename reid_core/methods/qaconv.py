@@ -10,14 +10,14 @@ Images are compared location by location: `reid_core.matching`. Search needs a v
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
@@ -61,6 +61,10 @@ class QaconvSettings(TrainingSettings):
     )
     instance_norm: InstanceNorm = Field(default="block", description="block: as the paper; ibn-b: as the later release")
     neck_channels: int = Field(default=64, ge=8, le=1024, description="of the map; 128 in the later release")
+    neck_norm: Literal["batch", "none"] = Field(
+        default="batch",
+        description="what follows the neck's convolution; none: nothing, and a bias, as the later release",
+    )
     retrieval: RetrievalVector = Field(
         default="stripes", description="the vector that the first stage of search compares"
     )
@@ -83,6 +87,13 @@ class QaconvSettings(TrainingSettings):
         jitter=ColourJitter(low=0.5, high=2, hue=0.1),
         occlusion=0.8,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_model(cls, values: Any) -> Any:
+        """The settings of a model from before `neck_norm` are whole but for it; its neck is a bare convolution."""
+        whole = isinstance(values, Mapping) and cls.model_fields.keys() - values.keys() == {"neck_norm"}
+        return {**values, "neck_norm": "none"} if whole else values
 
 
 class MemoryBatch(RandomBatch):
@@ -107,15 +118,17 @@ class PairwiseSettings(QaconvSettings):
 
     batch: IdentityBatch = IdentityBatch(identities=16, images_per_identity=4)
     schedule: Schedule = MemorySettings().schedule.model_copy(update={"base_lr": 0.001})
+    gradient_clip: float | None = Field(default=512, gt=0)  # graph sampling changes the sampler only
     loss: Literal["pairwise", "triplet"] = Field(default="pairwise", description="triplet: as the later release")
     margin: float = Field(default=16, ge=0, description="of the triplet loss, in matching scores")
-    include_self_pairs: bool = Field(default=False, description="as the authors' code; equation 1 leaves them out")
+    include_self_pairs: bool = Field(
+        default=False, description="in the loss; equation 1 leaves them out"
+    )
 
 
 class GraphSettings(PairwiseSettings):
     """QAConv-P + GS. RandPerson, with its many identities, was trained for 4 epochs, decayed after 2."""
 
-    gradient_clip: float | None = Field(default=512, gt=0)
     pk_epochs: int = Field(
         default=1, ge=0, description="first epochs sampled at random, before the graph means anything"
     )
@@ -133,7 +146,7 @@ class QaconvNetwork(ReidNetwork):
         self.backbone = build_backbone(settings.backbone, last_stride=2)
         self.backbone.drop_last_stage(settings.last_stride)
         insert_instance_norm(self.backbone, settings.instance_norm)
-        self.neck = nn.Conv2d(self.backbone.channels[-1], settings.neck_channels, kernel_size=3, padding=1)
+        self.neck = _build_neck(self.backbone.channels[-1], settings)
         stride = _STRIDES[settings.last_stride]
         height, width = math.ceil(settings.image.height / stride), math.ceil(settings.image.width / stride)
         self.map_shape = (height, width, settings.neck_channels)
@@ -153,8 +166,20 @@ class QaconvNetwork(ReidNetwork):
         return self
 
 
+def _build_neck(in_channels: int, settings: QaconvSettings) -> nn.Module:
+    """Builds a 3 x 3 convolution without bias and batch normalisation, or a convolution with bias alone."""
+    normalised = settings.neck_norm == "batch"
+    convolution = nn.Conv2d(in_channels, settings.neck_channels, kernel_size=3, padding=1, bias=not normalised)
+    return nn.Sequential(convolution, nn.BatchNorm2d(settings.neck_channels)) if normalised else convolution
+
+
 class PairwiseCriterion(nn.Module):
-    """Every image of the batch against every other one."""
+    """Every image of the batch against every other one.
+
+    The pair of an image with itself is in the matcher's batch statistics, as in the authors' code, and not in the loss,
+    as in equation 1. Statistics without these pairs make the first gradient several times as large: the paper's rate
+    and clip would mean something else (docs/runs.md).
+    """
 
     def __init__(
         self, settings: PairwiseSettings, num_classes: int, network: QaconvNetwork, teacher: Teacher | None = None
@@ -166,8 +191,7 @@ class PairwiseCriterion(nn.Module):
 
     def forward(self, output: Output, batch: Batch, moment: Moment) -> Losses:
         locations = _locations(output)
-        pairs = self._counted_pairs(len(locations), locations.device)
-        scores = self._score(*best_correlations(locations, locations), pairs)
+        scores = self._score(*best_correlations(locations, locations))
         terms = {f"{self.settings.loss}_loss": self._loss(scores, batch.identities)}
         terms |= self._retrieval_loss(output.embedding, batch.identities)
         return Losses(terms, {"pair_accuracy": pair_accuracy(scores.detach(), batch.identities)})
@@ -176,9 +200,6 @@ class PairwiseCriterion(nn.Module):
         if self.settings.loss == "pairwise":
             return pairwise_loss(scores, identities, include_self_pairs=self.settings.include_self_pairs)
         return triplet_loss(-scores, batch_hard(-scores, identities), margin=self.settings.margin)
-
-    def _counted_pairs(self, count: int, device: torch.device) -> Tensor | None:
-        return None if self.settings.include_self_pairs else ~torch.eye(count, dtype=torch.bool, device=device)
 
 
 class MemoryCriterion(nn.Module):
@@ -201,7 +222,7 @@ class MemoryCriterion(nn.Module):
         classes = self.seen.nonzero().squeeze(1)
         own = batch.identities[:, None] == classes[None, :]  # (B, classes seen)
         if len(classes):
-            scores = self._score(*best_correlations(locations, self.memory[classes]), None)
+            scores = self._score(*best_correlations(locations, self.memory[classes]))
         else:
             scores = locations.sum(dim=(1, 2))[:, None][:, :0]
         terms = {"memory_loss": memory_loss(scores, own)} | self._retrieval_loss(output.embedding, batch.identities)
@@ -242,7 +263,7 @@ def draw_from_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
     def measure(images: Sequence[int]) -> NDArray[np.float32]:
         network: QaconvNetwork = epoch.network  # type: ignore[assignment]  # the one that this method builds
         maps: Tensor = epoch.encode(images).maps  # type: ignore[assignment]  # this network has maps
-        device = network.neck.weight.device
+        device = next(network.parameters()).device
         # On cards the matcher's kernel wants half precision; on CPUs fp32 is converted as the CPU has units for it.
         maps = maps.flatten(1, 2).to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
         scores = symmetric_scores(maps, matching_head(network)).cpu()

@@ -176,8 +176,8 @@ def test_center_loss_pulls_features_by_its_weight_and_centers_by_their_own_rate(
     features = torch.tensor([[2.0, 0], [1, 3]], requires_grad=True)
     value = loss(features, torch.tensor([0, 1]), scale=scale)
     value.backward()
-    assert value.item() == pytest.approx(scale * 0.01 * (4 + 4) / 2 / 2)
+    assert value.item() == pytest.approx(scale * 0.01 * (4 + 4) / 2)
     assert features.grad is not None
     assert loss.centers.grad is not None
-    assert torch.allclose(features.grad, scale * 0.01 * torch.tensor([[2.0, 0], [0, 2]]) / 2)
-    assert torch.allclose(loss.centers.grad, torch.tensor([[-2.0, 0], [0, -2]]) / 2)
+    assert torch.allclose(features.grad, scale * 0.01 * torch.tensor([[2.0, 0], [0, 2]]))
+    assert torch.allclose(loss.centers.grad, torch.tensor([[-2.0, 0], [0, -2]]))
