@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.request import Request, urlopen
 
@@ -17,13 +17,14 @@ from torchvision import models
 
 from reid_core.backbones import BACKBONES, BackboneName, build_backbone
 from reid_core.backbones.instance_norm import INSERTED
+from reid_core.backbones.names import translate
 from reid_core.errors import WeightsError
 
 _SHARED = re.compile(r"\b(trunk|tails\.\d+)\.")
 """The prefixes that `BranchedBackbone` puts before the names of the backbone's own parameters."""
 
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
-"""torchvision's DenseNet files name `norm.1` what its modules call `norm1`: older names had dots."""
+_INSERTED_NAME = re.compile(r"\.(instance|batch)\.")
+"""Names of the layers that instance_norm.py inserts."""
 
 _ANSWER_SECONDS = 10.0
 
@@ -40,6 +41,8 @@ class Transfer:
     """Given, but the network has no such parameter (a classifier, say)."""
     kept: tuple[str, ...]
     """Parameters of the network that are not given or of another shape: still as initialised."""
+    renamed: tuple[str, ...] = ()
+    """Those of the given that another project had named, by its names."""
 
 
 def load_weights_file(path: Path) -> dict[str, Tensor]:
@@ -103,7 +106,8 @@ def find_backbone(weights: Mapping[str, Tensor], *, source: str) -> BackboneName
     Raises:
         WeightsError: they are of none.
     """
-    shapes = {name: tensor.shape for name, tensor in _renamed(weights).items()}
+    names = translate(weights)
+    shapes = {names[name]: tensor.shape for name, tensor in weights.items()}
     fitting: dict[BackboneName, int] = {}
     for name in BACKBONES:
         with torch.device("meta"):
@@ -119,22 +123,38 @@ def find_backbone(weights: Mapping[str, Tensor], *, source: str) -> BackboneName
 
 
 def load_backbone_weights(backbone: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> Transfer:
-    """Loads torchvision-named `weights` into the backbone; every parameter of the backbone must be among them, but for
-    instance normalisation that was inserted since: that stays as initialised.
+    """Loads `weights`, in the names of any project that `translate` knows, into the backbone.
+
+    Every parameter of the backbone must be among them, but for inserted instance normalisation where the weights have
+    none at all: that stays as initialised. Weights with such layers are refused by a backbone without them.
 
     Raises:
-        WeightsError: a parameter is missing or of another shape.
+        WeightsError: a parameter is missing, of another shape, or of a layer that the backbone has not.
     """
-    transfer = copy_matching(backbone, _renamed(weights))
+    names = translate(weights)
+    transfer = copy_matching(backbone, {names[name]: tensor for name, tensor in weights.items()})
+    _refuse_foreign_layers(transfer, source)
     inserted = tuple(name for name, module in backbone.named_modules() if isinstance(module, INSERTED))
-    missing = [name for name in transfer.kept if not name.endswith(_COUNTER) and not name.startswith(inserted)]
+    fresh = () if any(map(_INSERTED_NAME.search, names.values())) else inserted
+    missing = [name for name in transfer.kept if not name.endswith(_COUNTER) and not name.startswith(fresh)]
     if missing:
         raise WeightsError(
             f"{source} does not fit this backbone: {len(missing)} of its {len(backbone.state_dict())} tensors are "
             f"missing or of another shape, first {missing[0]!r}; the file has {sorted(weights)[:3]}.",
             hint="Choose the backbone the weights were made for, with torchvision's parameter names.",
         )
-    return transfer
+    taken = set(transfer.taken)
+    return replace(transfer, renamed=tuple(name for name, ours in names.items() if ours != name and ours in taken))
+
+
+def _refuse_foreign_layers(transfer: Transfer, source: str) -> None:
+    foreign = [name for name in transfer.left_out if _INSERTED_NAME.search(name)]
+    if foreign:
+        raise WeightsError(
+            f"{source} has instance normalisation that this backbone lacks: {len(foreign)} tensors, "
+            f"first {foreign[0]!r}.",
+            hint="Choose the instance_norm that the weights were made with: ibn-a or ibn-b.",
+        )
 
 
 def copy_matching(module: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
@@ -153,7 +173,3 @@ def copy_matching(module: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
         left_out=tuple(sorted(set(weights) - set(sources.values()))),
         kept=tuple(name for name in own if name not in set(taken)),
     )
-
-
-def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {_OLD_DENSENET.sub(r"\1\2", name): given for name, given in weights.items()}

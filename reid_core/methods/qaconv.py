@@ -121,9 +121,7 @@ class PairwiseSettings(QaconvSettings):
     gradient_clip: float | None = Field(default=512, gt=0)  # graph sampling changes the sampler only
     loss: Literal["pairwise", "triplet"] = Field(default="pairwise", description="triplet: as the later release")
     margin: float = Field(default=16, ge=0, description="of the triplet loss, in matching scores")
-    include_self_pairs: bool = Field(
-        default=False, description="in the loss; equation 1 leaves them out"
-    )
+    include_self_pairs: bool = Field(default=False, description="in the loss; equation 1 leaves them out")
 
 
 class GraphSettings(PairwiseSettings):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from reid_core.backbones import BackboneName, build_backbone
-from reid_core.backbones.weights import find_backbone
+from reid_core.backbones import Backbone, BackboneName, build_backbone
+from reid_core.backbones.instance_norm import InstanceNorm, insert_instance_norm
+from reid_core.backbones.weights import Transfer, find_backbone, load_backbone_weights
 from reid_core.errors import WeightsError
 
 
@@ -20,3 +22,82 @@ def test_weights_of_no_backbone_are_refused_with_the_known_ones() -> None:
     with pytest.raises(WeightsError, match="fits none") as caught:
         find_backbone({"conv1.weight": torch.zeros(1)}, source="a file")
     assert "mobilenet_v2" in caught.value.hint
+
+
+def state(name: BackboneName, variant: InstanceNorm = "none") -> dict[str, Tensor]:
+    backbone = build_backbone(name, last_stride=1)
+    insert_instance_norm(backbone, variant)
+    generator = torch.Generator().manual_seed(0)
+    return {
+        key: torch.rand(value.shape, generator=generator) if value.is_floating_point() else value
+        for key, value in backbone.state_dict().items()
+    }
+
+
+def loaded(name: BackboneName, weights: dict[str, Tensor], variant: InstanceNorm = "none") -> tuple[Transfer, Backbone]:
+    backbone = build_backbone(name, last_stride=1)
+    insert_instance_norm(backbone, variant)
+    return load_backbone_weights(backbone, weights, source="a file"), backbone
+
+
+def timm_mobilenet(name: str) -> str:
+    """timm's name of a torchvision MobileNetV2 tensor, from the table of blocks of its paper."""
+    repeats = (1, 2, 3, 4, 3, 3, 1)
+    stages = [(stage, block) for stage, count in enumerate(repeats) for block in range(count)]
+    _, number, *rest = name.split(".")
+    if number in ("0", "18"):
+        layer = {"0": ("conv_stem", "bn1"), "18": ("conv_head", "bn2")}[number][int(rest[0])]
+        return ".".join([layer, *rest[1:]])
+    stage, block = stages[int(number) - 1]
+    first = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
+    others = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2", "2": "conv_pwl", "3": "bn3"}
+    layers, place = (first, others)[stage > 0], ".".join(rest[1:-1])
+    return f"blocks.{stage}.{block}.{layers[place]}.{rest[-1]}"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "base.", "module.model.backbone."])
+def test_prefixes_of_trainers_are_understood(prefix: str) -> None:
+    ours = state("resnet18")
+    head = {"heads.weight": torch.zeros(3), f"{prefix}fc.weight": torch.zeros(3)}
+    transfer, backbone = loaded("resnet18", {prefix + name: tensor for name, tensor in ours.items()} | head)
+    assert len(transfer.renamed) == len(transfer.taken) == len(ours)
+    torch.testing.assert_close(backbone.state_dict(), ours)
+
+
+def test_timms_mobilenet_is_understood() -> None:
+    ours = state("mobilenet_v2")
+    transfer, backbone = loaded("mobilenet_v2", {timm_mobilenet(name): tensor for name, tensor in ours.items()})
+    assert (len(transfer.taken), transfer.left_out, transfer.kept) == (len(ours), (), ())
+    torch.testing.assert_close(backbone.state_dict(), ours)
+
+
+@pytest.mark.parametrize("variant", ["ibn-a", "ibn-b"])
+def test_weights_of_ibn_net_load_whole(variant: InstanceNorm) -> None:
+    ours = state("resnet50", variant)
+    theirs = {name.replace(".instance.", ".IN.").replace(".batch.", ".BN."): tensor for name, tensor in ours.items()}
+    assert any(".IN." in name for name in theirs)
+    transfer, backbone = loaded("resnet50", theirs, variant)
+    assert (len(transfer.taken), transfer.left_out, transfer.kept) == (len(ours), (), ())
+    torch.testing.assert_close(backbone.state_dict(), ours)
+
+
+def test_weights_with_instance_normalisation_are_refused_without_it_and_with_another() -> None:
+    ours = state("resnet50", "ibn-a")
+    theirs = {name.replace(".instance.", ".IN.").replace(".batch.", ".BN."): tensor for name, tensor in ours.items()}
+    with pytest.raises(WeightsError, match=r"lacks: .* first 'layer1\.0\.bn1\.batch\.bias'") as caught:
+        loaded("resnet50", theirs)
+    assert "ibn-a" in caught.value.hint
+    with pytest.raises(WeightsError):
+        loaded("resnet50", theirs, "ibn-b")
+
+
+def test_torchvisions_weights_leave_inserted_layers_as_initialised() -> None:
+    transfer, _ = loaded("resnet18", state("resnet18"), "block")
+    assert {name.rpartition(".")[0] for name in transfer.kept} == {"layer1.1.instance", "layer2.1.instance"}
+
+
+def test_weights_that_lack_a_tensor_are_refused_with_its_name() -> None:
+    weights = state("resnet18")
+    del weights["layer3.1.conv2.weight"]
+    with pytest.raises(WeightsError, match=r"layer3\.1\.conv2\.weight"):
+        loaded("resnet18", weights)
