@@ -82,6 +82,9 @@ class Schedule(Part):
     warmup_start: Fraction = Field(description="the rate at the very start, as a fraction of base_lr")
     decay_at: tuple[Fraction, ...] = Field(description="fractions of the run at which the rate is decayed, rising")
     decay_factor: float = Field(gt=0, le=1)
+    shape: Literal["steps", "cosine"] = Field(
+        default="steps", description="cosine: falls to 0 along half a cosine after the warm-up, without decay_at"
+    )
     adaptive: Adaptive | None = Field(
         default=None, description="instead of decay_at; epochs is then the largest number"
     )

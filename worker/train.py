@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_core.backbones import BackboneName
-from reid_core.backbones.weights import Transfer
+from reid_core.backbones.weights import IMAGENET, Transfer
 from reid_core.data.records import SPLITS, ImageRecord
 from reid_core.devices import resolve_device
 from reid_core.methods import find_method
@@ -100,10 +100,10 @@ def _initialise(work: Work, backbone: BackboneName) -> Initialise | None:
     source = work.job.spec["init_from"]
     if source is None:
         return None
-    if source == "imagenet":
-        return from_imagenet(backbone)
     if isinstance(source, dict):
-        return from_file(work.settings.weights_dir / source["weights"])
+        return from_file(work.settings.weights_dir / source["weights"], source.get("allow_missing", ()))
+    if source in IMAGENET:
+        return from_imagenet(backbone, source)
     return from_model(work.settings.models_dir / source)
 
 
@@ -113,6 +113,8 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
             "taken": len(transfer.taken),
             "left_out": list(transfer.left_out),
             "as_initialised": list(transfer.kept),
+            "renamed": len(transfer.renamed),
+            **({"file": transfer.file, "sha256": transfer.sha256} if transfer.file else {}),
         }
         _transfer_file(work, stage).write_text(json.dumps(counts))
         work.reporter.event("weights", {"stage": stage, **counts})
@@ -203,4 +205,4 @@ def _read_transfer(work: Work, stage: int) -> Any:
 
 
 def _is_model(init_from: Any) -> bool:
-    return isinstance(init_from, str) and init_from != "imagenet"
+    return isinstance(init_from, str) and init_from not in IMAGENET

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -22,6 +22,9 @@ from reid_core.errors import WeightsError
 
 _SHARED = re.compile(r"\b(trunk|tails\.\d+)\.")
 """The prefixes that `BranchedBackbone` puts before the names of the backbone's own parameters."""
+
+IMAGENET = {"imagenet": "IMAGENET1K_V1", "imagenet-v2": "IMAGENET1K_V2"}
+"""Names of ImageNet weights -> torchvision's. All papers here were made from the first version or its like."""
 
 _INSERTED_NAME = re.compile(r"\.(instance|batch)\.")
 """Names of the layers that instance_norm.py inserts."""
@@ -43,6 +46,8 @@ class Transfer:
     """Parameters of the network that are not given or of another shape: still as initialised."""
     renamed: tuple[str, ...] = ()
     """Those of the given that another project had named, by its names."""
+    file: str = ""
+    sha256: str = ""
 
 
 def load_weights_file(path: Path) -> dict[str, Tensor]:
@@ -72,25 +77,39 @@ def _naming_faults(path: Path) -> Iterator[None]:
         ) from error
 
 
-def download_imagenet_weights(backbone: BackboneName) -> dict[str, Tensor]:
-    """torchvision's default ImageNet weights, from its cache or its own download."""
-    weights = models.get_model_weights(backbone).DEFAULT
+def download_imagenet_weights(backbone: BackboneName, name: str) -> tuple[dict[str, Tensor], Path]:
+    """The ImageNet weights called `name` in `IMAGENET` and their file, from torchvision's cache or its own download."""
+    weights = _imagenet_weights(backbone, name)
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True)), _cached(weights)
     except (OSError, RuntimeError) as error:
         raise _not_fetched(backbone, error) from error
 
 
-def check_imagenet_weights(backbone: BackboneName) -> None:
+def check_imagenet_weights(backbone: BackboneName, name: str) -> None:
     """Raises WeightsError where `download_imagenet_weights` finds them neither in its cache nor at their address."""
-    url = models.get_model_weights(backbone).DEFAULT.url
-    if (Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name).is_file():
+    weights = _imagenet_weights(backbone, name)
+    if _cached(weights).is_file():
         return
     try:
-        with urlopen(Request(url, method="HEAD"), timeout=_ANSWER_SECONDS):  # noqa: S310  torchvision's own https
+        with urlopen(Request(weights.url, method="HEAD"), timeout=_ANSWER_SECONDS):  # noqa: S310  torchvision's https
             pass
     except OSError as error:
         raise _not_fetched(backbone, error) from error
+
+
+def _imagenet_weights(backbone: BackboneName, name: str) -> models.WeightsEnum:
+    known = models.get_model_weights(backbone).__members__
+    if IMAGENET[name] not in known:
+        raise WeightsError(
+            f"torchvision has no {IMAGENET[name]} weights of {backbone!r}.",
+            hint=f"It has {', '.join(own for own, theirs in IMAGENET.items() if theirs in known)}.",
+        )
+    return known[IMAGENET[name]]
+
+
+def _cached(weights: models.WeightsEnum) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
 
 
 def _not_fetched(backbone: BackboneName, error: Exception) -> WeightsError:
@@ -122,11 +141,14 @@ def find_backbone(weights: Mapping[str, Tensor], *, source: str) -> BackboneName
     )
 
 
-def load_backbone_weights(backbone: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> Transfer:
+def load_backbone_weights(
+    backbone: nn.Module, weights: Mapping[str, Tensor], *, source: str, allow_missing: Sequence[str] = ()
+) -> Transfer:
     """Loads `weights`, in the names of any project that `translate` knows, into the backbone.
 
-    Every parameter of the backbone must be among them, but for inserted instance normalisation where the weights have
-    none at all: that stays as initialised. Weights with such layers are refused by a backbone without them.
+    Every parameter of the backbone must be among them, but for those that begin with one of `allow_missing`, and for
+    inserted instance normalisation where the weights have none at all: these stay as initialised. Weights with such
+    layers are refused by a backbone without them.
 
     Raises:
         WeightsError: a parameter is missing, of another shape, or of a layer that the backbone has not.
@@ -136,12 +158,13 @@ def load_backbone_weights(backbone: nn.Module, weights: Mapping[str, Tensor], *,
     _refuse_foreign_layers(transfer, source)
     inserted = tuple(name for name, module in backbone.named_modules() if isinstance(module, INSERTED))
     fresh = () if any(map(_INSERTED_NAME.search, names.values())) else inserted
-    missing = [name for name in transfer.kept if not name.endswith(_COUNTER) and not name.startswith(fresh)]
+    fine = (*fresh, *allow_missing)
+    missing = [name for name in transfer.kept if not name.endswith(_COUNTER) and not name.startswith(fine)]
     if missing:
         raise WeightsError(
             f"{source} does not fit this backbone: {len(missing)} of its {len(backbone.state_dict())} tensors are "
             f"missing or of another shape, first {missing[0]!r}; the file has {sorted(weights)[:3]}.",
-            hint="Choose the backbone the weights were made for, with torchvision's parameter names.",
+            hint="Choose the backbone the weights were made for, or name in allow_missing what may start at random.",
         )
     taken = set(transfer.taken)
     return replace(transfer, renamed=tuple(name for name, ours in names.items() if ours != name and ours in taken))

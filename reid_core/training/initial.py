@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -18,27 +19,37 @@ from reid_core.backbones.weights import (
 )
 from reid_core.errors import WeightsError
 from reid_core.model import load_model_weights
+from reid_core.retrieval.store import file_sha256
 
 Initialise = Callable[[nn.Module], Transfer]
 
 
-def from_imagenet(backbone: BackboneName) -> Initialise:
-    """torchvision's ImageNet weights into the network's backbone."""
-    return lambda network: load_backbone_weights(
-        network.get_submodule("backbone"), download_imagenet_weights(backbone), source="torchvision's ImageNet weights"
-    )
+def from_imagenet(backbone: BackboneName, name: str = "imagenet") -> Initialise:
+    """torchvision's ImageNet weights, `name` as in `IMAGENET`, into the network's backbone."""
+
+    def initialise(network: nn.Module) -> Transfer:
+        weights, file = download_imagenet_weights(backbone, name)
+        transfer = load_backbone_weights(network.get_submodule("backbone"), weights, source=f"The file {file.name!r}")
+        return replace(transfer, file=file.name, sha256=file_sha256(file))
+
+    return initialise
 
 
-def from_file(path: Path) -> Initialise:
-    """Backbone weights from a safetensors file with torchvision's parameter names."""
-    return lambda network: load_backbone_weights(
-        network.get_submodule("backbone"), load_weights_file(path), source=repr(path.name)
-    )
+def from_file(path: Path, allow_missing: Sequence[str] = ()) -> Initialise:
+    """Backbone weights from a safetensors file; parameters that begin with one of `allow_missing` may be missing."""
+
+    def initialise(network: nn.Module) -> Transfer:
+        backbone, weights = network.get_submodule("backbone"), load_weights_file(path)
+        transfer = load_backbone_weights(backbone, weights, source=repr(path.name), allow_missing=allow_missing)
+        return replace(transfer, file=path.name, sha256=file_sha256(path))
+
+    return initialise
 
 
-def check_file(path: Path, network: nn.Module) -> None:
+def check_file(path: Path, network: nn.Module, allow_missing: Sequence[str] = ()) -> None:
     """Raises WeightsError where `from_file` would; `network` may be without memory (device `meta`)."""
-    load_backbone_weights(network.get_submodule("backbone"), read_weights_shapes(path), source=repr(path.name))
+    backbone, weights = network.get_submodule("backbone"), read_weights_shapes(path)
+    load_backbone_weights(backbone, weights, source=repr(path.name), allow_missing=allow_missing)
 
 
 def from_model(folder: Path) -> Initialise:

@@ -34,6 +34,9 @@ class WeightsFile(Body):
     """A safetensors file in REID_WEIGHTS_DIR, by its plain file name."""
 
     weights: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\\\x00]+$")]
+    allow_missing: list[Annotated[str, StringConstraints(min_length=1, max_length=255)]] = Field(
+        default_factory=list, max_length=100, description="beginnings of names in the backbone that may start at random"
+    )
 
 
 class StageBody(Body):
@@ -58,7 +61,8 @@ class TrainBody(Body):
     model_name: Name | None = Field(default=None, description="unique; made from the method when left out")
     settings: dict[str, Any] = Field(default_factory=dict, description="only what differs from the method's recipe")
     init_from: WeightsFile | Reference | None = Field(
-        default=None, description='"imagenet", a model, {"weights": file name}, or null: random weights'
+        default=None,
+        description='"imagenet" (version 1), "imagenet-v2", a model, {"weights": file name}, or null: random weights',
     )
     teacher: Reference | None = Field(default=None, description="for method std: the model to learn from")
     device: Device | None = Field(default=None, description="null: REID_DEVICE of the worker")

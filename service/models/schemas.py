@@ -21,11 +21,15 @@ class ModelChange(Body):
 
 @with_config(extra="allow")
 class Transfer(TypedDict, total=False):
-    """The transfer of given weights into a network: a count of those taken, and the names of the others."""
+    """The transfer of given weights into a network: counts of those taken and of those that another project had named,
+    and the names of the others; `file` where they came from one."""
 
     taken: int
     left_out: list[str]
     as_initialised: list[str]
+    renamed: int
+    file: str
+    sha256: str
 
 
 @with_config(extra="allow")

@@ -42,3 +42,9 @@ def test_a_plain_schedule_is_left_alone() -> None:
     position = Position(epochs=10, epoch=3)
     adapt(STEPS, position, [9.0, 5.0, 0.1])
     assert not position.decayed
+
+
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 0.1), (1, 0.55), (2, 1), (6, 0.5), (10, 0)])
+def test_the_rate_falls_along_half_a_cosine_after_the_warm_up(epoch: int, factor: float) -> None:
+    cosine = STEPS.model_copy(update={"shape": "cosine"})
+    assert rate_factor(cosine, Position(epochs=10, epoch=epoch)) == pytest.approx(factor)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from reid_core.backbones import Backbone, BackboneName, build_backbone
 from reid_core.backbones.instance_norm import InstanceNorm, insert_instance_norm
-from reid_core.backbones.weights import Transfer, find_backbone, load_backbone_weights
+from reid_core.backbones.weights import Transfer, check_imagenet_weights, find_backbone, load_backbone_weights
 from reid_core.errors import WeightsError
 
 
@@ -101,3 +103,28 @@ def test_weights_that_lack_a_tensor_are_refused_with_its_name() -> None:
     del weights["layer3.1.conv2.weight"]
     with pytest.raises(WeightsError, match=r"layer3\.1\.conv2\.weight"):
         loaded("resnet18", weights)
+
+
+def test_what_may_be_missing_is_named() -> None:
+    weights = {name: tensor for name, tensor in state("resnet18").items() if not name.startswith("layer4.")}
+    backbone = build_backbone("resnet18", last_stride=1)
+    transfer = load_backbone_weights(backbone, weights, source="a file", allow_missing=("layer4.",))
+    assert {name.split(".")[0] for name in transfer.kept} == {"layer4"}
+    with pytest.raises(WeightsError, match=r"layer4\.0\.conv1\.weight") as caught:
+        load_backbone_weights(backbone, weights, source="a file", allow_missing=("layer4.1.",))
+    assert "allow_missing" in caught.value.hint
+
+
+def test_imagenet_means_torchvisions_first_version_and_the_second_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    for name, file in {"imagenet": "resnet50-0676ba61.pth", "imagenet-v2": "resnet50-11ad3fa6.pth"}.items():
+        (cache / file).write_bytes(b"")
+        check_imagenet_weights("resnet50", name)  # found in the cache: nothing is asked elsewhere
+        (cache / file).unlink()
+    with pytest.raises(WeightsError, match=r"no IMAGENET1K_V2 weights of 'resnet18'") as caught:
+        check_imagenet_weights("resnet18", "imagenet-v2")
+    assert caught.value.hint == "It has imagenet."

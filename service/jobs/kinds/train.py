@@ -12,6 +12,7 @@ import torch
 from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.orm import Session
 
+from reid_core.backbones.weights import IMAGENET
 from reid_core.data.preprocessing import preprocessing_from_json
 from reid_core.data.records import Part
 from reid_core.errors import CoreError, Fault
@@ -163,8 +164,8 @@ def _resolve_initial(session: Session, settings: Settings, init_from: WeightsFil
                 hint=f"Put it there (REID_WEIGHTS_DIR), or use one of: {', '.join(known) or 'none yet'}.",
                 errors=[Fault("/init_from/weights", "no-such-file", detail)],
             )
-        return {"weights": init_from.weights}
-    if init_from is None or init_from == "imagenet":
+        return init_from.model_dump(exclude_defaults=True)
+    if init_from is None or init_from in IMAGENET:
         return init_from
     return find(session, Model, init_from).id
 
