@@ -172,7 +172,8 @@ def _finish_epoch(
     adapt(plan.settings.schedule, position, [*before, values["epoch_loss"]])
     if position.epoch % validation.every_epochs == 0 or position.epoch == position.epochs:
         if held_out:
-            values |= validate(encoder, held_out)
+            head = plan.method.matching_head(run.network) if plan.method.matching_head else None
+            values |= validate(encoder, held_out, head)
         if sample:
             values[AFTER] = measure_rank1(encoder, sample)
     return values

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid_core.data.records import ImageRecord
-from reid_core.evaluation.ranking import encode_labels, evaluate
+from reid_core.evaluation.metrics import Metrics
+from reid_core.evaluation.ranking import encode_labels, evaluate, evaluate_scores
+from reid_core.matching import FoldedHead, folded_scores
 from reid_core.retrieval.encoder import Encoder
+
+_BLOCK_SCORES = 2**16
+"""Pairs that the matcher scores at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +39,30 @@ def hold_out(images: Sequence[ImageRecord], fraction: float, seed: int) -> tuple
     return [image for image in images if image.identity not in chosen], _split(held)
 
 
-def validate(encoder: Encoder, held_out: HeldOut) -> dict[str, float]:
-    """Rank-1 and mAP on the held-out images, by the standard protocol."""
-    query = encoder.embed_files([image.path for image in held_out.query])
-    gallery = encoder.embed_files([image.path for image in held_out.gallery])
-    metrics = evaluate(query, gallery, *encode_labels(held_out.query, held_out.gallery))
+def validate(encoder: Encoder, held_out: HeldOut, head: FoldedHead | None = None) -> dict[str, float]:
+    """Rank-1 and mAP on the held-out images, by the standard protocol.
+
+    With the head of a network that matches local features they are the matcher's, as in figure 2 of paper 000;
+    `first_stage_rank1` and `first_stage_mAP` are those of the embeddings.
+    """
+    query, gallery = (
+        encoder.encode_files([image.path for image in images], with_maps=head is not None)
+        for images in (held_out.query, held_out.gallery)
+    )
+    labels = encode_labels(held_out.query, held_out.gallery)
+    first = _accuracy(evaluate(query.embeddings, gallery.embeddings, *labels))
+    if head is None or query.maps is None or gallery.maps is None:
+        return first
+    query_maps, gallery_maps = query.maps.flatten(1, 2), gallery.maps.flatten(1, 2)
+    matched = evaluate_scores(
+        lambda start, stop: folded_scores(query_maps[start:stop], gallery_maps, head),
+        *labels,
+        block_scores=_BLOCK_SCORES,
+    )
+    return _accuracy(matched) | {f"first_stage_{name}": value for name, value in first.items()}
+
+
+def _accuracy(metrics: Metrics) -> dict[str, float]:
     return {"rank1": metrics.cmc[1], "mAP": metrics.mAP}
 
 

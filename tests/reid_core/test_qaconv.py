@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reid_core.data.preprocessing import preprocessing_of
 from reid_core.losses.pairwise import memory_loss, pairwise_loss
 from reid_core.matching import MatchingHead
 from reid_core.methods import METHODS
 from reid_core.methods.method import Moment
-from reid_core.methods.qaconv import PairwiseCriterion, PairwiseSettings, QaconvNetwork, QaconvSettings
+from reid_core.methods.qaconv import (
+    PairwiseCriterion,
+    PairwiseSettings,
+    QaconvNetwork,
+    QaconvSettings,
+    matching_head,
+)
 from reid_core.network import Batch, Output
+from reid_core.retrieval.encoder import Encoder
 from reid_core.settings import ImageSize
+from reid_core.training.validation import HeldOut, hold_out, validate
+from tests.reid_core.images import make_images
 
 SMALL = {"backbone": "resnet18", "image": ImageSize(height=64, width=32), "neck_channels": 8}
 IDENTITIES = torch.tensor([0, 0, 1, 1])
@@ -89,6 +100,42 @@ def test_self_pairs_are_in_the_matchers_statistics_and_not_in_the_loss() -> None
     scores = plain_scores(MatchingHead(8), correlations.amax(3), correlations.amax(2))
     expected = pairwise_loss(scores, IDENTITIES)
     torch.testing.assert_close(got.terms["pairwise_loss"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_held_out_accuracy_is_the_matchers_and_that_of_the_first_stage_stands_beside_it(tmp_path: Path) -> None:
+    settings = PairwiseSettings(**SMALL, precision="fp32")
+    network = QaconvNetwork(settings, 2).eval()
+    nn.init.normal_(network.head.weighting.weight, generator=torch.Generator().manual_seed(3))
+    people = make_images(tmp_path, identities=6, cameras=2, each=2, height=64, width=32)
+    _, held_out = hold_out(people, 0.5, seed=0)
+    assert held_out is not None
+    encoder = Encoder(network, preprocessing_of(settings), torch.device("cpu"), torch.float32)
+
+    got = validate(encoder, held_out, matching_head(network))
+
+    sides = [
+        encoder.encode_files([image.path for image in side], with_maps=True)
+        for side in (held_out.query, held_out.gallery)
+    ]
+    query, gallery = (side.maps.flatten(1, 2) for side in sides)
+    correlations = torch.einsum("qrc,gsc->qgrs", query, gallery)
+    scores = (correlations.amax(3) + correlations.amax(2)) @ network.head.fold().weights
+    assert got["rank1"] == pytest.approx(plain_rank1(scores, held_out))
+    assert got["first_stage_rank1"] == pytest.approx(plain_rank1(sides[0].embeddings @ sides[1].embeddings.T, held_out))
+    assert set(got) == {"rank1", "mAP", "first_stage_rank1", "first_stage_mAP"}
+
+
+def plain_rank1(scores: Tensor, held_out: HeldOut) -> float:
+    """The share of queries whose best image of another camera or person is of the same person."""
+    right = []
+    for row, query in zip(scores.tolist(), held_out.query, strict=True):
+        others = [
+            (score, image.identity)
+            for score, image in zip(row, held_out.gallery, strict=True)
+            if (image.identity, image.camera) != (query.identity, query.camera)
+        ]
+        right.append(max(others)[1] == query.identity)
+    return sum(right) / len(right)
 
 
 def plain_scores(head: MatchingHead, rows: Tensor, columns: Tensor) -> Tensor:
