@@ -160,6 +160,15 @@ def _averages(work: Work, model_id: str) -> bool:
     return read_manifest(work.settings.models_dir / model_id).preprocessing.flip_average if asked is None else asked
 
 
+def _warnings(first: Metrics, metrics: Metrics) -> list[dict[str, str]]:
+    """A warning where re-ranking lowers mAP."""
+    if metrics.mAP >= first.mAP:
+        return []
+    detail = f"Re-ranked, mAP is {metrics.mAP:.3f}; by the embeddings alone it is {first.mAP:.3f}."
+    hint = 'Evaluate and search with rerank "none", or train the matcher longer or from other weights.'
+    return [{"code": "reranking-below-first-stage", "detail": detail, "hint": hint}]
+
+
 def _outcome(work: Work, dataset: Dataset, first: Metrics, metrics: Metrics) -> Outcome:
     spec, result = work.job.spec, metrics.as_json()
     asked = {name: spec[name] for name in ("rerank", "reranker", "candidates")}
@@ -171,6 +180,7 @@ def _outcome(work: Work, dataset: Dataset, first: Metrics, metrics: Metrics) -> 
     if spec["rerank"] != "none":
         before = first.as_json()
         result["first_stage"] = {"cmc": before["cmc"], "mAP": before["mAP"]}
+        result["warnings"] = _warnings(first, metrics)
     row = Evaluation(
         id=new_id("eval"),
         model_id=spec["model"],

@@ -25,6 +25,14 @@ class FirstStage(Answer):
     mAP: float  # noqa: N815  the field's own spelling
 
 
+class EvaluationWarning(Answer):
+    """A reason to doubt an evaluation, or the way of re-ranking that it used."""
+
+    code: str
+    detail: str
+    hint: str
+
+
 class EvaluationAnswer(Answer):
     """The accuracy of a model on a data set, in shares from 0 to 1."""
 
@@ -62,6 +70,7 @@ class EvaluationAnswer(Answer):
     gallery: int
     interval: dict[str, Pair] = Field(description="95 % intervals of mAP and rank1")
     first_stage: Omittable[FirstStage] = None
+    warnings: Omittable[list[EvaluationWarning]] = None
     protocol: dict[str, Any] = Field(description="how the accuracies came about")
     created_at: Time
     job: str | None

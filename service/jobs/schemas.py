@@ -75,7 +75,9 @@ class EvaluateBody(Body):
     kind: Literal["evaluate"]
     model: Reference
     dataset: Reference
-    rerank: Literal["none", "qaconv", "k_reciprocal"] = "none"
+    rerank: Literal["none", "qaconv", "k_reciprocal"] | None = Field(
+        default=None, description="null: qaconv for a model whose method matches local features, else none"
+    )
     reranker: Reference | None = Field(
         default=None, description="for qaconv: the model whose matcher re-ranks; null: `model` itself"
     )

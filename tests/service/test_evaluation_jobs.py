@@ -31,6 +31,9 @@ def evaluate(client: httpx.Client, **body: Any) -> httpx.Response:
 
 ASKED: list[tuple[dict[str, Any], tuple[str, str | None, int | None]]] = [
     ({"model": "plain"}, ("none", None, None)),
+    ({"model": "matcher"}, ("qaconv", MATCHER, None)),
+    ({"model": "matcher", "rerank": "none"}, ("none", None, None)),
+    ({"model": "matcher", "candidates": 10}, ("qaconv", MATCHER, 10)),
     ({"model": "plain", "rerank": "k_reciprocal"}, ("k_reciprocal", None, None)),
     ({"model": "matcher", "rerank": "qaconv"}, ("qaconv", MATCHER, None)),
     ({"model": "plain", "rerank": "qaconv", "reranker": "matcher"}, ("qaconv", MATCHER, None)),
@@ -56,9 +59,9 @@ REFUSED: list[tuple[dict[str, Any], int, str | None]] = [
     ({"model": "plain", "rerank": "qaconv"}, 422, "/rerank"),
     ({"model": "matcher", "rerank": "qaconv", "reranker": "plain"}, 422, "/reranker"),
     ({"model": "matcher", "rerank": "qaconv", "reranker": "nobody"}, 404, None),
-    ({"model": "matcher", "reranker": "other"}, 422, "/reranker"),
+    ({"model": "matcher", "rerank": "none", "reranker": "other"}, 422, "/reranker"),
     ({"model": "matcher", "rerank": "k_reciprocal", "reranker": "other"}, 422, "/reranker"),
-    ({"model": "matcher", "candidates": 10}, 422, "/candidates"),
+    ({"model": "plain", "candidates": 10}, 422, "/candidates"),
     ({"model": "matcher", "rerank": "qaconv", "candidates": 0}, 422, "/candidates"),
     ({"model": "matcher", "rerank": "magic"}, 422, "/rerank"),
     ({"model": "plain", "flip_average": "sometimes"}, 422, "/flip_average"),

@@ -21,7 +21,10 @@ _SPLITS = ("query", "gallery")
 def resolve(session: Session, settings: Settings, body: EvaluateBody) -> Resolved:
     """The spec of the evaluation asked for."""
     model, dataset = find(session, Model, body.model), find_ready(session, body.dataset)
-    reranker = _resolve_reranker(session, body, model)
+    rerank = body.rerank or _usual_rerank(model)
+    if rerank != "qaconv":
+        _refuse_unused(body)
+    reranker = _resolve_reranker(session, body, model) if rerank == "qaconv" else None
     if not (dataset.report or {}).get("evaluable_queries"):
         raise Problem(
             "invalid-dataset",
@@ -32,7 +35,7 @@ def resolve(session: Session, settings: Settings, body: EvaluateBody) -> Resolve
     spec = {
         "model": model.id,
         "dataset": dataset.id,
-        "rerank": body.rerank,
+        "rerank": rerank,
         "reranker": reranker.id if reranker else None,
         "candidates": body.candidates,
         "flip_average": body.flip_average,
@@ -51,13 +54,19 @@ def workloads(session: Session, job: Resolved) -> list[Workload]:
     return [first, embedding(session, spec["reranker"], images, passes=first.passes, is_first=False)]
 
 
-def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Model | None:
-    """The model whose matcher re-ranks; None unless asked for. Raises 404 or 422."""
-    if body.rerank != "qaconv":
-        for name in ("reranker", "candidates"):
-            if getattr(body, name) is not None:
-                raise invalid_request(f"/{name}", "not-used", f"{name} is only used with rerank qaconv")
-        return None
+def _usual_rerank(model: Model) -> str:
+    """A QAConv model is evaluated by its own matcher, as its paper does; other models by their embeddings."""
+    return "none" if METHODS[model.method].matching_head is None else "qaconv"
+
+
+def _refuse_unused(body: EvaluateBody) -> None:
+    for name in ("reranker", "candidates"):
+        if getattr(body, name) is not None:
+            raise invalid_request(f"/{name}", "not-used", f"{name} is only used with rerank qaconv")
+
+
+def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Model:
+    """The model whose matcher re-ranks. Raises 404 or 422."""
     reranker = model if body.reranker is None else find(session, Model, body.reranker)
     if METHODS[reranker.method].matching_head is None:
         able = " or ".join(name for name, method in METHODS.items() if method.matching_head is not None)
