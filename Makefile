@@ -9,17 +9,21 @@ CACHE ?=
 
 .PHONY: setup demo test test-slow test-faults test-gpu compose-test lint clean
 
-INSTALL = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e
+# Without bytecode every process compiles PyTorch anew, which takes longer than importing it.
+unexport PYTHONDONTWRITEBYTECODE
+
+INSTALL = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
-	$(INSTALL) ".[$(EXTRAS)]"
+	$(INSTALL) -e ".[$(EXTRAS)]"
 	touch .venv/.runs $@
 
-# What the service needs to run: half of the time of `setup`, which also brings what exports and tests need.
+# What the service needs to run: half of the time of `setup`, which also brings what exports and tests need. Bytecode
+# comes with the first start, for what that imports.
 .venv/.runs: pyproject.toml constraints.txt
-	$(INSTALL) ".[$(RUN_EXTRAS)]"
+	$(INSTALL) --no-compile -e ".[$(RUN_EXTRAS)]"
 	touch $@
 
 demo: .venv/.runs

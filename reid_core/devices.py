@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from reid_core.backbones import DEPTHWISE, BackboneName
 from reid_core.errors import Fault, SettingsError
-from reid_core.settings import Precision
+
+if TYPE_CHECKING:  # these bring torchvision, which searches do without
+    from reid_core.backbones import BackboneName
+    from reid_core.settings import Precision
 
 _NARROW = 32
 """Up to this width a network of stride 32 ends in a map of one column. What computes it from two, oneDNN's bf16
@@ -52,6 +56,8 @@ def resolve_dtype(precision: Precision, device: torch.device, backbone: Backbone
     Raises:
         SettingsError: the precision that is named is not to be had on this device, or not for images so narrow.
     """
+    from reid_core.backbones import DEPTHWISE
+
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "fp16" and device.type != "cuda":
         message = "precision fp16 needs a CUDA device"

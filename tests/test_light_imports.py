@@ -1,4 +1,4 @@
-"""Starting is light: what needs no network never imports PyTorch."""
+"""Starting is light: what needs no network never imports PyTorch, and searches wait for no torchvision."""
 
 from __future__ import annotations
 
@@ -22,5 +22,12 @@ def test_what_uses_torchvision_may_be_imported_first(module: str) -> None:
 @pytest.mark.parametrize("module", LIGHT)
 def test_it_is_imported_without_pytorch(module: str) -> None:
     program = f"import sys; sys.modules['torch'] = sys.modules['torchvision'] = None; import {module}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_engine_of_searches_brings_pytorch_without_torchvision() -> None:
+    """torchvision takes as long as PyTorch itself; until the first network is built nobody needs it."""
+    program = "import sys; sys.modules['torchvision'] = None; import service.search.engine; import torch"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -56,7 +56,7 @@ def extract(
     unfinished = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
     names = Names(encoding)
     try:
-        with archive.open("rb") as file, _told_plainly():
+        with archive.open("rb") as file, _as_dataset_error():
             entries = _entries(file, names, max_bytes, max_files)
             _write_all(entries, unfinished, max_bytes, max_files, min_free_bytes)
         if names.read_as:
@@ -217,7 +217,7 @@ def _too_large(limit: str, setting: str) -> DatasetError:
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
+def _as_dataset_error() -> Iterator[None]:
     """Turns what a damaged archive makes the readers raise into a DatasetError."""
     try:
         yield

@@ -48,7 +48,7 @@ def pick_queries(images: Images, root: Path) -> Images:
     return {"train": images["train"], "query": _by_path(first.values()), "gallery": rest}
 
 
-def tell_apart(images: Images, root: Path) -> Images:
+def prefix_train_identities(images: Images, root: Path) -> Images:
     """Training identities get the prefix `train-`.
 
     For MSMT17, which counts people from 0 in training and from 0 again in testing: equal numbers, other people.

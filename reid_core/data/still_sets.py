@@ -6,7 +6,7 @@ Zhong 2017 CUHK03-NP, Wang 2020 RandPerson, Gray 2007 VIPeR).
 
 from __future__ import annotations
 
-from reid_core.data.arrangement import halve_identities, tell_apart
+from reid_core.data.arrangement import halve_identities, prefix_train_identities
 from reid_core.data.format import DISTRACTOR_NOTE, MARKET_FOLDERS, SUFFIX, Format, Layout, name_pattern
 from reid_core.data.labels import JUNK
 from reid_core.data.records import DISTRACTOR
@@ -76,7 +76,7 @@ MSMT = Format(
         "Training and test identities are both counted from 0; training labels get the prefix `train-` here.",
         "V2 is taken where both versions are present.",
     ),
-    arrange=tell_apart,
+    arrange=prefix_train_identities,
 )
 
 CUHK03 = Format(

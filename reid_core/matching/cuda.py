@@ -42,7 +42,7 @@ _MAXIMA_BYTES = 256 * 2**20
 
 def is_available() -> bool:
     """True where these kernels can match CUDA tensors."""
-    return torch.cuda.is_available() and not _find_lack()
+    return torch.cuda.is_available() and not _missing_requirement()
 
 
 def best_correlations_cuda(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,7 +245,7 @@ def _round_up(number: int) -> int:
 
 
 def _check(query: Tensor, gallery: Tensor) -> None:
-    if lack := _find_lack():
+    if lack := _missing_requirement():
         raise CoreError(
             f"The CUDA matcher cannot run here: {lack}.", hint="Use reid_core.matching, which does without it."
         )
@@ -270,7 +270,7 @@ def _kernels() -> Any:
     return cuda_kernels
 
 
-def _find_lack() -> str:
+def _missing_requirement() -> str:
     """Names the first requirement that this machine does not meet; "" where it meets all."""
     if find_spec("triton") is None:
         return "the package triton is not installed"

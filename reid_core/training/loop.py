@@ -112,7 +112,7 @@ def fit(
 
     position = run.position
     if sample and position.epochs > 0 and position.step == 0:
-        _tell_measured(plan, run, {BEFORE: measure_rank1(encoder, sample)}, watch, observer)
+        _report_metrics(plan, run, {BEFORE: measure_rank1(encoder, sample)}, watch, observer)
     while position.epoch < position.epochs:
         if not position.streams:
             _begin_epoch(plan, run, data, encoder, observer)
@@ -137,7 +137,7 @@ def fit(
                 save_checkpoint(run, checkpoint)
             if stop:
                 raise Stopped
-        _tell_measured(plan, run, _finish_epoch(plan, run, encoder, held_out, sample), watch, observer)
+        _report_metrics(plan, run, _finish_epoch(plan, run, encoder, held_out, sample), watch, observer)
         if position.epoch == position.epochs:
             save_checkpoint(run, checkpoint)
     run.network.reset_state()
@@ -179,7 +179,7 @@ def _finish_epoch(
     return values
 
 
-def _tell_measured(plan: Plan, run: Run, values: dict[str, float], watch: Stopwatch, observer: Observer) -> None:
+def _report_metrics(plan: Plan, run: Run, values: dict[str, float], watch: Stopwatch, observer: Observer) -> None:
     run.add_to_history(values)
     observer.on_progress(watch.progress("validate", run.position, 0, values))
     for warning in check_learning(run.history, plan.settings) if AFTER in values else ():

@@ -68,7 +68,8 @@ def draw_sample_data(out: Path, *, identities: int, cameras: int, seed: int) -> 
 def run(data: Path | None, weights: Path | None, out: Path) -> int:
     """The exit status: 0 when everything worked."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)  # ended in these ways, too, it leaves nothing behind
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _interrupt)  # ended in these ways, too, it leaves nothing behind
     settings, began = read_settings(), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="reid-demo-"))
     do = _in_running_service if running.is_named(settings) else _in_own_service

@@ -39,7 +39,15 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 def start_demo(environment: dict[str, str], data: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-P", "-m", "service.cli", "demo", "--data", str(data), "--out", f"{data.parent}/out"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell has jobs in its background ignore Ctrl-C, and their children with them: a test run may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def left_in(service: Service) -> dict[str, Any]:
