@@ -33,7 +33,9 @@ settings = {
     "batch": {"identities": 8},
     "schedule": {"epochs": int(sys.argv[2]) if len(sys.argv) > 2 else 12, "base_lr": 1e-3},
 }
-training = post("/jobs", kind="train", method="bnneck", dataset="people", model_name="first", settings=settings)
+training = post(
+    "/jobs", kind="train", method="bnneck", dataset="people", model_name="first", init_from=None, settings=settings
+)
 wait(training["id"])
 gallery = post("/galleries", name="lobby", model="first", dataset={"id": "people", "split": "gallery"})
 wait(gallery["job"])

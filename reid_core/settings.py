@@ -128,12 +128,15 @@ class Validation(Part):
     """Training identities held out to draw rank-1 and mAP curves while training; 0 trains on all of them."""
 
     fraction: float = Field(default=0.0, ge=0, le=0.5)
-    every_epochs: int = Field(default=5, ge=1, description="how often; and `training_rank1` of the training images")
+    every_epochs: int = Field(default=5, ge=1, description="how often; and whether anything is learned")
 
 
 class TrainingSettings(Part):
     """The settings that every method takes, beside its own."""
 
+    preset: Literal["paper", "small"] = Field(
+        default="paper", description="small: what a run of some hundred steps needs, in place of the paper's values"
+    )
     backbone: BackboneName
     image: ImageSize
     normalisation: Literal["imagenet", "none"] = Field(
@@ -146,6 +149,9 @@ class TrainingSettings(Part):
     batch: IdentityBatch | RandomBatch
     schedule: Schedule
     augmentation: Augmentation
+    freeze_backbone_bn: bool = Field(
+        default=False, description="keep the means and variances that the backbone's batch normalisation starts with"
+    )
     weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty: share of a weight added to its gradient")
     gradient_clip: float | None = Field(default=None, gt=0, description="largest gradient norm; null clips nothing")
     precision: Precision = Field(default="auto", description="auto takes bf16 where the device is faster with it")
@@ -162,7 +168,7 @@ def override(recipe: S, overrides: Mapping[str, Any]) -> S:
         SettingsError: an unknown name (the known ones are listed) or an impossible value, with JSON pointers.
     """
     known = recipe.model_dump(mode="json")
-    merged = _merge(known, overrides)
+    merged = merge(known, overrides)
     try:
         return type(recipe).model_validate(merged)
     except ValidationError as error:
@@ -174,11 +180,12 @@ def override(recipe: S, overrides: Mapping[str, Any]) -> S:
         ) from error
 
 
-def _merge(base: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with just the named values replaced, at any depth; both are left as they are."""
     merged = dict(base)
     for name, value in overrides.items():
-        nested = isinstance(value, Mapping) and isinstance(base.get(name), dict)
-        merged[name] = _merge(base[name], value) if nested else value
+        below = base.get(name)
+        merged[name] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
     return merged
 
 

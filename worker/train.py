@@ -22,9 +22,9 @@ from reid_core.training.checkpoint import History
 from reid_core.training.initial import Initialise, from_file, from_imagenet, from_model
 from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result
 from reid_core.training.progress import Progress
-from reid_core.training.recognition import LearnedNothing
+from reid_core.training.warnings import TrainingWarning
 from service.datasets.checking import as_dataset_problem, check_files
-from service.datasets.images import joined_images
+from service.datasets.images import joined_images, other_people
 from service.db.lookup import find
 from service.db.tables import Dataset, Model
 from service.jobs.graphs import write_graph
@@ -83,10 +83,11 @@ def _read_plans(work: Work) -> tuple[list[list[Dataset]], list[Plan]]:
         settings = type(method.recipe).model_validate(stage.settings)
         with work.database.read() as session:
             datasets.append([find(session, Dataset, key) for key in stage.datasets])
-            parts = [part for _, part in stage.parts]
-            images = joined_images(session, work.settings, list(zip(datasets[-1], parts, strict=True)))
+            parts = list(zip(datasets[-1], [part for _, part in stage.parts], strict=True))
+            images = joined_images(session, work.settings, parts)
+            others = other_people(session, work.settings, parts)
         initialise = _initialise(work, settings.backbone)
-        plans.append(Plan(method, settings, images, spec["seed"], device, initialise, teacher))
+        plans.append(Plan(method, settings, images, spec["seed"], device, initialise, teacher, others))
     return datasets, plans
 
 
@@ -142,7 +143,7 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
         write_graph(work.folder, epoch, graph, images)
         work.reporter.event("graph", {"epoch": epoch + 1, "classes": len(images)})
 
-    def on_warning(warning: LearnedNothing) -> None:
+    def on_warning(warning: TrainingWarning) -> None:
         logger.warning("%s %s", warning.detail, warning.hint)
         work.reporter.event("warning", asdict(warning))
 

@@ -7,6 +7,7 @@ first three stages.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -47,6 +48,15 @@ def insert_instance_norm(backbone: Backbone, variant: InstanceNorm) -> None:
         _append_to_stages(backbone)
     if variant == "ibn-b":
         _replace_first_norm(backbone)
+
+
+def find_instance_norm(names: Collection[str]) -> InstanceNorm:
+    """The variant of a ResNet with parameters of these names, as `names.translate` gives them."""
+    if any(".bn1.instance." in name for name in names):
+        return "ibn-a"
+    if not any(".instance." in name for name in names):
+        return "none"
+    return "block" if "bn1.running_mean" in names else "ibn-b"
 
 
 class HalfInstanceNorm(nn.Module):

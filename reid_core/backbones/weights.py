@@ -115,7 +115,8 @@ def _cached(weights: models.WeightsEnum) -> Path:
 def _not_fetched(backbone: BackboneName, error: Exception) -> WeightsError:
     return WeightsError(
         f"ImageNet weights for {backbone!r} could not be fetched: {error}.",
-        hint='Put them as .safetensors into the weights folder and use init_from {"weights": "<file name>"}.',
+        hint='Put them as .safetensors into the weights folder and use init_from {"weights": "<file name>"}; or start '
+        "from a model; or from random weights, init_from null.",
     )
 
 

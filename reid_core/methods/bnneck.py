@@ -89,6 +89,13 @@ class BnneckCameraSettings(BnneckSettings):
     mining: MiningSettings = MiningSettings()
 
 
+SMALL = {
+    "batch": {"identities": 8, "images_per_identity": 4},
+    "schedule": {"shape": "cosine", "base_lr": 2e-3, "warmup": 0.1},
+}
+"""The preset for short runs: the paper's decays come before new layers have learned anything."""
+
+
 def build_network(settings: BnneckSettings, num_classes: int) -> GlobalNetwork:
     """Builds the backbone with global average pooling and the neck."""
     return GlobalNetwork(settings.backbone, num_classes, last_stride=settings.last_stride)
@@ -181,6 +188,7 @@ BNNECK = Method(
     build_optimizers=build_optimizers,
     draw_batches=draw_batches,
     choose_stream=choose_stream,
+    small=SMALL,
 )
 
 BNNECK_CAMERA = replace(

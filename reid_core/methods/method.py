@@ -13,7 +13,10 @@ from reid_core.matching import FoldedHead
 from reid_core.network import ReidNetwork
 from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.identities import draw_identity_batches
-from reid_core.settings import TrainingSettings
+from reid_core.settings import TrainingSettings, merge, override
+
+MARKET_1501 = (751, 12_936)
+"""Identities and training images of the data set that every paper's recipe was made on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,19 @@ def draw_pk_batches(settings: Any, epoch: Epoch) -> Draw:
     return Draw((draw_identity_batches(epoch.identities, settings.batch, epoch.generator),))
 
 
+def count_steps(settings: Any, identities: int, images: int) -> int:
+    """Counts the steps of a run in whose every epoch each image comes about once."""
+    return int(settings.schedule.epochs * max(1, images // settings.batch.num_images))
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One entry of `METHODS`.
 
     Attributes:
         recipe: every setting with the paper's value.
+        small: what differs from the recipe in the preset of that name, for runs of some hundred steps from trained
+            weights; tuned on people held out of a training split.
         build_network: (settings, num_classes) -> network.
         build_criterion: see `BuildCriterion`.
         build_optimizers: (settings, network, criterion) -> optimisers; a parameter group with `"scheduled": False`
@@ -83,6 +93,8 @@ class Method:
             then has a `map_shape`.
         settle: (settings asked for, the teacher's method, its settings) -> settings, for a method that learns from a
             trained model.
+        count_steps: (settings, identities, images) -> optimiser steps of a whole run, about.
+        statistics_batch: the fewest images in a batch whose statistics are worth more than those of trained weights.
     """
 
     name: str
@@ -97,6 +109,35 @@ class Method:
     choose_stream: Callable[[Any], int] = lambda criterion: 0
     matching_head: Callable[[Any], FoldedHead] | None = None
     settle: Callable[[Mapping[str, Any], str, Any], TrainingSettings] | None = None
+    count_steps: Callable[[Any, int, int], int] = count_steps
+    small: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    statistics_batch: int = 0
+
+    @property
+    def paper_steps(self) -> int:
+        """The number of steps that the recipe was made for, on Market-1501."""
+        return self.count_steps(self.recipe, *MARKET_1501)
+
+    def choose_settings(self, asked: Mapping[str, Any], start: Mapping[str, Any] | None = None) -> TrainingSettings:
+        """Completes the settings asked for by those of the preset, then what the start implies, then the recipe.
+
+        Args:
+            start: settings of the network that the trained weights come from, as `reid_core.training.initial` gives
+                them; those that this method has are taken over. None: random weights, which imply nothing.
+
+        Raises:
+            SettingsError: as `override` does.
+        """
+        known = type(self.recipe).model_fields
+        implied = {name: value for name, value in (start or {}).items() if name in known}
+        named = self.with_preset(asked)
+        chosen = override(override(self.recipe, implied), named)
+        keeps = start is not None and chosen.batch.num_images < self.statistics_batch
+        return override(chosen, {"freeze_backbone_bn": True}) if keeps and "freeze_backbone_bn" not in named else chosen
+
+    def with_preset(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The settings asked for over those of the preset that they name."""
+        return merge(self.small, asked) if asked.get("preset") == "small" else asked
 
     def settings_schema(self) -> dict[str, Any]:
         """JSON Schema of the settings, the recipe's values as defaults."""

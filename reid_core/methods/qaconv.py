@@ -68,7 +68,6 @@ class QaconvSettings(TrainingSettings):
     retrieval: RetrievalVector = Field(
         default="stripes", description="the vector that the first stage of search compares"
     )
-    freeze_backbone_bn: bool = Field(default=False, description="keep the backbone's batch statistics; later release")
     image: ImageSize = ImageSize(height=384, width=128)
     normalisation: Literal["imagenet", "none"] = "none"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
@@ -91,9 +90,9 @@ class QaconvSettings(TrainingSettings):
     @model_validator(mode="before")
     @classmethod
     def _of_an_older_model(cls, values: Any) -> Any:
-        """The settings of a model from before `neck_norm` are whole but for it; its neck is a bare convolution."""
-        whole = isinstance(values, Mapping) and cls.model_fields.keys() - values.keys() == {"neck_norm"}
-        return {**values, "neck_norm": "none"} if whole else values
+        """Stored settings name everything of their time; those without `neck_norm` are of a bare convolution."""
+        stored = isinstance(values, Mapping) and {"backbone", "schedule", "neck_channels"} <= values.keys()
+        return {"neck_norm": "none", **values} if stored else values
 
 
 class MemoryBatch(RandomBatch):
@@ -140,7 +139,6 @@ class QaconvNetwork(ReidNetwork):
 
     def __init__(self, settings: QaconvSettings, num_classes: int) -> None:
         super().__init__()
-        self.freeze_backbone_bn = settings.freeze_backbone_bn
         self.backbone = build_backbone(settings.backbone, last_stride=2)
         self.backbone.drop_last_stage(settings.last_stride)
         insert_instance_norm(self.backbone, settings.instance_norm)
@@ -156,12 +154,6 @@ class QaconvNetwork(ReidNetwork):
         neck = self.neck(self.backbone(images)[-1])
         feature_map = functional.normalize(neck.float(), dim=1)  # (B, c, h, w)
         return Output(embedding=self.retrieval(feature_map), feature_map=feature_map)
-
-    def train(self, mode: bool = True) -> QaconvNetwork:
-        super().train(mode)
-        if self.freeze_backbone_bn:
-            self.backbone.eval()
-        return self
 
 
 def _build_neck(in_channels: int, settings: QaconvSettings) -> nn.Module:
@@ -253,6 +245,13 @@ def draw_memory_batches(settings: MemorySettings, epoch: Epoch) -> Draw:
     return Draw((draw_identity_batches(epoch.identities, of_identities, epoch.generator),))
 
 
+def count_graph_steps(settings: GraphSettings, identities: int, images: int) -> int:
+    """Counts the steps of a run: in an epoch by the graph every class is once the centre of a batch."""
+    epochs = settings.schedule.epochs
+    sampled = min(settings.pk_epochs, epochs)
+    return sampled * max(1, images // settings.batch.num_images) + (epochs - sampled) * identities
+
+
 def draw_from_graph(settings: GraphSettings, epoch: Epoch) -> Draw:
     """P x K at first, then batches of nearest classes by the matcher as trained so far."""
     if epoch.number < settings.pk_epochs:
@@ -293,6 +292,7 @@ QACONV = Method(
     build_optimizers=build_optimizers,
     draw_batches=draw_memory_batches,
     matching_head=matching_head,
+    statistics_batch=32,
 )
 
 QACONV_PK = replace(
@@ -312,4 +312,5 @@ QACONV_GS = replace(
     summary="Pairwise learning in batches of classes that the network finds alike.",
     recipe=GraphSettings(),
     draw_batches=draw_from_graph,
+    count_steps=count_graph_steps,
 )

@@ -11,7 +11,7 @@ from reid_core.training.checkpoint import History
 from reid_core.training.initial import from_network
 from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result, fit
 from reid_core.training.progress import Span
-from reid_core.training.recognition import LearnedNothing
+from reid_core.training.warnings import TrainingWarning
 
 
 def fit_chain(
@@ -41,7 +41,7 @@ def fit_chain(
     folders = [folder / f"stage-{number}" for number, _ in enumerate(plans, 1)]
     reached = max((number for number, own in enumerate(folders) if (own / CHECKPOINT_NAME).exists()), default=0)
     curves: History = {}
-    epochs, result, warnings = 0, None, list[LearnedNothing]()
+    epochs, result, warnings = 0, None, list[TrainingWarning]()
     for number, (plan, own, (start, stop)) in enumerate(zip(plans, folders, _shares(plans), strict=True)):
         own.mkdir(parents=True, exist_ok=True)
         if result is not None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from reid_core.backbones import BackboneName
+from reid_core.backbones.instance_norm import find_instance_norm
+from reid_core.backbones.names import translate
 from reid_core.backbones.weights import (
     Transfer,
     copy_matching,
@@ -22,6 +25,23 @@ from reid_core.model import load_model_weights
 from reid_core.retrieval.store import file_sha256
 
 Initialise = Callable[[nn.Module], Transfer]
+
+FROM_IMAGENET: Mapping[str, Any] = {"normalisation": "imagenet", "instance_norm": "none"}
+"""The settings of a network with torchvision's weights."""
+
+_OF_NETWORK = ("normalisation", "instance_norm", "neck_norm")
+"""The settings of a network without which its weights mean something else."""
+
+
+def settings_of_file(path: Path) -> dict[str, Any]:
+    """The settings of the network whose weights the file holds: those of ImageNet's, with the layers that it names."""
+    names = set(translate(read_weights_shapes(path)).values())
+    return {**FROM_IMAGENET, "instance_norm": find_instance_norm(names)}
+
+
+def settings_of_model(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a model's settings that go with its weights; it has instance normalisation only where it says so."""
+    return {"instance_norm": "none"} | {name: settings[name] for name in _OF_NETWORK if name in settings}
 
 
 def from_imagenet(backbone: BackboneName, name: str = "imagenet") -> Initialise:

@@ -17,6 +17,7 @@ from reid_core.data.preprocessing import Preprocessing, preprocessing_of
 from reid_core.data.records import ImageRecord
 from reid_core.devices import resolve_dtype
 from reid_core.errors import DatasetError, OutOfMemory, Stopped, TrainingDiverged
+from reid_core.matching import FoldedHead
 from reid_core.methods.method import Losses, Method, Moment, Teacher
 from reid_core.methods.teacher import check_teacher
 from reid_core.model import TrainedModel
@@ -26,9 +27,10 @@ from reid_core.sampling import Epoch, Graph
 from reid_core.settings import TrainingSettings
 from reid_core.training.checkpoint import History, Position, Run, load_checkpoint, save_checkpoint
 from reid_core.training.progress import WHOLE, Progress, Span, Stopwatch
-from reid_core.training.recognition import AFTER, BEFORE, LearnedNothing, check_learning, draw_sample, measure_rank1
+from reid_core.training.recognition import Sample, check_learning, draw_sample, measure_rank1
 from reid_core.training.schedule import adapt, rate_factor, set_rates
 from reid_core.training.validation import HeldOut, hold_out, validate
+from reid_core.training.warnings import TrainingWarning, check_length
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
@@ -38,7 +40,8 @@ class Plan:
     """The plan of a training.
 
     `initialise` fills the fresh network with given weights; None leaves it random. `teacher`, on the same device, is
-    for a method that learns from a model; it stays as it is.
+    for a method that learns from a model; it stays as it is. `others` are images of people who are not trained on:
+    where no training identities are held out, they show whether the network learns (`recognition`) and decide nothing.
     """
 
     method: Method
@@ -48,6 +51,7 @@ class Plan:
     device: torch.device
     initialise: Callable[[nn.Module], Transfer] | None = None
     teacher: TrainedModel | None = None
+    others: Sequence[ImageRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class Observer:
         on_graph: the nearest classes that graph sampling found at the start of the epoch of that number (from 0), and
             the image that stood for each class.
         on_progress: after every step.
-        on_warning: after an epoch that was measured, where the network has learned nothing yet.
+        on_warning: before the first step, where the run is short for its settings; after an epoch that was measured,
+            where the network has learned nothing yet.
         should_stop: asked after every step; True saves a checkpoint and raises `Stopped`.
     """
 
@@ -68,7 +73,7 @@ class Observer:
     on_resume: Callable[[int, History], None] = lambda step, history: None
     on_graph: Callable[[int, Graph, Sequence[ImageRecord]], None] = lambda epoch, graph, images: None
     on_progress: Callable[[Progress], None] = lambda progress: None
-    on_warning: Callable[[LearnedNothing], None] = lambda warning: None
+    on_warning: Callable[[TrainingWarning], None] = lambda warning: None
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -78,7 +83,7 @@ class Result:
     num_classes: int
     preprocessing: Preprocessing
     history: History
-    warnings: tuple[LearnedNothing, ...]
+    warnings: tuple[TrainingWarning, ...]
 
 
 def fit(
@@ -108,11 +113,17 @@ def fit(
     encoder = Encoder(run.network, preprocessing, plan.device, dtype)
     loaders: list[BatchLoader] = []
     watch = Stopwatch(checkpoint_seconds, span)
-    sample = draw_sample(images, plan.seed)
+    unseen = (*held_out.query, *held_out.gallery) if held_out else plan.others
+    sample = draw_sample(images, unseen, plan.seed)
+    warnings = check_length(plan.method, settings, data.num_classes, len(images))
 
     position = run.position
-    if sample and position.epochs > 0 and position.step == 0:
-        _report_metrics(plan, run, {BEFORE: measure_rank1(encoder, sample)}, watch, observer)
+    if position.epochs > 0 and position.step == 0:
+        for warning in warnings:
+            observer.on_warning(warning)
+        if sample:
+            before = {sample.curve_before: measure_rank1(encoder, sample, _matching_head(plan, run))}
+            _report_metrics(run, before, watch, observer)
     while position.epoch < position.epochs:
         if not position.streams:
             _begin_epoch(plan, run, data, encoder, observer)
@@ -122,7 +133,7 @@ def fit(
             loader.load(batches, epoch=position.epoch, first_step=taken)
             for loader, batches, taken in zip(loaders, position.streams, position.taken, strict=True)
         ]
-        run.network.train()
+        _prepare_to_train(run.network, settings)
         while position.step_in_epoch < position.steps:
             stream = plan.method.choose_stream(run.criterion)
             batch = next(streams[stream])
@@ -137,11 +148,20 @@ def fit(
                 save_checkpoint(run, checkpoint)
             if stop:
                 raise Stopped
-        _report_metrics(plan, run, _finish_epoch(plan, run, encoder, held_out, sample), watch, observer)
+        _report_metrics(run, _finish_epoch(plan, run, encoder, held_out, sample), watch, observer)
+        for warning in check_learning(run.history, sample, settings) if _is_measured(plan, position) else ():
+            observer.on_warning(warning)
         if position.epoch == position.epochs:
             save_checkpoint(run, checkpoint)
     run.network.reset_state()
-    return Result(run.network, data.num_classes, preprocessing, run.history, check_learning(run.history, settings))
+    warnings += check_learning(run.history, sample, settings)
+    return Result(run.network, data.num_classes, preprocessing, run.history, tuple(warnings))
+
+
+def _prepare_to_train(network: ReidNetwork, settings: TrainingSettings) -> None:
+    network.train()
+    if settings.freeze_backbone_bn:
+        network.get_submodule("backbone").eval()
 
 
 def _begin_epoch(plan: Plan, run: Run, data: TrainingImages, encoder: Encoder, observer: Observer) -> None:
@@ -161,29 +181,34 @@ def _begin_epoch(plan: Plan, run: Run, data: TrainingImages, encoder: Encoder, o
 
 
 def _finish_epoch(
-    plan: Plan, run: Run, encoder: Encoder, held_out: HeldOut | None, sample: Sequence[ImageRecord]
+    plan: Plan, run: Run, encoder: Encoder, held_out: HeldOut | None, sample: Sample | None
 ) -> dict[str, float]:
     """The epoch's mean loss, by which an adaptive schedule goes on, and accuracy after the epochs that measure it."""
-    position, validation = run.position, plan.settings.validation
+    position = run.position
     losses = [loss for _, loss in run.history["loss"][-position.steps :]]
     values = {"epoch_loss": sum(losses) / len(losses)}
     before = [loss for _, loss in run.history.get("epoch_loss", [])]
     position.finish_epoch()
     adapt(plan.settings.schedule, position, [*before, values["epoch_loss"]])
-    if position.epoch % validation.every_epochs == 0 or position.epoch == position.epochs:
-        if held_out:
-            head = plan.method.matching_head(run.network) if plan.method.matching_head else None
-            values |= validate(encoder, held_out, head)
-        if sample:
-            values[AFTER] = measure_rank1(encoder, sample)
+    if _is_measured(plan, position):
+        head = _matching_head(plan, run)
+        values |= validate(encoder, held_out, head) if held_out else {}
+        values |= {sample.curve: measure_rank1(encoder, sample, head)} if sample else {}
     return values
 
 
-def _report_metrics(plan: Plan, run: Run, values: dict[str, float], watch: Stopwatch, observer: Observer) -> None:
+def _is_measured(plan: Plan, position: Position) -> bool:
+    every = plan.settings.validation.every_epochs
+    return position.epoch % every == 0 or position.epoch == position.epochs
+
+
+def _matching_head(plan: Plan, run: Run) -> FoldedHead | None:
+    return plan.method.matching_head(run.network) if plan.method.matching_head else None
+
+
+def _report_metrics(run: Run, values: dict[str, float], watch: Stopwatch, observer: Observer) -> None:
     run.add_to_history(values)
     observer.on_progress(watch.progress("validate", run.position, 0, values))
-    for warning in check_learning(run.history, plan.settings) if AFTER in values else ():
-        observer.on_warning(warning)
 
 
 def _train_step(run: Run, batch: Batch, dtype: torch.dtype, gradient_clip: float | None) -> Losses:

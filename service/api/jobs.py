@@ -58,15 +58,21 @@ def create_job(
 ) -> JobAnswer | Response:
     """Start a job, or with `dry_run` see what it would be: every setting, memory and time."""
     from service.jobs.estimate import estimate  # all of them build networks, for which PyTorch is needed
-    from service.jobs.planning import resolve
+    from service.jobs.planning import resolve, warn
     from service.jobs.starts import check_start
 
     with database.read() as session:
         resolved = resolve(session, settings, body)
-        check_start(settings, resolved, ask_elsewhere=dry_run)
+        check_start(settings, resolved)
         if dry_run:
-            cost = estimate(session, settings, resolved)
-            return as_response(DryRunAnswer(dry_run=True, kind=resolved.kind, spec=resolved.spec, estimate=cost))
+            answer = DryRunAnswer(
+                dry_run=True,
+                kind=resolved.kind,
+                spec=resolved.spec,
+                estimate=estimate(session, settings, resolved),
+                warnings=warn(session, resolved),
+            )
+            return as_response(answer)
     ensure_free_space(settings.home, needed_bytes=0, min_free_bytes=settings.min_free_bytes)
     with database.write() as session:
         # Checked again under the write lock: of two requests for one model name, one gets it.

@@ -21,6 +21,9 @@ class MethodAnswer(Answer):
     paper: str
     summary: str
     settings_schema: dict[str, Any] = Field(description="a JSON Schema of the settings")
+    presets: dict[str, dict[str, Any]] = Field(
+        description="`settings.preset` -> the settings that it names, over those of the paper"
+    )
 
     @classmethod
     def of(cls, method: Method) -> MethodAnswer:
@@ -31,6 +34,7 @@ class MethodAnswer(Answer):
             paper=method.paper,
             summary=method.summary,
             settings_schema=method.settings_schema(),
+            presets={"paper": {}, "small": dict(method.small)},
         )
 
 

@@ -46,6 +46,17 @@ def joined_images(session: Session, settings: Settings, parts: Sequence[tuple[Da
     return join_datasets({dataset.id: images(session, settings, dataset, part) for dataset, part in parts})
 
 
+def other_people(session: Session, settings: Settings, parts: Sequence[tuple[Dataset, Part]]) -> list[ImageRecord]:
+    """Images of the people that data sets whose training split is trained on keep for their tests, joined likewise."""
+    tested = {}
+    for dataset in (dataset for dataset, part in parts if part == "train"):
+        query = images(session, settings, dataset, "query")
+        people = {image.identity for image in query}
+        gallery = images(session, settings, dataset, "gallery")
+        tested[dataset.id] = query + [image for image in gallery if image.identity in people]
+    return join_datasets(tested) if tested else []
+
+
 def _everybody(splits: Mapping[Split, Sequence[ImageRecord]]) -> list[ImageRecord]:
     people = {image.identity for split in ("train", "query") for image in splits[split]}
     nobody = {DISTRACTOR} - people

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs.kinds import evaluate, export, index, train
 from service.jobs.kinds.plan import Plan, Resolved
-from service.jobs.schemas import JobBody
+from service.jobs.schemas import JobBody, WarningAnswer
 from service.settings import Settings
 
 PLANS: dict[str, Plan] = {"train": train.PLAN, "evaluate": evaluate.PLAN, "index": index.PLAN, "export": export.PLAN}
@@ -16,3 +16,8 @@ PLANS: dict[str, Plan] = {"train": train.PLAN, "evaluate": evaluate.PLAN, "index
 def resolve(session: Session, settings: Settings, body: JobBody) -> Resolved:
     """The spec of the job asked for; raises as `Plan.resolve` says."""
     return PLANS[body.kind].resolve(session, settings, body)
+
+
+def warn(session: Session, job: Resolved) -> list[WarningAnswer]:
+    """The warnings that can be given before the job starts."""
+    return PLANS[job.kind].warn(session, job)

@@ -59,9 +59,12 @@ class TrainBody(Body):
         default=None, description="instead of `dataset`; only the last stage's network becomes a model"
     )
     model_name: Name | None = Field(default=None, description="unique; made from the method when left out")
-    settings: dict[str, Any] = Field(default_factory=dict, description="only what differs from the method's recipe")
+    settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="only what differs from the method's recipe; `preset` names another recipe for short runs",
+    )
     init_from: WeightsFile | Reference | None = Field(
-        default=None,
+        default="imagenet",
         description='"imagenet" (version 1), "imagenet-v2", a model, {"weights": file name}, or null: random weights',
     )
     teacher: Reference | None = Field(default=None, description="for method std: the model to learn from")
@@ -231,13 +234,23 @@ class EstimateAnswer(Answer):
     basis: str
 
 
+class WarningAnswer(Answer):
+    """Something that a training may not do as it should, and what to do about it."""
+
+    code: str
+    detail: str
+    hint: str
+    stage: int
+
+
 class DryRunAnswer(Answer):
-    """A job that was checked and not started: its spec in full, and what it would cost."""
+    """A job that was checked and not started: its spec in full, what it would cost, and what it would warn of."""
 
     dry_run: Literal[True]
     kind: Kind
     spec: dict[str, Any]
     estimate: EstimateAnswer
+    warnings: list[WarningAnswer]
 
 
 class NearClass(Answer):

@@ -1,40 +1,81 @@
-"""Looking at the weights that a training would start from, before it starts."""
+"""The weights that a training starts from: named in its spec, and looked at before it starts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from sqlalchemy.orm import Session
 
 from reid_core.backbones.weights import IMAGENET, check_imagenet_weights
 from reid_core.errors import Fault, WeightsError
 from reid_core.methods import find_method
-from reid_core.training.initial import check_file
+from reid_core.training.initial import FROM_IMAGENET, check_file, settings_of_file, settings_of_model
+from service.db.lookup import find
+from service.db.tables import Model
 from service.errors import Problem
 from service.jobs.kinds.plan import Resolved
+from service.jobs.schemas import WeightsFile
 from service.jobs.stages import stages_of
 from service.settings import Settings
 
 _ANY_CLASSES = 2
 
 
-def check_start(settings: Settings, job: Resolved, *, ask_elsewhere: bool) -> None:
-    """Raises 422 where the weights file of a training is damaged or fits another network.
+def resolve_start(
+    session: Session, settings: Settings, init_from: WeightsFile | str | None
+) -> tuple[Any, Mapping[str, Any] | None]:
+    """The start as a spec names it, and the settings that it implies; random weights imply none.
 
-    With `ask_elsewhere` also where ImageNet weights are neither in the cache nor to be had from their address, which is
-    asked for them.
+    Raises 422 for a file that is not there or not safetensors, 404 for an unknown model.
+    """
+    if isinstance(init_from, WeightsFile):
+        _check_is_there(settings, init_from.weights)
+        try:
+            implied = settings_of_file(settings.weights_dir / init_from.weights)
+        except WeightsError as error:
+            raise _refusal("/init_from/weights", error) from error
+        return init_from.model_dump(exclude_defaults=True), implied
+    if init_from is None:
+        return None, None
+    if init_from in IMAGENET:
+        return init_from, FROM_IMAGENET
+    model = find(session, Model, init_from)
+    return model.id, settings_of_model(model.settings)
+
+
+def check_start(settings: Settings, job: Resolved) -> None:
+    """Raises 422 where a weights file fits another network, or where ImageNet weights cannot be had.
+
+    These are looked for in the cache and, where they are not there, asked for at their address.
     """
     init_from = job.spec.get("init_from")
     try:
         if isinstance(init_from, dict):
             _check_file(job, settings.weights_dir / init_from["weights"], init_from.get("allow_missing", ()))
-        elif init_from in IMAGENET and ask_elsewhere:
+        elif init_from in IMAGENET:
             check_imagenet_weights(stages_of(job.spec)[0].settings["backbone"], init_from)
     except WeightsError as error:
-        pointer = "/init_from/weights" if isinstance(init_from, dict) else "/init_from"
-        faults = [Fault(pointer, error.slug, error.detail)]
-        raise Problem(error.slug, error.detail, hint=error.hint, errors=faults) from error
+        raise _refusal("/init_from/weights" if isinstance(init_from, dict) else "/init_from", error) from error
+
+
+def _check_is_there(settings: Settings, name: str) -> None:
+    known = sorted(path.name for path in settings.weights_dir.glob("*") if path.is_file())
+    if name not in known:
+        detail = f"There is no file {name!r} in the weights folder."
+        raise Problem(
+            "weights-unusable",
+            detail,
+            hint=f"Put it there (REID_WEIGHTS_DIR), or use one of: {', '.join(known) or 'none yet'}.",
+            errors=[Fault("/init_from/weights", "no-such-file", detail)],
+        )
+
+
+def _refusal(pointer: str, error: WeightsError) -> Problem:
+    faults = [Fault(pointer, error.slug, error.detail)]
+    return Problem(error.slug, error.detail, hint=error.hint, errors=faults)
 
 
 def _check_file(job: Resolved, path: Path, allow_missing: Sequence[str]) -> None:

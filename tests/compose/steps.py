@@ -27,6 +27,7 @@ _TRAINING = {
     "kind": "train",
     "method": "bnneck",
     "dataset": "people",
+    "init_from": None,
     "settings": {
         "backbone": "resnet18",
         "image": {"height": 128, "width": 64},

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from safetensors.torch import save_file
 
 from reid_core.backbones import build_backbone
+from reid_core.backbones.instance_norm import insert_instance_norm
 from service.clock import utc_now
 from service.db.ids import new_id, new_ids
 from service.db.session import Database
@@ -32,8 +33,11 @@ TRAINING: dict[str, Any] = {
     "kind": "train",
     "method": "bnneck",
     "dataset": "lobby",
+    "init_from": None,
     "settings": {"batch": {"identities": 2}},
 }
+
+FEW: dict[str, Any] = TRAINING["settings"]
 
 MOBILE = TRAINING | {"settings": {"batch": {"identities": 2}, "backbone": "mobilenet_v2"}}
 
@@ -196,18 +200,80 @@ def test_a_weights_file_is_opened_before_the_job_starts(client: httpx.Client, se
 
 
 @pytest.mark.usefixtures("lobby")
-def test_a_dry_run_says_when_imagenet_weights_cannot_be_fetched(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("dry_run", ["true", "false"])
+def test_a_training_starts_from_imagenet_weights_unless_told_otherwise(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dry_run: str
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody answers there
-    body = MOBILE | {"init_from": "imagenet"}
-    refused = client.post("/jobs?dry_run=true", json=body)
+    body = {name: value for name, value in MOBILE.items() if name != "init_from"}
+    refused = client.post(f"/jobs?dry_run={dry_run}", json=body)
     assert (refused.status_code, refused.json()["type"]) == (422, "/problems/weights-unusable")
     assert "could not be fetched" in refused.json()["detail"]
+    assert refused.json()["errors"][0]["pointer"] == "/init_from"
+    for way_out in ('{"weights": "<file name>"}', "from a model", "null"):
+        assert way_out in refused.json()["hint"]
+    assert client.get("/jobs").json()["items"] == []
+
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "hub" / "checkpoints" / "mobilenet_v2-7ebf99e0.pth").touch()
-    assert client.post("/jobs?dry_run=true", json=body).status_code == 200
+    (tmp_path / "hub" / "checkpoints" / "mobilenet_v2-b0353104.pth").touch()
+    accepted = client.post(f"/jobs?dry_run={dry_run}", json=body)
+    assert accepted.status_code == (200 if dry_run == "true" else 202)
+    assert accepted.json()["spec"]["init_from"] == "imagenet"
+
+
+@pytest.mark.usefixtures("lobby")
+def test_settings_follow_from_the_start_unless_they_are_named(client: httpx.Client, settings: Settings) -> None:
+    def resolve(init_from: Any, **changes: Any) -> dict[str, Any]:
+        asked = {"backbone": "resnet18", "batch": {"identities": 2, "images_per_identity": 4}, **changes}
+        body = TRAINING | {"method": "qaconv-pk", "init_from": init_from, "settings": asked}
+        answer = client.post("/jobs?dry_run=true", json=body)
+        assert answer.status_code == 200, answer.text
+        chosen = answer.json()["spec"]["settings"]
+        return {name: chosen[name] for name in ("normalisation", "instance_norm", "freeze_backbone_bn")}
+
+    settings.weights_dir.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        plain, halved = (build_backbone("resnet18", last_stride=2) for _ in range(2))
+        insert_instance_norm(halved, "ibn-a")
+    save_file(plain.state_dict(), settings.weights_dir / "plain.safetensors")
+    save_file(halved.state_dict(), settings.weights_dir / "halved.safetensors")
+
+    random = resolve(None)
+    assert random == {"normalisation": "none", "instance_norm": "block", "freeze_backbone_bn": False}
+    trained = {"normalisation": "imagenet", "instance_norm": "none", "freeze_backbone_bn": True}
+    assert resolve({"weights": "plain.safetensors"}) == trained
+    assert resolve({"weights": "halved.safetensors"}) == trained | {"instance_norm": "ibn-a"}
+    assert resolve({"weights": "plain.safetensors"}, instance_norm="block", freeze_backbone_bn=False) == {
+        "normalisation": "imagenet",
+        "instance_norm": "block",
+        "freeze_backbone_bn": False,
+    }
+
+
+@pytest.mark.usefixtures("lobby")
+def test_a_preset_is_named_and_advised_for_short_runs(client: httpx.Client) -> None:
+    paper = client.post("/jobs?dry_run=true", json=TRAINING).json()
+    assert [warning["code"] for warning in paper["warnings"]] == ["too-short-for-preset"]
+    assert 'settings.preset "small"' in paper["warnings"][0]["hint"]
+    assert paper["spec"]["settings"]["preset"] == "paper"
+
+    small = client.post("/jobs?dry_run=true", json=TRAINING | {"settings": {"preset": "small", **FEW}}).json()
+    assert small["warnings"] == []
+    described = client.get("/methods/bnneck").json()["presets"]
+    assert described["paper"] == {}
+    assert small["spec"]["settings"]["schedule"]["base_lr"] == described["small"]["schedule"]["base_lr"]
+
+    named = {"preset": "small", **FEW, "schedule": {"base_lr": 0.5}}
+    chosen = client.post("/jobs?dry_run=true", json=TRAINING | {"settings": named}).json()["spec"]["settings"]
+    assert (chosen["schedule"]["base_lr"], chosen["schedule"]["shape"]) == (0.5, "cosine")
+
+    unknown = client.post("/jobs?dry_run=true", json=TRAINING | {"settings": {"preset": "tiny"}})
+    assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/settings/preset")
+    stage = {"dataset": "lobby", "settings": {"preset": "small"}}
+    body = {name: value for name, value in TRAINING.items() if name != "dataset"} | {"chain": [stage]}
+    refused = client.post("/jobs?dry_run=true", json=body)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/chain/0/settings/preset")
 
 
 def test_a_data_set_is_used_once_it_is_ready(client: httpx.Client, database: Database, lobby: Dataset) -> None:
@@ -260,7 +326,7 @@ def test_a_log_is_read_while_it_grows(client: httpx.Client, database: Database, 
 def test_settings_that_are_impossible_together_are_refused_before_a_job_is_made(
     client: httpx.Client, lobby: Dataset, sent: list[str], method: str, asked: dict[str, Any], pointer: str
 ) -> None:
-    answer = client.post("/jobs", json={"kind": "train", "method": method, "dataset": "lobby", "settings": asked})
+    answer = client.post("/jobs", json=TRAINING | {"method": method, "settings": asked})
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
     assert not sent
@@ -274,7 +340,7 @@ def chained(database: Database, lobby: Dataset, tmp_path: Path) -> dict[str, Any
     last = {"dataset": lobby.id, "settings": {"schedule": {"epochs": 2}}}
     chain = [{"dataset": "lobby"}, {"dataset": ["hall", "yard"]}, last]
     settings = {**TRAINING["settings"], "schedule": {"epochs": 5}}
-    return {"kind": "train", "method": "bnneck", "chain": chain, "settings": settings}
+    return {"kind": "train", "method": "bnneck", "chain": chain, "init_from": None, "settings": settings}
 
 
 def test_a_chain_is_written_out_stage_by_stage_and_needs_all_its_data_sets(
@@ -305,7 +371,7 @@ def test_the_estimate_of_a_chain_adds_up_its_stages(client: httpx.Client, chaine
     assert [part["pictures"] for part in alone] == [3, 6, 3]
     assert whole["pictures"] == 12
     assert whole["memory_bytes"] == max(part["memory_bytes"] for part in alone)
-    plain = {name: chained[name] for name in ("kind", "method", "settings")} | chained["chain"][0]
+    plain = {name: chained[name] for name in ("kind", "method", "init_from", "settings")} | chained["chain"][0]
     assert estimate(plain)["memory_bytes"] == alone[0]["memory_bytes"]
 
 

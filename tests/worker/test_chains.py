@@ -31,6 +31,7 @@ TRAINING: dict[str, Any] = {
     "kind": "train",
     "method": "finetune-resnet50",
     "device": "cpu",
+    "init_from": None,
     "settings": {
         "backbone": "mobilenet_v2",
         "image": {"height": 32, "width": 16},

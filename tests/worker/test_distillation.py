@@ -30,7 +30,14 @@ from worker.work import Work
 CPU = torch.device("cpu")
 IMAGE = {"height": 32, "width": 16}
 SETTINGS: dict[str, Any] = {"batch": {"size": 12}, "schedule": {"epochs": 1}, "precision": "fp32"}
-STUDENT = {"kind": "train", "method": "std", "teacher": "teacher", "dataset": "lobby", "settings": SETTINGS}
+STUDENT = {
+    "kind": "train",
+    "method": "std",
+    "teacher": "teacher",
+    "dataset": "lobby",
+    "init_from": None,
+    "settings": SETTINGS,
+}
 
 
 @pytest.fixture

@@ -49,7 +49,8 @@ def service(tmp_path: Path, people: Path) -> Iterator[Service]:
 
 def start_training(service: Service, name: str, **settings: Any) -> str:
     body = {"kind": "train", "method": "bnneck-camera", "dataset": "people", "model_name": name, "device": "cpu"}
-    return str(service.post("/jobs", {**body, "settings": {**TRAINING, **settings}, "seed": 7})["id"])
+    rest = {"init_from": None, "settings": {**TRAINING, **settings}, "seed": 7}
+    return str(service.post("/jobs", {**body, **rest})["id"])
 
 
 def wait_until_training(service: Service, job_id: str, fraction: float = 0.1, attempt: int = 1) -> None:

@@ -144,7 +144,7 @@ class Rounds:
     def _while_training(self) -> str:
         body = {"kind": "train", "method": "bnneck-camera", "dataset": "people", "device": "cpu", "seed": 7}
         settings = {**TRAINING, "schedule": {"epochs": 3, "base_lr": 1e-3}}
-        job_id = str(self._service.post("/jobs", {**body, "settings": settings})["id"])
+        job_id = str(self._service.post("/jobs", {**body, "init_from": None, "settings": settings})["id"])
         wait_until(lambda: bool(self._service.processes(*CHILD)))
         words = self._chance.choice([CHILD, CHILD, WORKER, EVERYTHING])
         reached: list[int | None] = []

@@ -12,7 +12,7 @@ from reid_core.methods import find_method
 from reid_core.methods.method import Method
 from reid_core.settings import TrainingSettings
 from service.db.tables import Model
-from service.jobs.schemas import Kind
+from service.jobs.schemas import Kind, WarningAnswer
 from service.settings import Settings
 
 _EMBEDDING_BATCH = 32
@@ -57,11 +57,13 @@ class Plan:
             problem of what cannot be: 404 for unknown things, 409 for things in the wrong state, 422 with pointers.
         workloads: (session, resolved) -> the work.
         device: where the job runs, whatever its spec says; None: where that or REID_DEVICE says.
+        warn: (session, resolved) -> warnings of a job that may be started all the same.
     """
 
     resolve: Callable[[Session, Settings, Any], Resolved]
     workloads: Callable[[Session, Resolved], Sequence[Workload]]
     device: str | None = None
+    warn: Callable[[Session, Resolved], list[WarningAnswer]] = lambda session, job: []
 
 
 def embedding(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.orm import Session
 
-from reid_core.backbones.weights import IMAGENET
 from reid_core.data.preprocessing import preprocessing_from_json
 from reid_core.data.records import Part
 from reid_core.errors import CoreError, Fault
@@ -21,13 +20,15 @@ from reid_core.methods.method import Method
 from reid_core.methods.teacher import check_teacher
 from reid_core.sampling.identities import too_few_identities
 from reid_core.settings import TrainingSettings, override
+from reid_core.training.warnings import check_length
 from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Model
 from service.errors import Problem, invalid_request, problem_from_core
 from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding
-from service.jobs.schemas import Joined, StageBody, TrainBody, WeightsFile
-from service.jobs.stages import stages_of
+from service.jobs.schemas import Joined, StageBody, TrainBody, WarningAnswer
+from service.jobs.stages import Stage, stages_of
+from service.jobs.starts import resolve_start
 from service.models.lifecycle import check_name_is_free
 from service.settings import Settings
 
@@ -38,13 +39,14 @@ _PASSES_OF_A_STEP = 3  # forward, and twice as much backward
 def resolve(session: Session, settings: Settings, body: TrainBody) -> Resolved:
     """The spec of the training asked for."""
     teacher = None if body.teacher is None else find(session, Model, body.teacher)
-    stages = _resolve_stages(session, body, teacher)
+    init_from, implied = resolve_start(session, settings, body.init_from)
+    stages = _resolve_stages(session, body, teacher, implied)
     check_name_is_free(session, body.model_name)
     spec = {
         "method": body.method,
         **(stages[0] if body.chain is None else {"chain": stages}),
         "model_name": body.model_name,
-        "init_from": _resolve_initial(session, settings, body.init_from),
+        "init_from": init_from,
         "teacher": teacher.id if teacher else None,
         "device": body.device or settings.device,
         "seed": body.seed,
@@ -52,10 +54,12 @@ def resolve(session: Session, settings: Settings, body: TrainBody) -> Resolved:
     return Resolved("train", spec, tuple(key for stage in stages_of(spec) for key in stage.datasets))
 
 
-def _resolve_stages(session: Session, body: TrainBody, teacher: Model | None) -> list[dict[str, Any]]:
+def _resolve_stages(
+    session: Session, body: TrainBody, teacher: Model | None, implied: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
     """`{dataset, settings}` of every stage, ids and settings in full."""
     asked = _asked_stages(body)
-    method, common = _resolve_settings(body, teacher)
+    method, common = _resolve_settings(body, teacher, implied)
     seen = preprocessing_from_json(teacher.preprocessing) if teacher else None
     stages = []
     for place, stage in asked:
@@ -93,6 +97,8 @@ def _pointing_below(place: str) -> Iterator[None]:
 
 def _vary(method: Method, common: TrainingSettings, changes: Mapping[str, Any]) -> TrainingSettings:
     """The job's settings with a stage's changes, which must leave the network as it is."""
+    if "preset" in changes:
+        raise invalid_request("/settings/preset", "not-of-a-stage", "the preset is the job's own, for all stages")
     try:
         chosen = override(common, changes)
         same = _outline(method, chosen) == _outline(method, common)
@@ -119,7 +125,9 @@ def _resolve_datasets(session: Session, asked: Joined, settings: TrainingSetting
     return resolved if isinstance(asked, list) else resolved[0]
 
 
-def _resolve_settings(body: TrainBody, teacher: Model | None) -> tuple[Method, TrainingSettings]:
+def _resolve_settings(
+    body: TrainBody, teacher: Model | None, implied: Mapping[str, Any] | None
+) -> tuple[Method, TrainingSettings]:
     try:
         method = find_method(body.method)
     except CoreError as error:
@@ -127,7 +135,7 @@ def _resolve_settings(body: TrainBody, teacher: Model | None) -> tuple[Method, T
             error.slug, error.detail, hint=error.hint, errors=[Fault("/method", error.slug, error.detail)]
         ) from error
     try:
-        chosen = _settle(method, body.settings, teacher)
+        chosen = _settle(method, body.settings, teacher, implied)
         _outline(method, chosen)
     except CoreError as error:
         raise problem_from_core(error, below="/settings") from error
@@ -145,29 +153,14 @@ def _outline(method: Method, settings: TrainingSettings) -> tuple[str, dict[str,
     return repr(network), {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
-def _settle(method: Method, asked: dict[str, Any], teacher: Model | None) -> TrainingSettings:
-    """Completes the settings asked for by the method's recipe, or by what suits a teacher for a method that has one."""
+def _settle(
+    method: Method, asked: dict[str, Any], teacher: Model | None, implied: Mapping[str, Any] | None
+) -> TrainingSettings:
+    """Completes the settings asked for by what the start implies, or by what suits a teacher for a method with one."""
     if teacher is None or method.settle is None:
-        return override(method.recipe, asked)
+        return method.choose_settings(asked, implied)
     taught = type(find_method(teacher.method).recipe).model_validate(teacher.settings)
-    return method.settle(asked, teacher.method, taught)
-
-
-def _resolve_initial(session: Session, settings: Settings, init_from: WeightsFile | str | None) -> Any:
-    if isinstance(init_from, WeightsFile):
-        known = sorted(path.name for path in settings.weights_dir.glob("*") if path.is_file())
-        if init_from.weights not in known:
-            detail = f"There is no file {init_from.weights!r} in the weights folder."
-            raise Problem(
-                "weights-unusable",
-                detail,
-                hint=f"Put it there (REID_WEIGHTS_DIR), or use one of: {', '.join(known) or 'none yet'}.",
-                errors=[Fault("/init_from/weights", "no-such-file", detail)],
-            )
-        return init_from.model_dump(exclude_defaults=True)
-    if init_from is None or init_from in IMAGENET:
-        return init_from
-    return find(session, Model, init_from).id
+    return method.settle(method.with_preset(asked), teacher.method, taught)
 
 
 def _check_enough_identities(
@@ -214,12 +207,31 @@ def _stage_workloads(session: Session, job: Resolved) -> list[Workload]:
     work = []
     for stage in stages_of(job.spec):
         settings = type(method.recipe).model_validate(stage.settings)
-        wanted = or_(*(and_(DatasetImage.dataset_id == key, _in_part(part)) for key, part in stage.parts))
-        counts = select(func.count(DatasetImage.identity.distinct()), func.count()).where(wanted)
-        identities, images = session.execute(counts).one()
-        passes = float(_PASSES_OF_A_STEP * settings.schedule.epochs)
+        identities, images = _count(session, stage)
+        seen = method.count_steps(settings, identities, images) * settings.batch.num_images
+        passes = _PASSES_OF_A_STEP * seen / max(1, images)
         work.append(Workload(method, settings, max(identities, 2), images, settings.batch.num_images, passes))
     return work
+
+
+def _count(session: Session, stage: Stage) -> tuple[int, int]:
+    """Counts the identities and images that the stage trains on."""
+    wanted = or_(*(and_(DatasetImage.dataset_id == key, _in_part(part)) for key, part in stage.parts))
+    counts = select(func.count(DatasetImage.identity.distinct()), func.count()).where(wanted)
+    identities, images = session.execute(counts).one()
+    return identities, images
+
+
+def warn(session: Session, job: Resolved) -> list[WarningAnswer]:
+    """A warning for every stage that is short for its settings."""
+    method, found = find_method(job.spec["method"]), []
+    for number, stage in enumerate(stages_of(job.spec), 1):
+        settings = type(method.recipe).model_validate(stage.settings)
+        found += [
+            WarningAnswer(**asdict(replace(warning, stage=number)))
+            for warning in check_length(method, settings, *_count(session, stage))
+        ]
+    return found
 
 
 def _in_part(part: Part) -> ColumnElement[bool]:
@@ -229,4 +241,4 @@ def _in_part(part: Part) -> ColumnElement[bool]:
     return DatasetImage.split == part
 
 
-PLAN = Plan(resolve, workloads)
+PLAN = Plan(resolve, workloads, warn=warn)
