@@ -9,7 +9,7 @@ import torch
 from reid_core.errors import Fault, SettingsError
 
 if TYPE_CHECKING:  # these bring torchvision, which searches do without
-    from reid_core.backbones import BackboneName
+    from reid_core.backbones import GlobalBackboneName
     from reid_core.settings import Precision
 
 _NARROW = 32
@@ -47,7 +47,7 @@ def has_bf16_units() -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-def resolve_dtype(precision: Precision, device: torch.device, backbone: BackboneName, width: int) -> torch.dtype:
+def resolve_dtype(precision: Precision, device: torch.device, backbone: GlobalBackboneName, width: int) -> torch.dtype:
     """Returns the dtype of the forward pass on images of `width` pixels: float32, or what autocast uses.
 
     "auto" takes bf16 on CUDA (fp16 on cards without it) and on CPUs with AMX or AVX512-BF16; there depthwise

@@ -158,7 +158,11 @@ def _write_onnx(model: TrainedModel, path: Path) -> None:
 def _write_openvino(onnx: Path, preprocessing: Preprocessing) -> list[Path]:
     """Turns the ONNX file into `model.xml` and `model.bin`."""
     openvino = _import_openvino()
-    network = openvino.Core().read_model(onnx)
+    try:
+        network = openvino.Core().read_model(onnx)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ExportFailed(f"OpenVINO cannot read the network: {reason}", hint="Export it as onnx.") from error
     network.set_rt_info(json.dumps(preprocessing.as_json()), "preprocessing")
     openvino.save_model(network, onnx.with_suffix(".xml"), compress_to_fp16=False)
     onnx.unlink()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from reid_core.backbones import BackboneName
+from reid_core.backbones import GlobalBackboneName
 from reid_core.errors import Fault, SettingsError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -137,7 +137,7 @@ class TrainingSettings(Part):
     preset: Literal["paper", "small"] = Field(
         default="paper", description="small: what a run of some hundred steps needs, in place of the paper's values"
     )
-    backbone: BackboneName
+    backbone: GlobalBackboneName
     image: ImageSize
     normalisation: Literal["imagenet", "none"] = Field(
         default="imagenet", description="of the input: torchvision's mean and standard deviation, or values from 0 to 1"

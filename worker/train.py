@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reid_core.backbones import BackboneName
+from reid_core.backbones import GlobalBackboneName
 from reid_core.backbones.weights import IMAGENET, Transfer
 from reid_core.data.records import SPLITS, ImageRecord
 from reid_core.devices import resolve_device
@@ -97,7 +97,7 @@ def _check_files(work: Work, stage: Stage) -> None:
         check_files(work.database, work.settings, key, splits, on_progress=work.progress("check"))
 
 
-def _initialise(work: Work, backbone: BackboneName) -> Initialise | None:
+def _initialise(work: Work, backbone: GlobalBackboneName) -> Initialise | None:
     source = work.job.spec["init_from"]
     if source is None:
         return None

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from reid_core.backbones import BACKBONES, BackboneName, build_backbone
+from reid_core.backbones import GLOBAL_BACKBONES, GlobalBackboneName, build_global_backbone
 from reid_core.backbones.instance_norm import INSERTED
 from reid_core.backbones.names import translate
 from reid_core.errors import WeightsError
@@ -77,7 +77,7 @@ def _naming_faults(path: Path) -> Iterator[None]:
         ) from error
 
 
-def download_imagenet_weights(backbone: BackboneName, name: str) -> tuple[dict[str, Tensor], Path]:
+def download_imagenet_weights(backbone: GlobalBackboneName, name: str) -> tuple[dict[str, Tensor], Path]:
     """The ImageNet weights called `name` in `IMAGENET` and their file, from torchvision's cache or its own download."""
     weights = _imagenet_weights(backbone, name)
     try:
@@ -86,7 +86,7 @@ def download_imagenet_weights(backbone: BackboneName, name: str) -> tuple[dict[s
         raise _not_fetched(backbone, error) from error
 
 
-def check_imagenet_weights(backbone: BackboneName, name: str) -> None:
+def check_imagenet_weights(backbone: GlobalBackboneName, name: str) -> None:
     """Raises WeightsError where `download_imagenet_weights` finds them neither in its cache nor at their address."""
     weights = _imagenet_weights(backbone, name)
     if _cached(weights).is_file():
@@ -98,7 +98,7 @@ def check_imagenet_weights(backbone: BackboneName, name: str) -> None:
         raise _not_fetched(backbone, error) from error
 
 
-def _imagenet_weights(backbone: BackboneName, name: str) -> models.WeightsEnum:
+def _imagenet_weights(backbone: GlobalBackboneName, name: str) -> models.WeightsEnum:
     known = models.get_model_weights(backbone).__members__
     if IMAGENET[name] not in known:
         raise WeightsError(
@@ -112,7 +112,7 @@ def _cached(weights: models.WeightsEnum) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
 
 
-def _not_fetched(backbone: BackboneName, error: Exception) -> WeightsError:
+def _not_fetched(backbone: GlobalBackboneName, error: Exception) -> WeightsError:
     return WeightsError(
         f"ImageNet weights for {backbone!r} could not be fetched: {error}.",
         hint='Put them as .safetensors into the weights folder and use init_from {"weights": "<file name>"}; or start '
@@ -120,7 +120,7 @@ def _not_fetched(backbone: BackboneName, error: Exception) -> WeightsError:
     )
 
 
-def find_backbone(weights: Mapping[str, Tensor], *, source: str) -> BackboneName:
+def find_backbone(weights: Mapping[str, Tensor], *, source: str) -> GlobalBackboneName:
     """The largest backbone whose parameters all are among torchvision-named `weights`; small ones are parts of others.
 
     Raises:
@@ -128,17 +128,17 @@ def find_backbone(weights: Mapping[str, Tensor], *, source: str) -> BackboneName
     """
     names = translate(weights)
     shapes = {names[name]: tensor.shape for name, tensor in weights.items()}
-    fitting: dict[BackboneName, int] = {}
-    for name in BACKBONES:
+    fitting: dict[GlobalBackboneName, int] = {}
+    for name in GLOBAL_BACKBONES:
         with torch.device("meta"):
-            own = build_backbone(name, last_stride=2).state_dict()
+            own = build_global_backbone(name, last_stride=2).state_dict()
         if all(shapes.get(key) == tensor.shape for key, tensor in own.items() if not key.endswith(_COUNTER)):
             fitting[name] = len(own)
     if fitting:
         return max(fitting, key=lambda name: fitting[name])
     raise WeightsError(
         f"{source} fits none of our backbones.",
-        hint=f"Use torchvision's weights and parameter names of one of {', '.join(BACKBONES)}.",
+        hint=f"Use torchvision's weights and parameter names of one of {', '.join(GLOBAL_BACKBONES)}.",
     )
 
 

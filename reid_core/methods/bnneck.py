@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn, optim
 
-from reid_core.backbones import BackboneName
+from reid_core.backbones import GlobalBackboneName
 from reid_core.losses.center import CenterLoss
 from reid_core.losses.distance import euclidean
 from reid_core.losses.dynamic import DynamicLosses, DynamicSettings
@@ -30,7 +30,7 @@ from reid_core.losses.triplet import (
     triplet_accuracy,
     triplet_loss,
 )
-from reid_core.methods.method import Losses, Method, Moment, Teacher
+from reid_core.methods.method import Losses, Method, Moment, OptimizerName, Teacher, build_optimizer
 from reid_core.network import Batch, Output, ReidNetwork
 from reid_core.networks.bnneck import GlobalNetwork
 from reid_core.sampling import Draw, Epoch
@@ -56,7 +56,7 @@ class CenterSettings(Part):
 class BnneckSettings(TrainingSettings):
     """The strong baseline: all of its six tricks (warm-up, erasing, smoothing, last stride, BNNeck, center loss)."""
 
-    backbone: BackboneName = "resnet50"
+    backbone: GlobalBackboneName = "resnet50"
     last_stride: Literal[1, 2] = 1
     image: ImageSize = ImageSize(height=256, width=128)
     batch: IdentityBatch = IdentityBatch(identities=16, images_per_identity=4)
@@ -66,6 +66,8 @@ class BnneckSettings(TrainingSettings):
     augmentation: Augmentation = Augmentation(
         flip=0.5, padding=10, erasing=Erasing(probability=0.5, area=(0.02, 0.4), aspect=1 / 0.3)
     )
+    optimizer: OptimizerName = "adam"
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
     label_smoothing: Fraction = 0.1
     margin: float = Field(default=0.3, ge=0, description="of the triplet loss, in Euclidean distance")
     center: CenterSettings = CenterSettings()
@@ -156,11 +158,11 @@ class BnneckCriterion(nn.Module):
 def build_optimizers(
     settings: BnneckSettings, network: ReidNetwork, criterion: BnneckCriterion
 ) -> list[optim.Optimizer]:
-    """Adam for the network, plain gradient descent for the centers."""
+    """Adam, unless another is named, for the network, plain gradient descent for the centers."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    adam = optim.Adam(trainable, lr=settings.schedule.base_lr, weight_decay=settings.weight_decay)
     centers = {"params": criterion.center.parameters(), "scheduled": False}
-    return [adam, optim.SGD([centers], lr=settings.center.learning_rate)]
+    ours = build_optimizer(settings.optimizer, trainable, settings)
+    return [ours, optim.SGD([centers], lr=settings.center.learning_rate)]
 
 
 def draw_batches(settings: BnneckSettings, epoch: Epoch) -> Draw:

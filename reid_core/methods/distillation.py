@@ -46,6 +46,7 @@ _WITHOUT_CELLS: dict[str, StudentName] = {
 class StudentSettings(FinetuneSettings):
     """Section 5.2, for every student."""
 
+    backbone: BackboneName = "resnet50"
     student: StudentName | None = Field(
         default=None,
         description="the plain method whose network is trained; null: the teacher's own network without cells. "

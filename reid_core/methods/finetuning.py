@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import Field
 from torch import nn, optim
 
-from reid_core.backbones import BackboneName
+from reid_core.backbones import GlobalBackboneName
+from reid_core.methods.method import OptimizerName, build_optimizer
 from reid_core.network import ReidNetwork
 from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.random import draw_random_batches
@@ -27,23 +28,23 @@ from reid_core.settings import (
 class FinetuneSettings(TrainingSettings):
     """Section 5.2. The paper names no momentum, weight decay or augmentation: the usual ones."""
 
-    backbone: BackboneName = "resnet50"
+    backbone: GlobalBackboneName = "resnet50"
     last_stride: Literal[1, 2] = 2
     image: ImageSize = ImageSize(height=256, width=128)
     batch: RandomBatch = RandomBatch(size=32)
     schedule: Schedule = Schedule(
         epochs=50, base_lr=0.01, warmup=0, warmup_start=1, decay_at=(0.2, 0.4, 0.6, 0.8), decay_factor=0.1
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    optimizer: OptimizerName = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
     augmentation: Augmentation = Augmentation(
         flip=0.5, padding=0, erasing=Erasing(probability=0, area=(0.02, 0.4), aspect=1 / 0.3)
     )
 
 
 def build_optimizers(settings: FinetuneSettings, network: ReidNetwork, criterion: nn.Module) -> list[optim.Optimizer]:
-    """Gradient descent with momentum, for the network and what the criterion learns."""
-    parameters, rate = [*network.parameters(), *criterion.parameters()], settings.schedule.base_lr
-    return [optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)]
+    """Gradient descent with momentum, unless another is named, for the network and what the criterion learns."""
+    return [build_optimizer(settings.optimizer, [*network.parameters(), *criterion.parameters()], settings)]
 
 
 def draw_batches(settings: FinetuneSettings, epoch: Epoch) -> Draw:

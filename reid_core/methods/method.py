@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn, optim
 
+from reid_core.backbones.recipes import RECIPES
 from reid_core.matching import FoldedHead
 from reid_core.network import ReidNetwork
 from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import TrainingSettings, merge, override
+
+OptimizerName = Literal["adam", "adamw", "sgd"]
 
 MARKET_1501 = (751, 12_936)
 """Identities and training images of the data set that every paper's recipe was made on."""
@@ -63,6 +66,14 @@ class BuildCriterion(Protocol):
     """
 
     def __call__(self, settings: Any, num_classes: int, network: Any, teacher: Teacher | None = None) -> nn.Module: ...
+
+
+def build_optimizer(name: OptimizerName, parameters: Iterable[Any], settings: Any) -> optim.Optimizer:
+    """Builds Adam or gradient descent, at the rate, weight decay and momentum that the settings name."""
+    rate, decay = settings.schedule.base_lr, settings.weight_decay
+    if name == "sgd":
+        return optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay)
+    return (optim.AdamW if name == "adamw" else optim.Adam)(parameters, lr=rate, weight_decay=decay)
 
 
 def draw_pk_batches(settings: Any, epoch: Epoch) -> Draw:
@@ -119,7 +130,9 @@ class Method:
         return self.count_steps(self.recipe, *MARKET_1501)
 
     def choose_settings(self, asked: Mapping[str, Any], start: Mapping[str, Any] | None = None) -> TrainingSettings:
-        """Completes the settings asked for by those of the preset, then what the start implies, then the recipe.
+        """Completes the settings asked for by the backbone's recipe, the preset, what the start implies, the recipe.
+
+        Of several that name a setting the first counts.
 
         Args:
             start: settings of the network that the trained weights come from, as `reid_core.training.initial` gives
@@ -130,7 +143,10 @@ class Method:
         """
         known = type(self.recipe).model_fields
         implied = {name: value for name, value in (start or {}).items() if name in known}
-        named = self.with_preset(asked)
+        of_backbone = {
+            name: value for name, value in RECIPES.get(str(asked.get("backbone")), {}).items() if name in known
+        }
+        named = merge(merge(self.small if asked.get("preset") == "small" else {}, of_backbone), asked)
         chosen = override(override(self.recipe, implied), named)
         keeps = start is not None and chosen.batch.num_images < self.statistics_batch
         return override(chosen, {"freeze_backbone_bn": True}) if keeps and "freeze_backbone_bn" not in named else chosen

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pydantic import Field
 from torch import nn
 
+from reid_core.backbones import BackboneName
 from reid_core.losses.identity import identity_accuracy, identity_loss
 from reid_core.methods.finetuning import FinetuneSettings, build_optimizers, draw_batches
 from reid_core.methods.method import Losses, Method, Moment, Teacher
@@ -21,6 +22,7 @@ from reid_core.networks.progressive import PlainNetwork, ProgressiveNetwork
 
 
 class ProgressiveSettings(FinetuneSettings):
+    backbone: BackboneName = "resnet50"
     carry_state: bool = Field(default=True, description="false resets the latent state before every batch (ablation)")
 
 

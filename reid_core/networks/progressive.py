@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from reid_core.backbones import BackboneName, build_backbone
+from reid_core.backbones import BackboneName, GlobalBackboneName, build_backbone, build_global_backbone, pool
 from reid_core.heads.classifier import ThreeLayerClassifier
 from reid_core.heads.progressive import Pointwise, ProgressiveBranch, append_cell
 from reid_core.network import Output, ReidNetwork
@@ -16,14 +16,14 @@ _FEATURE_SIZE = 512
 class PlainNetwork(ReidNetwork):
     """Backbone, average pooling, three-layer classifier: the baselines of tables 1 and 2. (B, 3, H, W) to `Output`."""
 
-    def __init__(self, backbone: BackboneName, num_classes: int, *, last_stride: int) -> None:
+    def __init__(self, backbone: GlobalBackboneName, num_classes: int, *, last_stride: int) -> None:
         super().__init__()
-        self.backbone = build_backbone(backbone, last_stride=last_stride)
+        self.backbone = build_global_backbone(backbone, last_stride=last_stride)
         self.embedding_size = self.backbone.channels[-1]
         self.classifier = ThreeLayerClassifier(self.embedding_size, num_classes)
 
     def forward(self, images: Tensor) -> Output:
-        return _classify(self.backbone(images)[-1], self.classifier)
+        return _classify(*pool(self.backbone, images), self.classifier)
 
 
 class ProgressiveNetwork(ReidNetwork):
@@ -52,9 +52,9 @@ class ProgressiveNetwork(ReidNetwork):
         stem = self.backbone.stem(images)
         *paired, last = self.backbone.stages(stem)
         (carried,) = self.branch(images, (stem, *paired))
-        return _classify(self.fusion(append_cell(last, carried)), self.classifier)
+        fused = self.fusion(append_cell(last, carried))
+        return _classify(fused.mean(dim=(2, 3)), fused, self.classifier)
 
 
-def _classify(feature_map: Tensor, classifier: nn.Module) -> Output:
-    feature = feature_map.mean(dim=(2, 3))
+def _classify(feature: Tensor, feature_map: Tensor, classifier: nn.Module) -> Output:
     return Output(embedding=feature, features=[feature], logits=[classifier(feature)], feature_map=feature_map)

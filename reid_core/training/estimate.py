@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from reid_core.backbones import DEPTHWISE, BackboneName
+from reid_core.backbones import DEPTHWISE, GlobalBackboneName
 from reid_core.network import Output, ReidNetwork
 
 _PROCESS_BYTES = 500 * 1024**2
@@ -53,7 +53,7 @@ def count_cost(network: ReidNetwork, *, batch: int, height: int, width: int) -> 
     )
 
 
-def measure_rate(device: torch.device, backbone: BackboneName) -> float:
+def measure_rate(device: torch.device, backbone: GlobalBackboneName) -> float:
     """Operations per second that a network of this backbone may reach here, from one timed matrix product."""
     left = torch.randn(_MATRIX_SIZE, _MATRIX_SIZE, device=device)
     times = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from reid_core.backbones import BackboneName
+from reid_core.backbones import GlobalBackboneName
 from reid_core.backbones.instance_norm import find_instance_norm
 from reid_core.backbones.names import translate
 from reid_core.backbones.weights import (
@@ -44,7 +44,7 @@ def settings_of_model(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"instance_norm": "none"} | {name: settings[name] for name in _OF_NETWORK if name in settings}
 
 
-def from_imagenet(backbone: BackboneName, name: str = "imagenet") -> Initialise:
+def from_imagenet(backbone: GlobalBackboneName, name: str = "imagenet") -> Initialise:
     """torchvision's ImageNet weights, `name` as in `IMAGENET`, into the network's backbone."""
 
     def initialise(network: nn.Module) -> Transfer:
