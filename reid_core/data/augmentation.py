@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import math
 
-from reid_core import _torchvision_guard as _torchvision_guard  # before torchvision
-
-# isort: split
 import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.v2 import functional as vision
 
 from reid_core.settings import Augmentation, ColourJitter, Erasing
 
 _ERASING_ATTEMPTS = 100
 _WHITE = 255
+_TINY = 1e-6
 
 
 def distort(image: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
     """A (3, H, W) uint8 image with other colours, turned, and with a white square in it; itself if none is asked."""
     if augmentation.rotation:
-        image = vision.rotate(image, generator.uniform(-augmentation.rotation, augmentation.rotation))
+        image = _rotate(image, generator.uniform(-augmentation.rotation, augmentation.rotation))
     if augmentation.jitter:
         image = _jitter(image, augmentation.jitter, generator)
     if augmentation.occlusion:
@@ -51,18 +50,51 @@ def _padded_crop(image: Tensor, padding: int, generator: np.random.Generator) ->
     return padded[:, top : top + height, left : left + width]
 
 
+def _rotate(image: Tensor, degrees: float) -> Tensor:
+    """Turns the image about its middle; what comes in at the corners is black."""
+    turned = Image.fromarray(image.permute(1, 2, 0).numpy()).rotate(degrees)
+    return torch.from_numpy(np.array(turned)).permute(2, 0, 1)
+
+
 def _jitter(image: Tensor, jitter: ColourJitter, generator: np.random.Generator) -> Tensor:
+    """Changes brightness, contrast, saturation and hue in an order of its own; rounded once, at the end."""
     brightness, contrast, saturation = generator.uniform(jitter.low, jitter.high, 3).tolist()
     hue = float(generator.uniform(-jitter.hue, jitter.hue))
     changes = (
-        lambda image: vision.adjust_brightness(image, brightness),
-        lambda image: vision.adjust_contrast(image, contrast),
-        lambda image: vision.adjust_saturation(image, saturation),
-        lambda image: vision.adjust_hue(image, hue),
+        lambda image: image * brightness,
+        lambda image: torch.lerp(_grey(image).mean(), image, contrast),
+        lambda image: torch.lerp(_grey(image), image, saturation),
+        lambda image: _turn_hue(image, hue),
     )
+    changed = image.contiguous().float()
     for place in generator.permutation(len(changes)):
-        image = changes[place](image)
-    return image
+        changed = changes[place](changed).clamp_(0, _WHITE)
+    return changed.round_().to(torch.uint8)
+
+
+def _grey(image: Tensor) -> Tensor:
+    red, green, blue = image
+    return (0.299 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def _turn_hue(image: Tensor, turn: float) -> Tensor:
+    """Turns the hue by a part of the colour circle; value and chroma of every pixel stay (HSV, Smith 1978)."""
+    red, green, blue = image
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    scale = chroma.clamp(min=_TINY).reciprocal_()
+    # The hue in sixths of the circle: from -1 to 5, by which of red, green and blue is largest.
+    hue = torch.where(
+        value == red,
+        (green - blue).mul_(scale),
+        torch.where(value == green, (blue - red).mul_(scale).add_(2), (red - green).mul_(scale).add_(4)),
+    )
+    turned = torch.empty_like(image)
+    for channel, offset in zip(turned, (5, 3, 1), strict=True):
+        place = (hue + (offset + 6 * turn)).remainder_(6)
+        weight = torch.minimum(place, 4 - place).clamp_(0, 1)
+        torch.addcmul(value, chroma, weight, value=-1, out=channel)
+    return turned
 
 
 def _occlude(image: Tensor, largest: float, generator: np.random.Generator) -> Tensor:

@@ -107,6 +107,9 @@ def settle(asked: Mapping[str, Any], method: str, teacher: TrainingSettings) -> 
     return override(override(StudentSettings(), recipe), {**asked, "student": student})
 
 
+SMALL = {"schedule": {"shape": "cosine", "base_lr": 0.1}}
+"""The preset for short runs: fine-tuning's, its rate divided by the share of the cross entropy in the loss."""
+
 STD = Method(
     name="std",
     title="Student-teacher distillation",
@@ -118,4 +121,5 @@ STD = Method(
     build_optimizers=build_optimizers,
     draw_batches=draw_batches,
     settle=settle,
+    small=SMALL,
 )

@@ -52,6 +52,9 @@ def build_progressive(settings: ProgressiveSettings, num_classes: int) -> Progre
     )
 
 
+SMALL = {"schedule": {"shape": "cosine", "base_lr": 0.02}}
+"""The preset for short runs: the paper's four decays come before new layers have learned anything."""
+
 FINETUNE_RESNET50 = Method(
     name="finetune-resnet50",
     title="Fine-tuned ResNet-50",
@@ -62,6 +65,7 @@ FINETUNE_RESNET50 = Method(
     build_criterion=ClassificationCriterion,
     build_optimizers=build_optimizers,
     draw_batches=draw_batches,
+    small=SMALL,
 )
 
 FINETUNE_DENSENET161 = replace(

@@ -63,6 +63,18 @@ class PyramidSettings(TrainingSettings):
     )
 
 
+SMALL = {
+    "parts": 4,
+    "levels": "1111",
+    "batch": {"identities": 8, "images_per_identity": 4},
+    "schedule": {"shape": "cosine", "base_lr": 0.03, "warmup": 0.1},
+    "backbone_rate": 0.1,
+    "dynamic": {"weighting": "equal"},
+}
+"""The preset for short runs: unweighted losses, new layers at ten times the backbone's rate, four stripes that divide
+the maps of small images."""
+
+
 class PyramidNetwork(ReidNetwork):
     """Backbone and pyramid head. (B, 3, H, W) to an `Output` with one set of logits per window."""
 
@@ -153,4 +165,5 @@ PYRAMID = Method(
     build_optimizers=build_optimizers,
     draw_batches=draw_batches,
     choose_stream=choose_stream,
+    small=SMALL,
 )

@@ -132,6 +132,20 @@ class GraphSettings(PairwiseSettings):
     rerank_graph: bool = Field(default=True, description="k-reciprocal re-ranking of the distances between classes")
 
 
+SMALL = {
+    "batch": {"identities": 8, "images_per_identity": 4},
+    "schedule": {"shape": "cosine", "base_lr": 0.01},
+    "freeze_backbone_bn": False,
+}
+"""The preset for short runs of pairwise learning: the statistics of a data set are worth more than the weights' own."""
+
+SMALL_MEMORY = {
+    "schedule": {"shape": "cosine", "base_lr": 0.02},
+    "freeze_backbone_bn": False,
+}
+"""The same with class memory, which needs many small steps: its scores are all alike for the first some hundred."""
+
+
 class QaconvNetwork(ReidNetwork):
     """Backbone to its third stage, neck convolution, a unit vector at every location. (B, 3, H, W) to an `Output`."""
 
@@ -292,6 +306,7 @@ QACONV = Method(
     build_optimizers=build_optimizers,
     draw_batches=draw_memory_batches,
     matching_head=matching_head,
+    small=SMALL_MEMORY,
     statistics_batch=32,
 )
 
@@ -303,6 +318,7 @@ QACONV_PK = replace(
     recipe=PairwiseSettings(),
     build_criterion=PairwiseCriterion,
     draw_batches=draw_pk_batches,
+    small=SMALL,
 )
 
 QACONV_GS = replace(
