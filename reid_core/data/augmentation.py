@@ -74,7 +74,7 @@ def _jitter(image: Tensor, jitter: ColourJitter, generator: np.random.Generator)
 
 def _grey(image: Tensor) -> Tensor:
     red, green, blue = image
-    return (0.299 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    return torch.add(torch.add(0.299 * red, green, alpha=0.587), blue, alpha=0.114)
 
 
 def _turn_hue(image: Tensor, turn: float) -> Tensor:

@@ -9,7 +9,6 @@ Images are compared location by location: `reid_core.matching`. Search needs a v
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,16 +18,16 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn, optim
-from torch.nn import functional
 
-from reid_core.backbones import BackboneName, build_backbone
-from reid_core.backbones.instance_norm import InstanceNorm, insert_instance_norm
-from reid_core.heads.retrieval import RetrievalHead, RetrievalVector
+from reid_core.backbones import BackboneName
+from reid_core.backbones.instance_norm import InstanceNorm
+from reid_core.heads.retrieval import RetrievalVector
 from reid_core.losses.pairwise import memory_loss, pair_accuracy, pairwise_loss
 from reid_core.losses.triplet import batch_hard, triplet_loss
-from reid_core.matching import FoldedHead, MatchingHead, best_correlations, symmetric_scores, to_locations
+from reid_core.matching import FoldedHead, best_correlations, symmetric_scores, to_locations
 from reid_core.methods.method import Losses, Method, Moment, Teacher, draw_pk_batches
-from reid_core.network import Batch, Output, ReidNetwork
+from reid_core.network import Batch, Output
+from reid_core.networks.qaconv import NeckNorm, QaconvNetwork
 from reid_core.reranking import Reciprocal, rerank_distances
 from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.graph import draw_graph_batches
@@ -45,9 +44,6 @@ from reid_core.settings import (
     TrainingSettings,
 )
 
-_STRIDES = {1: 8, 2: 16}
-"""The stride of the map, by the stride of the third stage."""
-
 _SCORE_SCALE = 10
 """The authors' distance between two images is 1 - sigmoid(score / 10)."""
 
@@ -61,7 +57,7 @@ class QaconvSettings(TrainingSettings):
     )
     instance_norm: InstanceNorm = Field(default="block", description="block: as the paper; ibn-b: as the later release")
     neck_channels: int = Field(default=64, ge=8, le=1024, description="of the map; 128 in the later release")
-    neck_norm: Literal["batch", "none"] = Field(
+    neck_norm: NeckNorm = Field(
         default="batch",
         description="what follows the neck's convolution; none: nothing, and a bias, as the later release",
     )
@@ -146,35 +142,17 @@ SMALL_MEMORY = {
 """The same with class memory, which needs many small steps: its scores are all alike for the first some hundred."""
 
 
-class QaconvNetwork(ReidNetwork):
-    """Backbone to its third stage, neck convolution, a unit vector at every location. (B, 3, H, W) to an `Output`."""
-
-    map_shape: tuple[int, int, int]
-
-    def __init__(self, settings: QaconvSettings, num_classes: int) -> None:
-        super().__init__()
-        self.backbone = build_backbone(settings.backbone, last_stride=2)
-        self.backbone.drop_last_stage(settings.last_stride)
-        insert_instance_norm(self.backbone, settings.instance_norm)
-        self.neck = _build_neck(self.backbone.channels[-1], settings)
-        stride = _STRIDES[settings.last_stride]
-        height, width = math.ceil(settings.image.height / stride), math.ceil(settings.image.width / stride)
-        self.map_shape = (height, width, settings.neck_channels)
-        self.head = MatchingHead(height * width)
-        self.retrieval = RetrievalHead(settings.retrieval, self.map_shape)
-        self.embedding_size = self.retrieval.size
-
-    def forward(self, images: Tensor) -> Output:
-        neck = self.neck(self.backbone(images)[-1])
-        feature_map = functional.normalize(neck.float(), dim=1)  # (B, c, h, w)
-        return Output(embedding=self.retrieval(feature_map), feature_map=feature_map)
-
-
-def _build_neck(in_channels: int, settings: QaconvSettings) -> nn.Module:
-    """Builds a 3 x 3 convolution without bias and batch normalisation, or a convolution with bias alone."""
-    normalised = settings.neck_norm == "batch"
-    convolution = nn.Conv2d(in_channels, settings.neck_channels, kernel_size=3, padding=1, bias=not normalised)
-    return nn.Sequential(convolution, nn.BatchNorm2d(settings.neck_channels)) if normalised else convolution
+def build_network(settings: QaconvSettings, num_classes: int) -> QaconvNetwork:
+    """Builds the backbone to its third stage, the neck and the matching head."""
+    return QaconvNetwork(
+        settings.backbone,
+        (settings.image.height, settings.image.width),
+        last_stride=settings.last_stride,
+        instance_norm=settings.instance_norm,
+        neck_channels=settings.neck_channels,
+        neck_norm=settings.neck_norm,
+        retrieval=settings.retrieval,
+    )
 
 
 class PairwiseCriterion(nn.Module):
@@ -301,7 +279,7 @@ QACONV = Method(
     paper="Liao and Shao 2022, Graph Sampling Based Deep Metric Learning for Generalizable Person Re-Identification",
     summary="Images matched location by location, against a map of every class: the paper's baseline.",
     recipe=MemorySettings(),
-    build_network=QaconvNetwork,
+    build_network=build_network,
     build_criterion=MemoryCriterion,
     build_optimizers=build_optimizers,
     draw_batches=draw_memory_batches,

@@ -18,8 +18,8 @@ from reid_core.methods.method import Moment
 from reid_core.methods.qaconv import (
     PairwiseCriterion,
     PairwiseSettings,
-    QaconvNetwork,
     QaconvSettings,
+    build_network,
     matching_head,
 )
 from reid_core.network import Batch, Output
@@ -60,7 +60,7 @@ def test_memory_loss_weighs_a_pair_by_how_wrong_it_is() -> None:
 
 
 def test_the_neck_normalises_its_convolution_over_the_batch() -> None:
-    network = QaconvNetwork(QaconvSettings(**SMALL, batch=METHODS["qaconv-pk"].recipe.batch), 4).train()
+    network = build_network(QaconvSettings(**SMALL, batch=METHODS["qaconv-pk"].recipe.batch), 4).train()
     images = torch.rand(4, 3, 64, 32, generator=torch.Generator().manual_seed(1))
     weight = network.state_dict()["neck.0.weight"]
     assert "neck.0.bias" not in network.state_dict()
@@ -75,7 +75,7 @@ def test_the_neck_normalises_its_convolution_over_the_batch() -> None:
 
 def test_the_neck_of_the_later_release_is_a_convolution_with_bias() -> None:
     settings = QaconvSettings(**SMALL, batch=METHODS["qaconv-pk"].recipe.batch, neck_norm="none")
-    neck = QaconvNetwork(settings, 4).neck
+    neck = build_network(settings, 4).neck
     assert isinstance(neck, nn.Conv2d)
     assert neck.bias is not None
 
@@ -91,7 +91,7 @@ def test_stored_settings_of_models_from_before_the_normalised_neck_keep_their_ne
 
 
 def test_self_pairs_are_in_the_matchers_statistics_and_not_in_the_loss() -> None:
-    network = QaconvNetwork(PairwiseSettings(**SMALL), 2)
+    network = build_network(PairwiseSettings(**SMALL), 2)
     criterion = PairwiseCriterion(PairwiseSettings(**SMALL), 2, network)
     maps = functional.normalize(torch.randn(4, 8, 4, 2, generator=torch.Generator().manual_seed(2)), dim=1)
     got = criterion(Output(torch.zeros(4, 2), feature_map=maps), Batch(maps, IDENTITIES, IDENTITIES), Moment(0, 0))
@@ -104,7 +104,7 @@ def test_self_pairs_are_in_the_matchers_statistics_and_not_in_the_loss() -> None
 
 def test_held_out_accuracy_is_the_matchers_and_that_of_the_first_stage_stands_beside_it(tmp_path: Path) -> None:
     settings = PairwiseSettings(**SMALL, precision="fp32")
-    network = QaconvNetwork(settings, 2).eval()
+    network = build_network(settings, 2).eval()
     nn.init.normal_(network.head.weighting.weight, generator=torch.Generator().manual_seed(3))
     people = make_images(tmp_path, identities=6, cameras=2, each=2, height=64, width=32)
     _, held_out = hold_out(people, 0.5, seed=0)
