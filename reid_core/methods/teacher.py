@@ -7,7 +7,7 @@ from reid_core.errors import Fault, SettingsError
 from reid_core.methods.method import Method
 from reid_core.settings import TrainingSettings
 
-_SEEN = ("height", "width", "mean", "std", "interpolation")
+_SEEN = ("height", "width", "mean", "std", "interpolation", "colour", "range")
 """The settings of a preprocessing that make a network's input. The rest is about embeddings."""
 
 
