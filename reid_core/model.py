@@ -145,18 +145,24 @@ def load_model(folder: Path, device: torch.device) -> TrainedModel:
 def load_model_weights(folder: Path) -> dict[str, Tensor]:
     """The model's tensors by name, after their checksum was compared with the manifest's."""
     manifest = read_manifest(folder)
-    with _checked_file(folder / WEIGHTS_NAME, manifest) as path:
+    with _checked_file(folder, manifest) as path:
         return load_file(path)
 
 
+def weights_name(method: str) -> str:
+    """The name of the file that holds the weights of a model of that method."""
+    return NETWORK_NAME if method == EXTERNAL else WEIGHTS_NAME
+
+
 def _load_external(folder: Path, manifest: Manifest) -> ReidNetwork:
-    with _checked_file(folder / NETWORK_NAME, manifest) as path:
+    with _checked_file(folder, manifest) as path:
         return ExternalNetwork(path, manifest.settings["output"], manifest.embedding_size).eval()
 
 
 @contextmanager
-def _checked_file(path: Path, manifest: Manifest) -> Iterator[Path]:
+def _checked_file(folder: Path, manifest: Manifest) -> Iterator[Path]:
     """The file of the weights, after its checksum was compared; `WeightsError` where it cannot be read."""
+    path = folder / weights_name(manifest.method)
     try:
         if file_sha256(path) != manifest.weights_sha256:
             raise WeightsError("The model's weights do not match their checksum.", hint="Restore the file or retrain.")

@@ -71,6 +71,16 @@ def preprocessing_of(settings: TrainingSettings) -> Preprocessing:
     return Preprocessing(size.height, size.width, mean, std, interpolation, flip_average)
 
 
+def settings_of(preprocessing: Preprocessing) -> dict[str, Any]:
+    """The settings by which `preprocessing_of` comes as close to it as any of ours can."""
+    plain = (preprocessing.mean, preprocessing.std) == NO_NORMALISATION
+    return {
+        "image": {"height": preprocessing.height, "width": preprocessing.width},
+        "normalisation": "none" if plain else "imagenet",
+        "interpolation": preprocessing.interpolation,
+    }
+
+
 def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
     """The preprocessing that a manifest holds."""
     return Preprocessing(

@@ -33,7 +33,10 @@ def check_teacher(method: Method, settings: TrainingSettings, preprocessing: Pre
             ", ".join(f"{name} {getattr(seen, name)}" for name in differing) for seen in (preprocessing, student)
         )
         message = f"the teacher sees images of {theirs}, its student would see them of {ours}"
-        hint = "Leave image, normalisation and interpolation out of the settings: they are the teacher's then."
+        hint = (
+            "Leave image, normalisation and interpolation out of the settings: they are the teacher's then. "
+            "An imported network of other colours or another normalisation cannot teach."
+        )
         raise _problem("other-pictures", message, hint)
 
 

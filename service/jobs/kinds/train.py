@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -13,9 +13,10 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from reid_core.backbones.weights import IMAGENET
-from reid_core.data.preprocessing import preprocessing_from_json
+from reid_core.data.preprocessing import preprocessing_from_json, settings_of
 from reid_core.data.records import Part
 from reid_core.errors import CoreError, Fault
+from reid_core.external import EXTERNAL
 from reid_core.methods import find_method
 from reid_core.methods.method import Method
 from reid_core.methods.teacher import check_teacher
@@ -25,7 +26,7 @@ from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Model
 from service.errors import Problem, invalid_request, problem_from_core
-from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding
+from service.jobs.kinds.plan import Plan, Resolved, Workload, count_built, embedding
 from service.jobs.schemas import Joined, StageBody, TrainBody, WeightsFile
 from service.jobs.stages import stages_of
 from service.models.lifecycle import check_name_is_free
@@ -149,7 +150,10 @@ def _settle(method: Method, asked: dict[str, Any], teacher: Model | None) -> Tra
     """Completes the settings asked for by the method's recipe, or by what suits a teacher for a method that has one."""
     if teacher is None or method.settle is None:
         return override(method.recipe, asked)
-    taught = type(find_method(teacher.method).recipe).model_validate(teacher.settings)
+    if teacher.method == EXTERNAL:
+        taught = override(method.recipe, settings_of(preprocessing_from_json(teacher.preprocessing)))
+    else:
+        taught = type(find_method(teacher.method).recipe).model_validate(teacher.settings)
     return method.settle(asked, teacher.method, taught)
 
 
@@ -167,7 +171,12 @@ def _resolve_initial(session: Session, settings: Settings, init_from: WeightsFil
         return init_from.model_dump(exclude_defaults=True)
     if init_from is None or init_from in IMAGENET:
         return init_from
-    return find(session, Model, init_from).id
+    model = find(session, Model, init_from)
+    if model.method == EXTERNAL:
+        message = f"model {model.name!r} is an imported ONNX network, whose weights fit no network that is trained here"
+        hint = 'Name another model, "imagenet", or weights of a backbone; it can be the teacher of a training by std.'
+        raise invalid_request("/init_from", "external-model", message, hint=hint)
+    return model.id
 
 
 def _check_enough_identities(
@@ -218,7 +227,8 @@ def _stage_workloads(session: Session, job: Resolved) -> list[Workload]:
         counts = select(func.count(DatasetImage.identity.distinct()), func.count()).where(wanted)
         identities, images = session.execute(counts).one()
         passes = float(_PASSES_OF_A_STEP * settings.schedule.epochs)
-        work.append(Workload(method, settings, max(identities, 2), images, settings.batch.num_images, passes))
+        count = partial(count_built, method, settings, max(identities, 2))
+        work.append(Workload(count, settings.backbone, images, settings.batch.num_images, passes))
     return work
 
 
