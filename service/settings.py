@@ -239,7 +239,7 @@ class Settings(BaseSettings):
 
     @property
     def uploads_dir(self) -> Path:
-        """The folder of uploaded data sets, one folder each."""
+        """The folder of uploaded data sets, one folder each, and of models while they are imported."""
         return self.home / "uploads"
 
     @property

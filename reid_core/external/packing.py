@@ -17,6 +17,9 @@ from reid_core.external.network import ExternalNetwork
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+_FREE_CONSTANTS = 4
+"""The first version of the format whose constants need not be listed as inputs, as ours are not."""
+
 _OWN = "network/"
 """The prefix of the network's own names, so that ours are free."""
 
@@ -42,6 +45,7 @@ def write_packed(network: ExternalNetwork, preprocessing: Preprocessing, file: P
     nodes = [*before.nodes, *model.graph.node, *after.nodes]
     _replace(model, node=nodes, output=[found], value_info=[])
     model.graph.initializer.extend([*before.constants, *after.constants])
+    model.ir_version = max(model.ir_version, _FREE_CONSTANTS)
     onnx.helper.set_model_props(model, {"preprocessing": json.dumps(preprocessing.as_json())})
     onnx.save(model, file)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # brings PyTorch
 
 logger = logging.getLogger(__name__)
 
-_FOLDERS = "mdl_*-import"
+_SUFFIX = "-import"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Upload:
 @contextmanager
 def import_folder(settings: Settings, model_id: str) -> Iterator[Path]:
     """A folder for an import, which is gone at its end; `remove_lost_imports` leaves it alone until then."""
-    folder = settings.uploads_dir / _FOLDERS.replace("mdl_*", model_id)
+    folder = settings.uploads_dir / f"{model_id}{_SUFFIX}"
     with claim(folder):
         try:
             yield folder
@@ -56,7 +56,7 @@ def import_folder(settings: Settings, model_id: str) -> Iterator[Path]:
 
 def remove_lost_imports(settings: Settings) -> None:
     """Removes the folders of imports whose process was killed."""
-    for folder in settings.uploads_dir.glob(_FOLDERS):
+    for folder in settings.uploads_dir.glob(f"mdl_*{_SUFFIX}"):
         with claim(folder):
             pass
 

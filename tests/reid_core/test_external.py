@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ import torch
 from onnx import helper
 from PIL import Image
 
-from reid_core.data.preprocessing import Preprocessing, open_image
+from reid_core.data.preprocessing import NO_NORMALISATION, Preprocessing, open_image
 from reid_core.errors import ExportFailed, WeightsError
 from reid_core.export import Format, export_model
 from reid_core.external import NETWORK_NAME
 from reid_core.external.checking import NetworkRefused, check_network
+from reid_core.methods import METHODS
 from reid_core.model import TrainedModel, load_model, save_external_model
+from reid_core.retrieval.encoder import Encoder
 from tests.reid_core.onnx_files import EMBEDDING_SIZE, INPUT, OUTPUT, embed, make_nodes, write_network
-from tests.reid_core.test_export import as_input, make_paths, run_onnx, run_openvino
+from tests.reid_core.test_export import as_input, make_model, make_paths, run_onnx, run_openvino
 
 SEEN = Preprocessing(64, 32)
 CAFFE = replace(SEEN, mean=(103.0, 116.0, 123.0), std=(1.0, 1.0, 2.0), colour="BGR", range=(0, 255))
@@ -220,6 +222,75 @@ def test_an_external_network_is_exported_with_what_stands_around_it(
     (embeddings,) = (run_onnx if format == "onnx" else run_openvino)(files, as_input(paths, model))
     assert embeddings == pytest.approx(expected(paths, seen), abs=1e-4)
     assert agreement.pictures == len(paths)
+
+
+def with_weights_as_inputs(file: Path) -> None:
+    """As exporters wrote files before version 4 of the format."""
+    model = onnx.load(file)
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(model, file)
+
+
+def with_half_floats(file: Path) -> None:
+    write_network(file, image_type=onnx.TensorProto.FLOAT16, nodes=after_cast())
+    model = onnx.load(file)
+    model.graph.node.append(helper.make_node("Cast", ["late"], [OUTPUT], to=onnx.TensorProto.FLOAT16))
+    model.graph.node[-2].output[0] = "late"
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, file)
+
+
+def after_cast() -> list[onnx.NodeProto]:
+    first, *others = make_nodes()
+    first.input[0] = "cast"
+    return [helper.make_node("Cast", [INPUT], ["cast"], to=onnx.TensorProto.FLOAT), first, *others]
+
+
+@pytest.mark.parametrize(("change", "rounding"), [(with_weights_as_inputs, 1e-4), (with_half_floats, 2e-3)])
+def test_files_of_old_exporters_and_of_half_floats_are_served_and_exported(
+    change: Callable[[Path], None], rounding: float, tmp_path: Path
+) -> None:
+    folder, paths = tmp_path / "model", make_paths(tmp_path / "pictures")
+    folder.mkdir()
+    change(write_network(folder / NETWORK_NAME))
+    save_external_model(folder, check_network(folder / NETWORK_NAME, AVERAGED, None), AVERAGED)
+    model = load_model(folder, torch.device("cpu"))
+    assert model.encoder().embed_files(paths).numpy() == pytest.approx(expected(paths, AVERAGED), abs=rounding)
+    files, agreement = export_model(model, "onnx", tmp_path, paths)
+    assert agreement.embeddings < rounding
+    (embeddings,) = run_onnx(files, as_input(paths, model))
+    assert embeddings == pytest.approx(expected(paths, AVERAGED), abs=rounding)
+
+
+def test_an_export_of_ours_comes_back(tmp_path: Path) -> None:
+    """Its images are bytes, which it normalises itself."""
+    ours, paths = make_model(METHODS["bnneck"], tmp_path / "ours"), make_paths(tmp_path / "pictures")
+    (file,), _ = export_model(ours, "onnx", tmp_path, paths)
+    folder = tmp_path / "back"
+    folder.mkdir()
+    file.rename(folder / NETWORK_NAME)
+    size = ours.manifest.preprocessing
+    plain = Preprocessing(size.height, size.width, *NO_NORMALISATION, range=(0, 255))
+    save_external_model(folder, check_network(folder / NETWORK_NAME, plain, None), plain)
+    back = load_model(folder, torch.device("cpu")).encoder().embed_files(paths)
+    exact = Encoder(ours.network, size, ours.device, torch.float32)
+    assert back.numpy() == pytest.approx(exact.embed_files(paths).numpy(), abs=1e-4)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_named_with_the_way_to_have_it(package: str, tmp_path: Path) -> None:
+    file = write_network(tmp_path / "a.onnx")
+    code = f"""
+import sys
+sys.modules["{package}"] = None
+from reid_core.external.checking import _main
+print(_main(sys.argv[1], {{"input": {SEEN.as_json()}, "output": None, "threads": 1}}))
+"""
+    told = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True).stdout
+    assert package in told
+    assert 'pip install "reid-search[export]"' in told
 
 
 def test_a_network_of_a_fixed_batch_is_not_exported(tmp_path: Path) -> None:
