@@ -1,14 +1,16 @@
 """The check of an ONNX network before it becomes a model: it is read, loaded and tried on pictures.
 
 `python -m reid_core.external.checking FILE` does so in a process of its own, which a damaged or hostile file may bring
-down alone: it reads `{input, output, threads}` from its input and writes `{facts}` or `{refused}`.
+down alone: it reads `{input, output, threads, seconds}` from its input and writes `{facts}` or `{refused}`.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -180,4 +182,6 @@ def _main(path: str, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_main(sys.argv[1], json.load(sys.stdin))))
+    given = json.load(sys.stdin)
+    signal.alarm(ceil(given["seconds"]) + 1)  # ends it where whoever waits for it has died
+    sys.stdout.write(json.dumps(_main(sys.argv[1], given)))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import IntegrityError
+
 from reid_core.data.preprocessing import Preprocessing, preprocessing_from_json
 from reid_core.errors import CoreError, Fault, WeightsError
 from reid_core.external import NETWORK_NAME
@@ -101,19 +103,18 @@ def _save_network(settings: Settings, making: Path, file: Path, form: NetworkFor
 def _check_apart(settings: Settings, network: Path, preprocessing: Preprocessing, manifest: NetworkManifest) -> Facts:
     """What the check finds out, in a process of its own: a hostile file may bring that down, not the service."""
     command = [sys.executable, "-P", "-m", "reid_core.external.checking", str(network)]
-    asked = {"input": preprocessing.as_json(), "output": manifest.output, "threads": settings.threads}
+    limit = settings.import_seconds
+    asked = {"input": preprocessing.as_json(), "output": manifest.output, "threads": settings.threads, "seconds": limit}
     try:
-        ended = subprocess.run(
-            command, input=json.dumps(asked), capture_output=True, text=True, timeout=settings.import_seconds
-        )
+        ended = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired as error:
-        message = f"its check takes longer than REID_IMPORT_SECONDS = {settings.import_seconds:g}"
-        raise _refused("The network cannot be checked: ", "too-slow", message, "Raise that setting.") from error
+        message = f"its check takes longer than REID_IMPORT_SECONDS = {limit:g}"
+        raise _unchecked("too-slow", message, "Raise that setting.") from error
     if ended.returncode != 0:
         logger.warning("the check of a network ended with %s: %s", ended.returncode, ended.stderr[-2000:])
         message = f"its process ended with {ended.returncode}"
         hint = "The log has what it said. A network too large for this machine's memory ends so, and a damaged file."
-        raise _refused("The network cannot be checked: ", "check-failed", message, hint)
+        raise _unchecked("check-failed", message, hint)
     found = json.loads(ended.stdout)
     if "refused" in found:
         refused = found["refused"]
@@ -122,8 +123,9 @@ def _check_apart(settings: Settings, network: Path, preprocessing: Preprocessing
     return Facts(**found["facts"])
 
 
-def _refused(what: str, code: str, message: str, hint: str) -> Problem:
-    return Problem("weights-unusable", f"{what}{message}.", hint=hint, errors=[Fault(FILE, code, message)])
+def _unchecked(code: str, message: str, hint: str) -> Problem:
+    detail = f"The network cannot be checked: {message}."
+    return Problem("weights-unusable", detail, hint=hint, errors=[Fault(FILE, code, message)])
 
 
 def _save_weights(making: Path, file: Path, form: WeightsForm) -> Manifest:
@@ -173,4 +175,8 @@ def _add(database: Database, row: Model, key_id: str | None) -> None:
     with database.write() as session:
         check_name_is_free(session, row.name)
         session.add(row)
+        try:
+            session.flush()
+        except IntegrityError as error:  # another has taken it since
+            raise Problem("name-taken", f"There is a model called {row.name!r} already.") from error
         audit.record(session, key_id=key_id, action="model.import", target=row.id, method=row.method)

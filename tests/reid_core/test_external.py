@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from reid_core.model import TrainedModel, load_model, save_external_model
 from reid_core.retrieval.encoder import Encoder
 from tests.reid_core.onnx_files import EMBEDDING_SIZE, INPUT, OUTPUT, embed, make_nodes, write_network
 from tests.reid_core.test_export import as_input, make_model, make_paths, run_onnx, run_openvino
+from tests.waiting import HANG_SECONDS
 
 SEEN = Preprocessing(64, 32)
 CAFFE = replace(SEEN, mean=(103.0, 116.0, 123.0), std=(1.0, 1.0, 2.0), colour="BGR", range=(0, 255))
@@ -201,8 +203,27 @@ def test_the_check_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 def check_apart(file: Path, seen: Preprocessing) -> Any:
     command = [sys.executable, "-m", "reid_core.external.checking", str(file)]
-    asked = json.dumps({"input": seen.as_json(), "output": None, "threads": 1})
+    asked = json.dumps({"input": seen.as_json(), "output": None, "threads": 1, "seconds": 100})
     return json.loads(subprocess.run(command, input=asked, capture_output=True, text=True, check=True).stdout)
+
+
+def test_its_process_ends_also_where_nobody_waits_for_it(tmp_path: Path) -> None:
+    """A network that never ends: a loop whose condition stays true."""
+    kinds = {"BOOL": ("before", "going"), "INT64": ("number",), "FLOAT": ("given", "kept")}
+    types = {name: getattr(onnx.TensorProto, kind) for kind, names in kinds.items() for name in names}
+    shapes = {name: ["n", EMBEDDING_SIZE] for name in kinds["FLOAT"]}
+    known = {name: helper.make_tensor_value_info(name, kind, shapes.get(name, [])) for name, kind in types.items()}
+    steps = [helper.make_node("Identity", [old], [new]) for old, new in (("before", "going"), ("given", "kept"))]
+    body = helper.make_graph(
+        steps, "body", [known["number"], known["before"], known["given"]], [known["going"], known["kept"]]
+    )
+    loop = helper.make_node("Loop", ["", "true", "flat"], ["late"], body=body)
+    nodes = [*make_nodes()[:-1], loop, helper.make_node("MatMul", ["late", "matrix"], [OUTPUT])]
+    file = write_network(tmp_path / "a.onnx", nodes=nodes, true=np.array(True))
+    command = [sys.executable, "-m", "reid_core.external.checking", str(file)]
+    asked = json.dumps({"input": SEEN.as_json(), "output": None, "threads": 1, "seconds": 2})
+    ended = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert ended.returncode == -signal.SIGALRM, ended.stderr
 
 
 def test_a_file_that_has_changed_is_not_loaded(tmp_path: Path) -> None:
