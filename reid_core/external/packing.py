@@ -1,6 +1,6 @@
 """An external network packed with all that stands around it: uint8 RGB images in, embeddings of unit length out.
 
-The file keeps the network's own operators and opset; what is put before and after are operators of every opset.
+The file keeps the network's own operators and opset; what is put before and after are operators of that opset, too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reid_core.data.preprocessing import Preprocessing
+from reid_core.external.graph import opset_of
 from reid_core.external.network import ExternalNetwork
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 _FREE_CONSTANTS = 4
 """The first version of the format whose constants need not be listed as inputs, as ours are not."""
+
+_AXES_AS_INPUT = 18
+"""The first opset in which sums are told their axes by an input; earlier ones have an attribute."""
+
+_LEAST_LENGTH = 1e-20
 
 _OWN = "network/"
 """The prefix of the network's own names, so that ours are free."""
@@ -37,7 +43,7 @@ def write_packed(network: ExternalNetwork, preprocessing: Preprocessing, file: P
     before = _Nodes(names[0])
     _normalise(before, preprocessing, image.type.tensor_type.elem_type, image.name)
     after = _Nodes(_OWN + network.output)
-    _finish(after, preprocessing, network.embedding_size, names[1])
+    _finish(after, opset_of(model), preprocessing, network.embedding_size, names[1])
     size = preprocessing.height, preprocessing.width
     model.graph.input.remove(image)
     model.graph.input.append(onnx.helper.make_tensor_value_info(names[0], onnx.TensorProto.UINT8, ["batch", 3, *size]))
@@ -96,19 +102,31 @@ def _normalise(chain: _Nodes, preprocessing: Preprocessing, kind: int, name: str
     chain.add("Cast", to=kind, name=name)
 
 
-def _finish(chain: _Nodes, preprocessing: Preprocessing, embedding_size: int, name: str) -> None:
+def _finish(chain: _Nodes, opset: int, preprocessing: Preprocessing, embedding_size: int, name: str) -> None:
     """The network's output to embeddings of unit length."""
     import onnx
 
     chain.add("Cast", to=onnx.TensorProto.FLOAT)
     if preprocessing.flip_average:
-        chain.add("LpNormalization", axis=-1, p=2)
+        _to_unit_length(chain, opset)
         pairs = chain.add("Reshape", np.array([2, -1, embedding_size]))
         mirrored = chain.add("Gather", np.array(1), axis=0)
         chain.last = pairs
         chain.add("Gather", np.array(0), axis=0)
         chain.add("Add", mirrored)
-    chain.add("LpNormalization", axis=-1, p=2, name=name)
+    _to_unit_length(chain, opset, name)
+
+
+def _to_unit_length(chain: _Nodes, opset: int, name: str | None = None) -> None:
+    """Divides (N, D) vectors by their length, however small: the operator that does so is rounded up in OpenVINO."""
+    vectors = chain.last
+    if opset < _AXES_AS_INPUT:
+        chain.add("ReduceL2", axes=[1])
+    else:
+        chain.add("ReduceL2", np.array([1]))
+    length = chain.add("Add", np.array(_LEAST_LENGTH, np.float32))
+    chain.last = vectors
+    chain.add("Div", length, name=name)
 
 
 def _replace(model: ModelProto, **fields: Any) -> None:
