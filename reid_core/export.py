@@ -7,7 +7,6 @@ mirror image of `flip_average` and the division by length. A file that does not 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,9 @@ from torch.nn import functional
 from reid_core.data.preprocessing import Preprocessing, open_image
 from reid_core.data.tensors import normalise, resize
 from reid_core.errors import ExportFailed
+from reid_core.external.network import ExternalNetwork
+from reid_core.external.packing import write_packed
+from reid_core.external.runtime import import_onnxruntime
 from reid_core.model import TrainedModel
 from reid_core.retrieval.encoder import Encoder, Encoding, average_flipped
 
@@ -43,7 +45,7 @@ _Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The largest distance (smaller is closer) of an exported file from PyTorch in float32, over `pictures` images."""
+    """The largest distance (smaller is closer) of an exported file from the model in float32, over so many images."""
 
     pictures: int
     embeddings: float
@@ -95,14 +97,14 @@ def export_model(
     """
     onnx = folder / "model.onnx"
     with _packages():
-        _write_onnx(model, onnx)
+        (_write_external if isinstance(model.network, ExternalNetwork) else _write_onnx)(model, onnx)
         files = [onnx] if format == "onnx" else _write_openvino(onnx, model.manifest.preprocessing)
         run = _onnx_runtime(onnx) if format == "onnx" else _openvino(files[0])
     agreement = _compare(model, run, images, on_progress)
     farthest = float(np.max([agreement.embeddings, agreement.maps or 0.0]))  # NaN where either is
     if not farthest <= _LIMIT:
         raise ExportFailed(
-            f"What the {format} file gives is up to {farthest:.2g} away from PyTorch on {agreement.pictures} images; "
+            f"What the {format} file gives is up to {farthest:.2g} away from the model on {agreement.pictures} images; "
             f"{_LIMIT:g} is allowed.",
             hint="The file was not kept. Try the other format.",
         )
@@ -155,6 +157,16 @@ def _write_onnx(model: TrainedModel, path: Path) -> None:
     program.save(path)
 
 
+def _write_external(model: TrainedModel, path: Path) -> None:
+    network = cast(ExternalNetwork, model.network)
+    if network.batch is not None:
+        raise ExportFailed(
+            f"The network takes images by {network.batch} alone, and exported files take any number.",
+            hint="Use the file as it was imported: it is among the model's files.",
+        )
+    write_packed(network, model.manifest.preprocessing, path, (INPUT, OUTPUTS[0]))
+
+
 def _write_openvino(onnx: Path, preprocessing: Preprocessing) -> list[Path]:
     """Turns the ONNX file into `model.xml` and `model.bin`."""
     openvino = _import_openvino()
@@ -170,7 +182,7 @@ def _write_openvino(onnx: Path, preprocessing: Preprocessing) -> list[Path]:
 
 
 def _onnx_runtime(path: Path) -> _Run:
-    onnxruntime = _import_onnxruntime()
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -181,14 +193,6 @@ def _openvino(path: Path) -> _Run:
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = _import_openvino().Core().compile_model(path, "CPU", options)
     return lambda images: list(compiled([images]).values())
-
-
-def _import_onnxruntime() -> Any:
-    """ONNX Runtime without its telemetry, which else tells its maker of every process and model: we call nobody."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    return onnxruntime
 
 
 def _import_openvino() -> Any:

@@ -169,6 +169,9 @@ class Settings(BaseSettings):
         default=2, ge=0, description="Longest wait for a turn, and for memory to decode an image in; then 503."
     )
     max_upload_bytes: int = Field(default=8 * GIB, gt=0, description="Largest request that carries files.")
+    import_seconds: float = Field(
+        default=120, gt=0, description="Longest time that the check of an imported ONNX network may take; then 422."
+    )
     max_json_bytes: int = Field(default=4 * 1024**2, gt=0, description="Largest request body without files.")
     max_images_per_request: int = Field(
         default=1000, gt=0, description="Most images added to a gallery in one request."
@@ -236,7 +239,7 @@ class Settings(BaseSettings):
 
     @property
     def uploads_dir(self) -> Path:
-        """The folder of uploaded data sets, one folder each."""
+        """The folder of uploaded data sets, one folder each, and of models while they are imported."""
         return self.home / "uploads"
 
     @property

@@ -26,6 +26,13 @@ def test_it_is_imported_without_pytorch(module: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def test_onnx_is_imported_for_networks_of_that_format_alone() -> None:
+    modules = ("service.main", "service.search.engine", "reid_core.model", "reid_core.export", "worker.evaluate")
+    program = "import sys; sys.modules['onnx'] = sys.modules['onnxruntime'] = sys.modules['openvino'] = None; import "
+    ended = subprocess.run([sys.executable, "-c", program + ", ".join(modules)], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_the_engine_of_searches_brings_pytorch_without_torchvision() -> None:
     """torchvision takes as long as PyTorch itself; until the first network is built nobody needs it."""
     program = "import sys; sys.modules['torchvision'] = None; import service.search.engine; import torch"

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from reid_core.data.records import SPLITS
 from reid_core.export import export_model
-from reid_core.model import load_model
+from reid_core.model import load_model, weights_name
 from service.datasets.checking import check_files
 from service.db.tables import Dataset, DatasetImage, Model
 from service.jobs.kinds.export import COMPARED_IMAGES, nothing_to_compare
@@ -36,7 +36,7 @@ def run(work: Work) -> Outcome:
     for chatty in ("onnx_ir", "onnxscript"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     model = load_model(settings.models_dir / spec["model"], torch.device("cpu"))
-    weights = sum(tensor.nbytes for tensor in model.network.state_dict().values())
+    weights = (settings.models_dir / spec["model"] / weights_name(model.manifest.method)).stat().st_size
     ensure_free_space(settings.home, needed_bytes=_COPIES * weights, min_free_bytes=settings.min_free_bytes)
     making = work.folder / "export"
     shutil.rmtree(making, ignore_errors=True)

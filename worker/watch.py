@@ -20,6 +20,7 @@ from service.galleries.removal import finish_erasures
 from service.galleries.retention import expire, remove_leftovers, sweep_interrupted_work
 from service.jobs.sweep import Send, sweep
 from service.kept_searches import sweep_records
+from service.models.importing import remove_lost_imports
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def sweep_removals(settings: Settings, database: Database) -> None:
     finish_erasures(database, settings)
     sweep_interrupted_work(database, settings)
     remove_lost_uploads(database, settings)
+    remove_lost_imports(settings)
     sweep_records(settings)
     forget_old(database, keep=timedelta(seconds=settings.idempotency_seconds))
 

@@ -31,7 +31,7 @@ _INSERTED_NAME = re.compile(r"\.(instance|batch)\.")
 
 _ANSWER_SECONDS = 10.0
 
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
 """The counter of batch normalisation; old files lack it and nothing depends on it."""
 
 
@@ -132,7 +132,7 @@ def find_backbone(weights: Mapping[str, Tensor], *, source: str) -> GlobalBackbo
     for name in GLOBAL_BACKBONES:
         with torch.device("meta"):
             own = build_global_backbone(name, last_stride=2).state_dict()
-        if all(shapes.get(key) == tensor.shape for key, tensor in own.items() if not key.endswith(_COUNTER)):
+        if all(shapes.get(key) == tensor.shape for key, tensor in own.items() if not key.endswith(COUNTER)):
             fitting[name] = len(own)
     if fitting:
         return max(fitting, key=lambda name: fitting[name])
@@ -160,7 +160,7 @@ def load_backbone_weights(
     inserted = tuple(name for name, module in backbone.named_modules() if isinstance(module, INSERTED))
     fresh = () if any(map(_INSERTED_NAME.search, names.values())) else inserted
     fine = (*fresh, *allow_missing)
-    missing = [name for name in transfer.kept if not name.endswith(_COUNTER) and not name.startswith(fine)]
+    missing = [name for name in transfer.kept if not name.endswith(COUNTER) and not name.startswith(fine)]
     if missing:
         raise WeightsError(
             f"{source} does not fit this backbone: {len(missing)} of its {len(backbone.state_dict())} tensors are "

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+NO_NORMALISATION = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""Mean and standard deviation of a network that sees plain values."""
+
+Colour = Literal["RGB", "BGR"]
+ValueRange = tuple[Literal[0], Literal[1, 255]]
+"""The values of black and white, before mean and standard deviation."""
+
 MAX_PIXELS = 64_000_000
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 """The types that are decoded. Not all that Pillow knows: an EPS file, say, would start an interpreter."""
@@ -38,9 +45,10 @@ _MOST_BYTES_PER_PIXEL = 16
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Resize to height x width, scale to [0, 1], subtract mean and divide by std per RGB channel.
+    """Resize to height x width, channels in the order of `colour`, scale to `range`, subtract mean and divide by std.
 
-    With `flip_average` an image's embedding is the mean of its own and its mirror image's: see `Encoder`.
+    `mean` and `std` are in the order of `colour` and the unit of `range`. With `flip_average` an image's embedding is
+    the mean of its own and its mirror image's: see `Encoder`.
     """
 
     height: int
@@ -49,16 +57,28 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bilinear"
     flip_average: bool = False
+    colour: Colour = "RGB"
+    range: ValueRange = (0, 1)
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"colour": "RGB", "range": [0, 1], "layout": "NCHW"}
+        return asdict(self) | {"range": list(self.range), "layout": "NCHW"}
 
 
 def preprocessing_of(settings: TrainingSettings) -> Preprocessing:
     """The preprocessing that a network of these settings is trained with."""
-    plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)} if settings.normalisation == "none" else {}
+    mean, std = NO_NORMALISATION if settings.normalisation == "none" else (IMAGENET_MEAN, IMAGENET_STD)
     size, interpolation, flip_average = settings.image, settings.interpolation, settings.flip_average
-    return Preprocessing(size.height, size.width, interpolation=interpolation, flip_average=flip_average, **plain)
+    return Preprocessing(size.height, size.width, mean, std, interpolation, flip_average)
+
+
+def settings_of(preprocessing: Preprocessing) -> dict[str, Any]:
+    """The settings by which `preprocessing_of` comes as close to it as any of ours can."""
+    plain = (preprocessing.mean, preprocessing.std) == NO_NORMALISATION
+    return {
+        "image": {"height": preprocessing.height, "width": preprocessing.width},
+        "normalisation": "none" if plain else "imagenet",
+        "interpolation": preprocessing.interpolation,
+    }
 
 
 def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
@@ -70,6 +90,8 @@ def preprocessing_from_json(value: dict[str, Any]) -> Preprocessing:
         std=tuple(value["std"]),
         interpolation=value["interpolation"],
         flip_average=value.get("flip_average", False),  # manifests of earlier versions do not say
+        colour=value.get("colour", "RGB"),
+        range=(0, 255) if value.get("range") == [0, 255] else (0, 1),
     )
 
 

@@ -18,7 +18,8 @@ def resize(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(..., 3, H, W) uint8 to float32: scaled to [0, 1], less the mean, over the standard deviation."""
+    """(..., 3, H, W) uint8 RGB to float32: in the order and range asked for, less the mean, over the deviation."""
+    ordered = images.flip(-3) if preprocessing.colour == "BGR" else images
     mean = torch.tensor(preprocessing.mean, device=images.device).view(3, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(3, 1, 1)
-    return (images.float() / 255 - mean) / std
+    return (ordered.float() / (255 / preprocessing.range[1]) - mean) / std

@@ -32,3 +32,8 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise UnknownMethod(f"There is no method {name!r}.", hint=f"Known methods: {', '.join(METHODS)}.")
     return METHODS[name]
+
+
+def matches_locally(name: str) -> bool:
+    """True if models of that method match pairs by local features; False of one that is not trained here."""
+    return name in METHODS and METHODS[name].matching_head is not None

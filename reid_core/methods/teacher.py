@@ -7,7 +7,7 @@ from reid_core.errors import Fault, SettingsError
 from reid_core.methods.method import Method
 from reid_core.settings import TrainingSettings
 
-_SEEN = ("height", "width", "mean", "std", "interpolation")
+_SEEN = ("height", "width", "mean", "std", "interpolation", "colour", "range")
 """The settings of a preprocessing that make a network's input. The rest is about embeddings."""
 
 
@@ -33,7 +33,10 @@ def check_teacher(method: Method, settings: TrainingSettings, preprocessing: Pre
             ", ".join(f"{name} {getattr(seen, name)}" for name in differing) for seen in (preprocessing, student)
         )
         message = f"the teacher sees images of {theirs}, its student would see them of {ours}"
-        hint = "Leave image, normalisation and interpolation out of the settings: they are the teacher's then."
+        hint = (
+            "Leave image, normalisation and interpolation out of the settings: they are the teacher's then. "
+            "An imported network of other colours or another normalisation cannot teach."
+        )
         raise _problem("other-pictures", message, hint)
 
 

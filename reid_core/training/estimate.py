@@ -47,14 +47,19 @@ def count_cost(network: ReidNetwork, *, batch: int, height: int, width: int) -> 
     for hook in hooks:
         hook.remove()
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Cost(
-        memory_bytes=_PROCESS_BYTES + 4 * (4 * parameters + outputs * batch // 2),
-        forward_operations=counter.get_total_flops() / 2,
-    )
+    return cost_of(parameters, outputs // 2, counter.get_total_flops() / 2, batch=batch)
 
 
-def measure_rate(device: torch.device, backbone: GlobalBackboneName) -> float:
-    """Operations per second that a network of this backbone may reach here, from one timed matrix product."""
+def cost_of(parameters: int, outputs: int, operations: float, *, batch: int) -> Cost:
+    """The cost by a network's parameters and, of one image, the numbers in its layers' outputs and its operations."""
+    return Cost(_PROCESS_BYTES + 4 * (4 * parameters + outputs * batch), operations)
+
+
+def measure_rate(device: torch.device, backbone: GlobalBackboneName | None) -> float:
+    """Operations per second that a network of this backbone, or another, may reach here.
+
+    From one timed matrix product.
+    """
     left = torch.randn(_MATRIX_SIZE, _MATRIX_SIZE, device=device)
     times = []
     for _ in range(3):

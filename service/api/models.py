@@ -1,4 +1,4 @@
-"""Models over the API: look, rename, download, delete."""
+"""Models over the API: import, look, rename, download, delete."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
+from service.api.contents import is_json
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, prefix_of, require
 from service.api.files import FILE_RESPONSES, answer_file
+from service.api.model_form import IMPORT_BODY, receive_model
 from service.api.openapi import problems
 from service.api.pagination import filter_equal, list_page
 from service.auth import Caller
 from service.db import audit
+from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.tables import Model
+from service.errors import Problem
 from service.evaluations.catalog import evaluations_of
+from service.models import importing
+from service.models.importing import import_folder
 from service.models.lifecycle import check_name_is_free, delete_model, model_file, rename_model
 from service.models.schemas import ModelAnswer, ModelChange
 from service.schemas import Listing
@@ -43,6 +50,24 @@ def list_models(
             answer_of=lambda model: _answer(session, model, prefix),
             newest_first=True,
         )
+
+
+@router.post("", status_code=201, openapi_extra={"requestBody": IMPORT_BODY})
+async def import_model(
+    request: Request, response: Response, database: DatabaseDep, settings: SettingsDep, caller: Writer
+) -> ModelAnswer:
+    """Take in a network that was trained elsewhere: weights of a known method, or an ONNX file with its manifest."""
+    if is_json(request):
+        raise Problem("unsupported-media", "A model comes as a form with its file.", hint="Send multipart/form-data.")
+    model_id = new_id("mdl")
+    with import_folder(settings, model_id) as folder:
+        upload = await receive_model(request, folder, settings)
+        model = await run_in_threadpool(
+            importing.import_model, database, settings, model_id, folder, upload, key_id=caller.key_id
+        )
+    answer = ModelAnswer.of(model, [], prefix_of(request))
+    response.headers["Location"] = answer.links.self
+    return answer
 
 
 @router.get("/{model_id}")

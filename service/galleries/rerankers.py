@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from reid_core.methods import METHODS
+from reid_core.methods import METHODS, matches_locally
 from reid_core.model import read_manifest
 from service.db.lookup import find
 from service.db.tables import JsonObject, Model
@@ -43,11 +43,11 @@ def choose_reranker(
 
 
 def _map_shape(settings: Settings, model: Model) -> tuple[int, int, int] | None:
-    return read_manifest(settings.models_dir / model.id).map_shape if model.method in _able_methods() else None
+    return read_manifest(settings.models_dir / model.id).map_shape if matches_locally(model.method) else None
 
 
 def _able_methods() -> list[str]:
-    return [name for name, method in METHODS.items() if method.matching_head is not None]
+    return list(filter(matches_locally, METHODS))
 
 
 def _ways_out(session: Session) -> str:

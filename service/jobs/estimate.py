@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from sqlalchemy.orm import Session
 
 from reid_core.devices import resolve_device
-from reid_core.training.estimate import Cost, count_cost, measure_rate
-from service.jobs.kinds.plan import Resolved, Workload
+from reid_core.training.estimate import measure_rate
+from service.jobs.kinds.plan import Resolved
 from service.jobs.planning import PLANS
 from service.jobs.schemas import EstimateAnswer
 from service.settings import Settings
@@ -23,11 +22,11 @@ def estimate(session: Session, settings: Settings, job: Resolved) -> EstimateAns
     """
     plan = PLANS[job.kind]
     work = plan.workloads(session, job)
-    costs = [_count(load) for load in work]
+    costs = [load.count(load.batch) for load in work]
     device = resolve_device(plan.device or job.spec.get("device") or settings.device)
-    rates = {backbone: measure_rate(device, backbone) for backbone in {load.settings.backbone for load in work}}
+    rates = {backbone: measure_rate(device, backbone) for backbone in {load.backbone for load in work}}
     operations = [load.passes * load.images * cost.forward_operations for load, cost in zip(work, costs, strict=True)]
-    seconds = sum(count / rates[load.settings.backbone] for count, load in zip(operations, work, strict=True))
+    seconds = sum(count / rates[load.backbone] for count, load in zip(operations, work, strict=True))
     return EstimateAnswer(
         memory_bytes=max(cost.memory_bytes for cost in costs),
         seconds=round(seconds, 1),
@@ -35,10 +34,3 @@ def estimate(session: Session, settings: Settings, job: Resolved) -> EstimateAns
         pictures=sum(load.images for load in work if load.is_first),
         basis=_BASIS,
     )
-
-
-def _count(load: Workload) -> Cost:
-    with torch.device("meta"):  # without memory
-        network = load.method.build_network(load.settings, load.classes)
-    image = load.settings.image
-    return count_cost(network, batch=load.batch, height=image.height, width=image.width)

@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from reid_core.backbones.weights import IMAGENET, check_imagenet_weights
 from reid_core.errors import Fault, WeightsError
+from reid_core.external import EXTERNAL
 from reid_core.methods import find_method
 from reid_core.training.initial import FROM_IMAGENET, check_file, settings_of_file, settings_of_model
 from service.db.lookup import find
 from service.db.tables import Model
-from service.errors import Problem
+from service.errors import Problem, invalid_request
 from service.jobs.kinds.plan import Resolved
 from service.jobs.schemas import WeightsFile
 from service.jobs.stages import stages_of
@@ -43,6 +44,10 @@ def resolve_start(
     if init_from in IMAGENET:
         return init_from, FROM_IMAGENET
     model = find(session, Model, init_from)
+    if model.method == EXTERNAL:
+        message = f"model {model.name!r} is an imported ONNX network, whose weights fit no network that is trained here"
+        hint = 'Name another model, "imagenet", or weights of a backbone; it can be the teacher of a training by std.'
+        raise invalid_request("/init_from", "external-model", message, hint=hint)
     return model.id, settings_of_model(model.settings)
 
 

@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from reid_core.data.preprocessing import preprocessing_of
 from reid_core.errors import ExportFailed
-from reid_core.export import Format, _import_onnxruntime, export_model
+from reid_core.export import Format, export_model
+from reid_core.external.runtime import import_onnxruntime
 from reid_core.methods import METHODS
 from reid_core.methods.method import Method
 from reid_core.model import TrainedModel, load_model, save_model
@@ -77,7 +78,7 @@ def as_input(paths: Sequence[Path], model: TrainedModel) -> NDArray[np.uint8]:
 
 
 def run_onnx(files: Sequence[Path], images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    return _import_onnxruntime().InferenceSession(files[0]).run(None, {"pictures": images})  # type: ignore[no-any-return]
+    return import_onnxruntime().InferenceSession(files[0]).run(None, {"pictures": images})  # type: ignore[no-any-return]
 
 
 def run_openvino(files: Sequence[Path], images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
@@ -115,7 +116,7 @@ def check(method: Method, format: Format, folder: Path, *, flip_average: bool) -
 
 def test_an_onnx_file_gives_the_embeddings_and_says_how_images_are_prepared(tmp_path: Path) -> None:
     (file,) = check(METHODS["bnneck"], "onnx", tmp_path, flip_average=False)
-    told = _import_onnxruntime().InferenceSession(file).get_modelmeta().custom_metadata_map
+    told = import_onnxruntime().InferenceSession(file).get_modelmeta().custom_metadata_map
     preprocessing = json.loads(told["preprocessing"])
     assert (preprocessing["height"], preprocessing["width"], preprocessing["interpolation"]) == (32, 16, "bilinear")
 
@@ -143,7 +144,7 @@ def test_a_file_that_differs_is_refused(tmp_path: Path) -> None:
             with torch.no_grad():
                 next(model.network.parameters()).mul_(-1)
 
-    with pytest.raises(ExportFailed, match=r"onnx file gives is up to 0\.\d+ away from PyTorch on 24 images"):
+    with pytest.raises(ExportFailed, match=r"onnx file gives is up to 0\.\d+ away from the model on 24 images"):
         export_model(model, "onnx", tmp_path, make_paths(tmp_path / "pictures"), on_progress=forget)
 
 
@@ -200,8 +201,9 @@ def test_the_runtimes_tell_nobody_that_they_are_used(tmp_path: Path) -> None:
     """ONNX Runtime's telemetry begins with an identifier in the home folder, OpenVINO's is a package of its own."""
     code = """
 import sys
-from reid_core.export import _import_onnxruntime, _import_openvino
-_import_onnxruntime()
+from reid_core.export import _import_openvino
+from reid_core.external.runtime import import_onnxruntime
+import_onnxruntime()
 _import_openvino()
 from openvino.tools.ovc import telemetry_utils
 assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub", telemetry_utils.tm

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
-from reid_core.data.preprocessing import decode, decoding_bytes, open_image
+from reid_core.data.preprocessing import Preprocessing, decode, decoding_bytes, open_image, preprocessing_from_json
+from reid_core.data.tensors import normalise
 from reid_core.errors import ImageError, ImageTooLarge
 
 ORIENTATION = 274
@@ -100,3 +102,20 @@ def forget_peak() -> int:
 def memory(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+CAFFE = Preprocessing(4, 2, mean=(102.98, 115.95, 122.77), std=(1.0, 1.0, 2.0), colour="BGR", range=(0, 255))
+
+
+def test_channels_and_values_come_in_the_order_and_range_that_a_network_was_trained_with() -> None:
+    image = np.arange(24, dtype=np.uint8).reshape(3, 4, 2) * 10
+    expected = (image[::-1] - np.reshape(CAFFE.mean, (3, 1, 1))) / np.reshape(CAFFE.std, (3, 1, 1))
+    assert normalise(torch.from_numpy(image), CAFFE).numpy() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_stored_preprocessing_is_read_as_it_was_written_and_earlier_ones_as_they_were_meant() -> None:
+    for written in (CAFFE, Preprocessing(4, 2)):
+        assert preprocessing_from_json(written.as_json()) == written
+    earlier = {"height": 4, "width": 2, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    assert preprocessing_from_json(earlier | {"interpolation": "bilinear"}) == Preprocessing(4, 2)
+    assert Preprocessing(4, 2).as_json() | {"colour": "RGB", "range": [0, 1]} == Preprocessing(4, 2).as_json()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reid_core.errors import ExportFailed, Stopped
-from reid_core.export import _import_onnxruntime
+from reid_core.external.runtime import import_onnxruntime
 from reid_core.model import MANIFEST_NAME, WEIGHTS_NAME, load_model, save_model
 from service.db.schema import upgrade
 from service.db.session import Database, open_database
@@ -75,7 +75,7 @@ def test_the_files_are_listed_beside_the_weights_and_the_result_says_how_well_th
     assert set(facts) == {MANIFEST_NAME, "model.onnx", WEIGHTS_NAME}
     contents = file.read_bytes()
     assert facts["model.onnx"] == {"bytes": len(contents), "sha256": hashlib.sha256(contents).hexdigest()}
-    assert _import_onnxruntime().InferenceSession(file).get_inputs()[0].shape[1:] == [3, 32, 16]
+    assert import_onnxruntime().InferenceSession(file).get_inputs()[0].shape[1:] == [3, 32, 16]
     assert not (work.folder / "export").exists()
 
     file.write_bytes(b"damaged")

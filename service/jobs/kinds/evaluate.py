@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from reid_core.errors import Fault
-from reid_core.methods import METHODS
+from reid_core.methods import METHODS, matches_locally
 from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import DatasetImage, Model
@@ -56,7 +56,7 @@ def workloads(session: Session, job: Resolved) -> list[Workload]:
 
 def _usual_rerank(model: Model) -> str:
     """A QAConv model is evaluated by its own matcher, as its paper does; other models by their embeddings."""
-    return "none" if METHODS[model.method].matching_head is None else "qaconv"
+    return "qaconv" if matches_locally(model.method) else "none"
 
 
 def _refuse_unused(body: EvaluateBody) -> None:
@@ -68,8 +68,8 @@ def _refuse_unused(body: EvaluateBody) -> None:
 def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Model:
     """The model whose matcher re-ranks. Raises 404 or 422."""
     reranker = model if body.reranker is None else find(session, Model, body.reranker)
-    if METHODS[reranker.method].matching_head is None:
-        able = " or ".join(name for name, method in METHODS.items() if method.matching_head is not None)
+    if not matches_locally(reranker.method):
+        able = " or ".join(filter(matches_locally, METHODS))
         message = f"model {reranker.name!r} is of method {reranker.method!r}, which matches no local features"
         raise invalid_request(
             "/rerank" if body.reranker is None else "/reranker",

@@ -30,13 +30,16 @@ def resolve(session: Session, settings: Settings, body: ExportBody) -> Resolved:
     else:
         datasets = [find_ready(session, body.dataset).id]
     if session.scalar(select(DatasetImage.id).where(DatasetImage.dataset_id.in_(datasets)).limit(1)) is None:
-        message = (
-            f"none of the data sets that {model.name!r} was trained on is left"
-            if body.dataset is None
-            else f"data set {body.dataset!r} has no images"
-        )
-        raise nothing_to_compare(message)
+        raise nothing_to_compare(_why_nothing(model, body))
     return Resolved("export", {"model": model.id, "format": body.format, "datasets": datasets}, tuple(datasets))
+
+
+def _why_nothing(model: Model, body: ExportBody) -> str:
+    if body.dataset is not None:
+        return f"data set {body.dataset!r} has no images"
+    if "imported" in model.lineage:
+        return f"model {model.name!r} was imported, so no data set is known that it was trained on"
+    return f"none of the data sets that {model.name!r} was trained on is left"
 
 
 def nothing_to_compare(reason: str) -> Problem:

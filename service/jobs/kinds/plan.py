@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from sqlalchemy.orm import Session
 
+from reid_core.backbones import GlobalBackboneName
+from reid_core.external import EXTERNAL
 from reid_core.methods import find_method
 from reid_core.methods.method import Method
 from reid_core.settings import TrainingSettings
+from reid_core.training.estimate import Cost, cost_of, count_cost
 from service.db.tables import Model
 from service.jobs.schemas import Kind, WarningAnswer
 from service.settings import Settings
@@ -33,15 +38,15 @@ class Workload:
     """A network's work on one set of images.
 
     Attributes:
-        classes: of the network's classifier.
+        count: (images at a time) -> the network's cost.
+        backbone: the network's; None of an external one.
         batch: images at a time.
         passes: forward passes over all images; a backward pass counts as two.
         is_first: False where another network of the job works on the same images, which are counted once.
     """
 
-    method: Method
-    settings: TrainingSettings
-    classes: int
+    count: Callable[[int], Cost]
+    backbone: GlobalBackboneName | None
     images: int
     batch: int
     passes: float
@@ -71,11 +76,27 @@ def embedding(
 ) -> Workload:
     """The work of embedding so many images by the model; `passes` left out are those that its settings ask for."""
     model = session.get_one(Model, model_id)
-    method = find_method(model.method)
-    settings = type(method.recipe).model_validate(model.settings)
     if passes is None:
-        passes = passes_of(settings.flip_average)
-    return Workload(method, settings, _ANY_CLASSES, images, _EMBEDDING_BATCH, passes, is_first)
+        passes = passes_of(model.preprocessing.get("flip_average", False))  # models of earlier versions do not say
+    if model.method == EXTERNAL:
+        count, backbone = partial(_count_external, model.settings), None
+    else:
+        method = find_method(model.method)
+        settings = type(method.recipe).model_validate(model.settings)
+        count, backbone = partial(count_built, method, settings, _ANY_CLASSES), settings.backbone
+    return Workload(count, backbone, images, _EMBEDDING_BATCH, passes, is_first)
+
+
+def count_built(method: Method, settings: TrainingSettings, classes: int, batch: int) -> Cost:
+    """The cost of the method's network with a classifier of so many classes."""
+    with torch.device("meta"):  # without memory
+        network = method.build_network(settings, classes)
+    return count_cost(network, batch=batch, height=settings.image.height, width=settings.image.width)
+
+
+def _count_external(facts: Mapping[str, Any], batch: int) -> Cost:
+    """The cost by what the network's check has counted."""
+    return cost_of(facts["weights"], facts["activations"], facts["operations"], batch=batch)
 
 
 def passes_of(flip_average: bool) -> float:

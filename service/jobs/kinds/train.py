@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.orm import Session
 
-from reid_core.data.preprocessing import preprocessing_from_json
+from reid_core.data.preprocessing import preprocessing_from_json, settings_of
 from reid_core.data.records import Part
 from reid_core.errors import CoreError, Fault
+from reid_core.external import EXTERNAL
 from reid_core.methods import find_method
 from reid_core.methods.method import Method
 from reid_core.methods.teacher import check_teacher
@@ -25,7 +26,7 @@ from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Model
 from service.errors import Problem, invalid_request, problem_from_core
-from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding
+from service.jobs.kinds.plan import Plan, Resolved, Workload, count_built, embedding
 from service.jobs.schemas import Joined, StageBody, TrainBody, WarningAnswer
 from service.jobs.stages import Stage, stages_of
 from service.jobs.starts import resolve_start
@@ -159,7 +160,10 @@ def _settle(
     """Completes the settings asked for by what the start implies, or by what suits a teacher for a method with one."""
     if teacher is None or method.settle is None:
         return method.choose_settings(asked, implied)
-    taught = type(find_method(teacher.method).recipe).model_validate(teacher.settings)
+    if teacher.method == EXTERNAL:
+        taught = override(method.recipe, settings_of(preprocessing_from_json(teacher.preprocessing)))
+    else:
+        taught = type(find_method(teacher.method).recipe).model_validate(teacher.settings)
     return method.settle(method.with_preset(asked), teacher.method, taught)
 
 
@@ -210,7 +214,8 @@ def _stage_workloads(session: Session, job: Resolved) -> list[Workload]:
         identities, images = _count(session, stage)
         seen = method.count_steps(settings, identities, images) * settings.batch.num_images
         passes = _PASSES_OF_A_STEP * seen / max(1, images)
-        work.append(Workload(method, settings, max(identities, 2), images, settings.batch.num_images, passes))
+        count = partial(count_built, method, settings, max(identities, 2))
+        work.append(Workload(count, settings.backbone, images, settings.batch.num_images, passes))
     return work
 
 
