@@ -1,0 +1,101 @@
+"""`reid reproduce` in a real service: its page holds what the service measured, and a second start goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reid_core.sample_data import write_sample_data
+from tests.waiting import HANG_SECONDS
+from tests.worker.service import Service
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path / "home", tmp_path)
+    service.start()
+    yield service
+    service.kill_everything()
+
+
+def reproduce(environment: dict[str, str], out: Path, *words: str) -> tuple[int, str]:
+    """Exit status and what was said."""
+    command = [sys.executable, "-P", "-m", "service.cli", "reproduce", *words, "--small", "--out", str(out)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def draw(folder: Path, identities: int) -> Path:
+    write_sample_data(folder, identities=identities, cameras=2, pictures_per_camera=2, seed=3)
+    return folder
+
+
+def cells_of(out: Path) -> dict[tuple[str, ...], list[Any]]:
+    told = json.loads((out / "results.json").read_text())
+    return {tuple(row["labels"]): row["cells"] for row in told["rows"]}
+
+
+def test_the_grid_of_paper_001_is_trained_measured_and_shown(service: Service, tmp_path: Path) -> None:
+    people, out = draw(tmp_path / "people", 10), tmp_path / "out"
+    status, said = reproduce(service.environment, out, "001-grid", "--data", str(people))
+    assert status == 0, said
+    cells, page = cells_of(out), (out / "index.html").read_text()
+    assert [cell["state"] for cell in cells["baseline", "", ""]] == ["measured"] * 4
+    assert [cell["state"] for cell in cells["camera bias", "9", "0.7"]] == ["not run"] * 4
+    measured = [cell for row in cells.values() for cell in row if cell["values"]]
+    assert len(measured) == 12
+    accuracies = {each["id"]: each for each in service.get("/evaluations", limit=200)["items"]}
+    for row in cells.values():
+        for cell, read in zip(row, (mean_precision, rank_1, mean_precision, rank_1), strict=True):
+            for value in cell["values"]:
+                assert value["value"] == read(accuracies[value["evaluation"]])
+                assert f"<strong>{100 * value['value']:.1f}</strong>" in page
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    jobs = [job["id"] for job in service.get("/jobs", limit=200)["items"]]
+    lost = service.get("/models")["items"][0]
+    assert service.http.delete(f"/models/{lost['id']}").status_code == 204
+    status, said = reproduce(service.environment, out, "001-grid", "--data", str(people))
+    assert status == 0, said
+    again = [job["kind"] for job in service.get("/jobs", limit=200)["items"] if job["id"] not in jobs]
+    assert sorted(again) == ["evaluate", "evaluate", "train"]  # of the model that was deleted
+
+
+def mean_precision(evaluation: Any) -> float:
+    return float(evaluation["mAP"])
+
+
+def rank_1(evaluation: Any) -> float:
+    return float(evaluation["cmc"]["1"])
+
+
+def test_what_fails_costs_its_own_cells_and_says_why(service: Service, tmp_path: Path) -> None:
+    few, out = draw(tmp_path / "few", 4), tmp_path / "out"
+    status, said = reproduce(service.environment, out, "001-grid", "--data", str(few))
+    assert status == 1, said
+    (cell, *_) = cells_of(out)["baseline", "", ""]
+    assert cell["state"] == "failed"
+    assert "4 identities" in cell["reasons"][0]["reason"]
+    assert cell["reasons"][0]["reason"] in (out / "index.html").read_text().replace("&#x27;", "'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "experiment", ["000-table1", "000-fig5", "002-table4", "003-table2", "003-table5", "003-table6"]
+)
+def test_other_experiments_run_small_without_a_service_or_data(experiment: str, tmp_path: Path) -> None:
+    environment = Service(tmp_path / "home", tmp_path).environment
+    status, said = reproduce(environment, tmp_path / "out", experiment)
+    assert status == 0, said
+    states = [cell["state"] for row in cells_of(tmp_path / "out").values() for cell in row]
+    assert "failed" not in states
+    assert states.count("measured") > 1
+    assert (tmp_path / "home" / "models").is_dir()
