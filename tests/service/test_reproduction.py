@@ -20,7 +20,7 @@ from service.cli.reproduction.catalogue import EXPERIMENTS, describe
 from service.cli.reproduction.data import DataSet, choose
 from service.cli.reproduction.experiment import Experiment
 from service.cli.reproduction.page import write_page
-from service.cli.reproduction.plot import Panel, draw_panels
+from service.cli.reproduction.plot import Panel, _round_values, _rounded, draw_panels
 from service.cli.reproduction.requests import Request, Run, request, requests
 from service.cli.reproduction.small import BACKBONE
 
@@ -187,8 +187,27 @@ def test_a_cell_of_the_page_says_what_was_measured_quoted_or_why_not(
     write_page(told(**cell), {}, tmp_path / "index.html")
     text = text_of(tmp_path / "index.html")
     assert expected in text
-    assert "quoted: Zheng et al. 2019, table 4" in text
+    assert "quoted from Zheng et al. 2019, table 4" in text
     assert "not to be compared" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ((3.0, 79.0), [0, 20, 40, 60, 80]),
+        ((0.45, 0.98), [0.4, 0.6, 0.8, 1.0]),
+        ((0, 0.001), [0, 0.0002, 0.0004, 0.0006, 0.0008, 0.001]),
+    ],
+)
+def test_axes_end_in_round_numbers_and_are_divided_by_them(values: tuple[float, float], ticks: list[float]) -> None:
+    low, high = _rounded(values)
+    assert low <= values[0] < values[1] <= high
+    assert _round_values(low, high) == pytest.approx(ticks)
+
+
+def test_a_line_of_one_value_has_an_axis_too() -> None:
+    low, high = _rounded([0.0, 0.0])
+    assert low < 0 < high
 
 
 def test_the_page_stands_by_itself(tmp_path: Path) -> None:

@@ -81,10 +81,9 @@ def _list(items: Sequence[str]) -> str:
 
 def _table(told: Mapping[str, Any]) -> str:
     heads = [*told["label_titles"], *(column["title"] for column in told["columns"])]
-    quoted = f"quoted: {told['source'].split(',')[0]}, {told['place']}"
     caption = (
-        "Accuracies in %. Large: measured in this run, below it the 95 % interval over queries, or the lowest and "
-        f"highest of several seeds. Small, in quotation marks: {quoted}."
+        "Accuracies in %. In bold: measured in this run; below it the 95 % interval over queries, of several seeds the "
+        f"lowest and the highest. In quotation marks: quoted from {told['source'].split(',')[0]}, {told['place']}."
     )
     rows = "".join(_table_row(row, told["columns"]) for row in told["rows"])
     return _as_table(caption, heads, rows)
@@ -106,7 +105,7 @@ def _table_row(row: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> 
 
 
 def _cell(cell: Mapping[str, Any], measure: str) -> str:
-    quoted = "" if cell["quoted"] is None else f'<span class="quoted">quoted “{cell["quoted"]:g}”</span>'
+    quoted = "" if cell["quoted"] is None else f'<span class="quoted">quoted “{_as_printed(cell["quoted"])}”</span>'
     return f'<td class="number">{_measured(cell, measure)}{quoted}</td>'
 
 
@@ -123,6 +122,11 @@ def _measured(cell: Mapping[str, Any], measure: str) -> str:
 def _shown(value: float, measure: str) -> str:
     scaled = value * _FACTORS.get(measure, _ACCURACY)
     return f"{scaled:.3g}" if measure == "hours" else f"{scaled:.1f}"
+
+
+def _as_printed(number: float) -> str:
+    """With one decimal, or two where the paper prints them."""
+    return f"{number:.1f}" if round(number, 1) == number else f"{number:.2f}"
 
 
 def _picture(title: str, file: Path) -> str:

@@ -24,6 +24,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#
 
 _MARKS = ("circle", "square", "diamond")
 _TICKS = 5
+_ROUNDING = 1e-9
 _MARKED_POINTS = 30
 
 
@@ -72,7 +73,7 @@ class _Drawing:
 
     def _draw_axes(self) -> None:
         left, right, top, bottom = _LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM
-        for y in _between(*self._ys, _TICKS):
+        for y in _round_values(*self._ys):
             height = self._place(0, y, raw=True)[1]
             self._line((left, height), (right, height), _GRID)
             self._text((left - 8, height), _short(y), 11, "rm")
@@ -85,9 +86,9 @@ class _Drawing:
         self._text(((left + right) / 2, bottom + 34), self._panel.x_title, 12, "mm")
 
     def _x_ticks(self) -> Sequence[float]:
-        """Every value where there are few, else values at even distances."""
+        """Every value where there are few, else round ones."""
         values = sorted({x for line in self._panel.lines.values() for x, _ in line})
-        return values if len(values) <= 2 * _TICKS else [round(x) for x in _between(*self._xs, _TICKS)]
+        return values if len(values) <= 2 * _TICKS else _round_values(values[0], values[-1])
 
     def _legend(self, number: int, name: str, mark: str, colour: str) -> None:
         top = _HEIGHT + _LEGEND_ROW * number
@@ -135,12 +136,23 @@ def _widened(values: Sequence[float]) -> tuple[float, float]:
 def _rounded(values: Sequence[float]) -> tuple[float, float]:
     """Their range, out to round numbers."""
     low, high = min(values), max(values)
-    step = 10.0 ** math.floor(math.log10((high - low) or abs(high) or 1.0))
-    return math.floor(low / step) * step, (math.floor(high / step) + 1) * step
+    if low == high:
+        low, high = low - abs(low) / 10 - 0.1, high + abs(high) / 10 + 0.1
+    step = _step(low, high)
+    return math.floor(low / step) * step, math.ceil(high / step) * step
 
 
-def _between(low: float, high: float, count: int) -> list[float]:
-    return [low + (high - low) * number / count for number in range(count + 1)]
+def _round_values(low: float, high: float) -> list[float]:
+    """Multiples of a round number, from the first that is not below `low` to the last that is not above `high`."""
+    step = _step(low, high)
+    first, last = math.ceil(low / step - _ROUNDING), math.floor(high / step + _ROUNDING)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _step(low: float, high: float) -> float:
+    """The smallest of 1, 2 and 5 times a power of ten that divides the range into few parts."""
+    power = 10.0 ** math.floor(math.log10((high - low) / _TICKS))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power * _TICKS >= (high - low) * (1 - _ROUNDING))
 
 
 def _short(value: float) -> str:
