@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 
 from reid_core.sample_data import write_sample_data
-from tests.waiting import HANG_SECONDS
+from tests.waiting import HANG_SECONDS, wait_until
 from tests.worker.service import Service
 
 pytestmark = pytest.mark.timeout(1800)
@@ -26,11 +29,24 @@ def service(tmp_path: Path) -> Iterator[Service]:
     service.kill_everything()
 
 
+def start(environment: dict[str, str], out: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", "-m", "service.cli", "reproduce", *words, "--small", "--out", str(out)]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell has jobs in its background ignore Ctrl-C, and their children with them: a test run may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 def reproduce(environment: dict[str, str], out: Path, *words: str) -> tuple[int, str]:
     """Exit status and what was said."""
-    command = [sys.executable, "-P", "-m", "service.cli", "reproduce", *words, "--small", "--out", str(out)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
-    return ended.returncode, ended.stdout + ended.stderr
+    started = start(environment, out, *words)
+    said, _ = started.communicate(timeout=HANG_SECONDS)
+    return started.returncode, said
 
 
 def draw(folder: Path, identities: int) -> Path:
@@ -43,30 +59,44 @@ def cells_of(out: Path) -> dict[tuple[str, ...], list[Any]]:
     return {tuple(row["labels"]): row["cells"] for row in told["rows"]}
 
 
-def test_the_grid_of_paper_001_is_trained_measured_and_shown(service: Service, tmp_path: Path) -> None:
-    people, out = draw(tmp_path / "people", 10), tmp_path / "out"
-    status, said = reproduce(service.environment, out, "001-grid", "--data", str(people))
+def test_the_grid_of_paper_001_goes_on_where_it_was_stopped_and_shows_what_was_measured(
+    service: Service, tmp_path: Path
+) -> None:
+    words, out = ("001-grid", "--data", str(draw(tmp_path / "people", 10))), tmp_path / "out"
+    stopped = start(service.environment, out, *words)
+    wait_until(lambda: bool(service.get("/jobs", kind="train")["items"]))
+    stopped.send_signal(signal.SIGINT)
+    stopped.communicate(timeout=HANG_SECONDS)
+    assert stopped.returncode == 130
+
+    status, said = reproduce(service.environment, out, *words)
     assert status == 0, said
+    kinds = Counter(job["kind"] for job in service.get("/jobs", limit=200)["items"])
+    assert kinds == {"register": 1, "train": 3, "evaluate": 6}
+    check_page(out, {each["id"]: each for each in service.get("/evaluations", limit=200)["items"]})
+
+    lost = service.get("/models")["items"][0]
+    assert service.http.delete(f"/models/{lost['id']}").status_code == 204
+    status, said = reproduce(service.environment, out, *words)
+    assert status == 0, said
+    again = Counter(job["kind"] for job in service.get("/jobs", limit=200)["items"])
+    assert again - kinds == {"train": 1, "evaluate": 2}  # of the model that was deleted
+
+
+def check_page(out: Path, evaluations: dict[str, Any]) -> None:
+    """An error unless every number of the table is one that the service measured, and the page shows it."""
     cells, page = cells_of(out), (out / "index.html").read_text()
     assert [cell["state"] for cell in cells["baseline", "", ""]] == ["measured"] * 4
     assert [cell["state"] for cell in cells["camera bias", "9", "0.7"]] == ["not run"] * 4
-    measured = [cell for row in cells.values() for cell in row if cell["values"]]
-    assert len(measured) == 12
-    accuracies = {each["id"]: each for each in service.get("/evaluations", limit=200)["items"]}
+    shown = []
     for row in cells.values():
         for cell, read in zip(row, (mean_precision, rank_1, mean_precision, rank_1), strict=True):
             for value in cell["values"]:
-                assert value["value"] == read(accuracies[value["evaluation"]])
-                assert f"<strong>{100 * value['value']:.1f}</strong>" in page
+                assert value["value"] == read(evaluations[value["evaluation"]])
+                shown.append(f"{100 * value['value']:.1f}")
+    assert re.findall("<strong>(.*?)</strong>", page) == shown
+    assert len(shown) == 12
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-    jobs = [job["id"] for job in service.get("/jobs", limit=200)["items"]]
-    lost = service.get("/models")["items"][0]
-    assert service.http.delete(f"/models/{lost['id']}").status_code == 204
-    status, said = reproduce(service.environment, out, "001-grid", "--data", str(people))
-    assert status == 0, said
-    again = [job["kind"] for job in service.get("/jobs", limit=200)["items"] if job["id"] not in jobs]
-    assert sorted(again) == ["evaluate", "evaluate", "train"]  # of the model that was deleted
 
 
 def mean_precision(evaluation: Any) -> float:
