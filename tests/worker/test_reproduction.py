@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from reid_core.networks.progressive import ProgressiveNetwork
 from reid_core.sample_data import write_sample_data
+from service.cli.reproduction.small import BACKBONE
 from tests.waiting import HANG_SECONDS, wait_until
 from tests.worker.service import Service
 
@@ -129,3 +132,15 @@ def test_other_experiments_run_small_without_a_service_or_data(experiment: str, 
     assert "failed" not in states
     assert states.count("measured") > 1
     assert (tmp_path / "home" / "models").is_dir()
+
+
+@pytest.mark.slow
+def test_parameters_are_those_of_the_network(tmp_path: Path) -> None:
+    service = Service(tmp_path / "home", tmp_path)
+    people = draw(tmp_path / "people", 40)
+    status, said = reproduce(service.environment, tmp_path / "out", "003-table1", "--data", str(people))
+    assert status == 0, said
+    (cell, *_) = cells_of(tmp_path / "out")["DenseNet-161+PTL",]
+    with torch.device("meta"):
+        network = ProgressiveNetwork(BACKBONE, 20, last_stride=2)
+    assert cell["values"][0]["value"] == sum(parameter.numel() for parameter in network.parameters())

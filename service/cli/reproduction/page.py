@@ -105,7 +105,9 @@ def _table_row(row: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> 
 
 
 def _cell(cell: Mapping[str, Any], measure: str) -> str:
-    quoted = "" if cell["quoted"] is None else f'<span class="quoted">quoted “{_as_printed(cell["quoted"])}”</span>'
+    quoted = (
+        "" if cell["quoted"] is None else f'<span class="quoted">quoted “{_as_printed(cell["quoted"], measure)}”</span>'
+    )
     return f'<td class="number">{_measured(cell, measure)}{quoted}</td>'
 
 
@@ -124,8 +126,10 @@ def _shown(value: float, measure: str) -> str:
     return f"{scaled:.3g}" if measure == "hours" else f"{scaled:.1f}"
 
 
-def _as_printed(number: float) -> str:
-    """With one decimal, or two where the paper prints them."""
+def _as_printed(number: float, measure: str) -> str:
+    """Whole millions, else with one decimal, or two where the paper prints them."""
+    if measure == "parameters":
+        return f"{number:.0f}"
     return f"{number:.1f}" if round(number, 1) == number else f"{number:.2f}"
 
 

@@ -138,7 +138,7 @@ def table6(small: bool) -> Experiment:
         place="table 6",
         label_titles=("method", "λ"),
         columns=_WITH_PARAMETERS,
-        rows=(Row(("DenseNet-161+PTL", "-"), teacher, (PARAMETERS["DenseNet-161+PTL"], 42.45, 72.48)), *rows),
+        rows=(Row(("DenseNet-161+PTL", ""), teacher, (PARAMETERS["DenseNet-161+PTL"], 42.45, 72.48)), *rows),
         small_needs=("msmt17", "market1501"),
         notes=(
             "The teacher is the PTL network transferred from Market-1501 to MSMT17; students start from the plain "
