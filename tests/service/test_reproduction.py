@@ -91,8 +91,9 @@ def test_the_name_of_a_model_says_all_that_it_depends_on() -> None:
         request(student, 1, LARGE, data),
         request(student, 0, SMALL, data),
         request(student, 0, LARGE, other_data),
+        request(student, 0, replace(LARGE, recipes={"ptl-densenet161": {"momentum": 0.5}}), data),
     ]
-    assert len({name, *(each.name for each in others)}) == 5
+    assert len({name, *(each.name for each in others)}) == 6
 
 
 def test_all_missing_data_sets_are_named_at_once(tmp_path: Path) -> None:

@@ -78,13 +78,6 @@ def test_the_grid_of_paper_001_goes_on_where_it_was_stopped_and_shows_what_was_m
     assert kinds == {"register": 1, "train": 3, "evaluate": 6}
     check_page(out, {each["id"]: each for each in service.get("/evaluations", limit=200)["items"]})
 
-    lost = service.get("/models")["items"][0]
-    assert service.http.delete(f"/models/{lost['id']}").status_code == 204
-    status, said = reproduce(service.environment, out, *words)
-    assert status == 0, said
-    again = Counter(job["kind"] for job in service.get("/jobs", limit=200)["items"])
-    assert again - kinds == {"train": 1, "evaluate": 2}  # of the model that was deleted
-
 
 def check_page(out: Path, evaluations: dict[str, Any]) -> None:
     """An error unless every number of the table is one that the service measured, and the page shows it."""
@@ -132,6 +125,19 @@ def test_other_experiments_run_small_without_a_service_or_data(experiment: str, 
     assert "failed" not in states
     assert states.count("measured") > 1
     assert (tmp_path / "home" / "models").is_dir()
+
+
+@pytest.mark.slow
+def test_a_model_that_was_deleted_is_trained_again_and_no_other(service: Service, tmp_path: Path) -> None:
+    words = ("003-table2", "--data", str(draw(tmp_path / "people", 40)))
+    assert reproduce(service.environment, tmp_path / "out", *words)[0] == 0
+    kinds = Counter(job["kind"] for job in service.get("/jobs", limit=200)["items"])
+    student = service.get("/models", method="std")["items"][0]
+    assert service.http.delete(f"/models/{student['id']}").status_code == 204
+    status, said = reproduce(service.environment, tmp_path / "out", *words)
+    assert status == 0, said
+    again = Counter(job["kind"] for job in service.get("/jobs", limit=200)["items"])
+    assert again - kinds == {"train": 1, "evaluate": 1}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from service.cli.client import Client, Refused
 from service.cli.own import backbone_of, end_as_by_ctrl_c, start_service
 from service.cli.progress import console, progress_bar
 from service.cli.reproduction.catalogue import EXPERIMENTS
-from service.cli.reproduction.data import DataSet, Follow, choose, register
+from service.cli.reproduction.data import choose, register
 from service.cli.reproduction.experiment import Experiment
 from service.cli.reproduction.figures import draw_curves, draw_figure
 from service.cli.reproduction.page import write_page
@@ -102,7 +103,8 @@ def _reproduce(client: Client, experiment: Experiment, how: Run, sources: Mappin
         def follow(job: str, title: str) -> Any:
             return client.wait_for_job(job, lambda job: show(title, job["progress"]["fraction"], 0.0))
 
-        data = _register(client, sources, follow)
+        data = {name: register(client, name, source, follow) for name, source in sources.items()}
+        how = replace(how, recipes=_recipes(client))
         results = Runner(client, show).run(experiment, how, data)
     told = Report(client, experiment, how, data, results).as_json()
     _write(client, experiment, told, out)
@@ -111,8 +113,13 @@ def _reproduce(client: Client, experiment: Experiment, how: Run, sources: Mappin
     return 1 if failed else 0
 
 
-def _register(client: Client, sources: Mapping[str, Path | None], follow: Follow) -> dict[str, DataSet]:
-    return {name: register(client, name, source, follow) for name, source in sources.items()}
+def _recipes(client: Client) -> dict[str, Any]:
+    """The default of every setting, by the method's name."""
+    schemas = {each["name"]: each["settings_schema"] for each in client.get("/methods")["items"]}
+    return {
+        method: {name: facts.get("default") for name, facts in schema["properties"].items()}
+        for method, schema in schemas.items()
+    }
 
 
 def _write(client: Client, experiment: Experiment, told: Mapping[str, Any], out: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from service.cli.reproduction.data import DataSet
@@ -15,12 +15,18 @@ from service.cli.reproduction.small import merge, small_settings
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How an experiment is run, whatever it is; `backbone` is the small run's."""
+    """How an experiment is run, whatever it is.
+
+    Attributes:
+        backbone: of the small run.
+        recipes: the service's own settings of every method; a model trained by others is not taken for the same.
+    """
 
     small: bool
     seeds: tuple[int, ...]
     init_from: Any
     backbone: str = ""
+    recipes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,8 @@ def request(training: Training, seed: int, run: Run, data: Mapping[str, DataSet]
         "teacher": teacher.name if teacher else None,
         "seed": seed,
     }
-    fingerprints = [data[name].fingerprint for name in training.datasets]
-    name = f"reproduced-{training.method}-{_digest({**body, 'fingerprints': fingerprints})}"
+    unsaid = [run.recipes.get(training.method), [data[name].fingerprint for name in training.datasets]]
+    name = f"reproduced-{training.method}-{_digest([body, unsaid])}"
     depth = 1 + max((each.depth for each in needed), default=-1)
     title = title or f"{training.method} on {' + '.join(training.datasets)}"
     return Request(name, title, {**body, "model_name": name}, tuple(each.name for each in needed), depth)
