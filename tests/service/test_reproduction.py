@@ -151,6 +151,7 @@ def told(**cell: Any) -> dict[str, Any]:
         "title": "Parts <left> out",
         "source": "Zheng et al. 2019, A Pyramid",
         "place": "table 4",
+        "quoted_place": "table 4",
         "notes": [],
         "made_at": "2026-01-31T12:00:00+00:00",
         "small": True,
@@ -188,7 +189,7 @@ def test_a_cell_of_the_page_says_what_was_measured_quoted_or_why_not(
     write_page(told(**cell), {}, tmp_path / "index.html")
     text = text_of(tmp_path / "index.html")
     assert expected in text
-    assert "quoted from Zheng et al. 2019, table 4" in text
+    assert ("quoted from Zheng et al. 2019, table 4" in text) == (cell.get("quoted") is not None)
     assert "not to be compared" in text
 
 

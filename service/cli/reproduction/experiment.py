@@ -84,6 +84,7 @@ class Experiment:
 
     Attributes:
         source: the paper, in words; `place` names the table or figure in it.
+        quoted_place: where the quoted numbers stand, if that is another place.
         needs: data sets by the papers' names; `small_needs` those of the small run, the one given first being first.
         notes: readings and departures that a reader of the numbers has to know.
         cross: a row is not measured on a data set that it was trained on.
@@ -103,6 +104,7 @@ class Experiment:
     x_title: str = ""
     log_x: bool = False
     graph_epochs: tuple[int, ...] = ()
+    quoted_place: str = ""
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -54,21 +54,22 @@ def _lines(told: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[float, flo
 
 
 def _draw_graphs(client: Client, epochs: Sequence[int], told: Mapping[str, Any], path: Path) -> bool:
-    """One graph below the other, each under its training and epoch."""
+    """The graphs of a training's epochs side by side, those of the next below them."""
     drawn = list(_graphs(client, epochs, told))
     if not drawn:
         return False
-    size = max(image.width for _, image in drawn), sum(image.height + _HEADING for _, image in drawn)
-    sheet, top = Image.new("RGB", size, "#ffffff"), 0
-    for title, image in drawn:
-        ImageDraw.Draw(sheet).text((8, top + 8), title, fill="#222222", font=ImageFont.load_default(13))
-        sheet.paste(image, (0, top + _HEADING))
-        top += image.height + _HEADING
+    width, height = max(image.width for _, image in drawn), _HEADING + max(image.height for _, image in drawn)
+    sheet = Image.new("RGB", (len(epochs) * width, len(drawn) // len(epochs) * height), "#ffffff")
+    for number, (title, image) in enumerate(drawn):
+        left, top = number % len(epochs) * width, number // len(epochs) * height
+        ImageDraw.Draw(sheet).text((left + 8, top + 8), title, fill="#222222", font=ImageFont.load_default(13))
+        sheet.paste(image, (left, top + _HEADING))
     sheet.save(path)
     return True
 
 
 def _graphs(client: Client, epochs: Sequence[int], told: Mapping[str, Any]) -> Iterator[tuple[str, Image.Image]]:
+    """Each graph with its title, training by training."""
     for each in told["trainings"]:
         for epoch in epochs if each["model"] else ():
             content = client.content(f"/jobs/{each['job']}/graph.png", epoch=epoch, rows=_GRAPH_ROWS)

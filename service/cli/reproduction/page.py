@@ -83,10 +83,16 @@ def _table(told: Mapping[str, Any]) -> str:
     heads = [*told["label_titles"], *(column["title"] for column in told["columns"])]
     caption = (
         "Accuracies in %. In bold: measured in this run; below it the 95 % interval over queries, of several seeds the "
-        f"lowest and the highest. In quotation marks: quoted from {told['source'].split(',')[0]}, {told['place']}."
+        f"lowest and the highest. {_quoted_from(told)}"
     )
     rows = "".join(_table_row(row, told["columns"]) for row in told["rows"])
     return _as_table(caption, heads, rows)
+
+
+def _quoted_from(told: Mapping[str, Any]) -> str:
+    if all(cell["quoted"] is None for row in told["rows"] for cell in row["cells"]):
+        return "The paper prints no numbers here."
+    return f"In quotation marks: quoted from {told['source'].split(',')[0]}, {told['quoted_place']}."
 
 
 def _as_table(caption: str, heads: Sequence[str], rows: str) -> str:

@@ -164,6 +164,7 @@ def _figure(
         notes=(*notes, _OURS, _DEFAULT),
         x_title=x_title,
         log_x=log_x,
+        quoted_place="table 1",
     )
 
 

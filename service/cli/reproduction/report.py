@@ -40,6 +40,7 @@ class Report:
             "title": experiment.title,
             "source": experiment.source,
             "place": experiment.place,
+            "quoted_place": experiment.quoted_place or experiment.place,
             "notes": list(experiment.notes),
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "small": run.small,
