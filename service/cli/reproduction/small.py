@@ -29,7 +29,8 @@ _MATCHER: dict[str, Any] = {
 _OF_METHOD: dict[str, dict[str, Any]] = {
     "bnneck": _BNNECK,
     "bnneck-camera": _BNNECK,
-    "qaconv": _MATCHER | {"batch": {"size": 16}, "schedule": {"epochs": 6, "base_lr": 0.005}},
+    # A class memory needs many small steps.
+    "qaconv": _MATCHER | {"batch": {"size": 8}, "schedule": {"epochs": 12, "base_lr": 0.005}},
     "qaconv-pk": _MATCHER,
     "qaconv-gs": _MATCHER,
     # Six stripes need a map whose height is divisible by six.
