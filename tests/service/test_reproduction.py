@@ -197,6 +197,7 @@ def test_a_cell_of_the_page_says_what_was_measured_quoted_or_why_not(
     ("values", "ticks"),
     [
         ((3.0, 79.0), [0, 20, 40, 60, 80]),
+        ((38.5, 82.5), [20, 40, 60, 80, 100]),
         ((0.45, 0.98), [0.4, 0.6, 0.8, 1.0]),
         ((0, 0.001), [0, 0.0002, 0.0004, 0.0006, 0.0008, 0.001]),
     ],
@@ -205,6 +206,7 @@ def test_axes_end_in_round_numbers_and_are_divided_by_them(values: tuple[float, 
     low, high = _rounded(values)
     assert low <= values[0] < values[1] <= high
     assert _round_values(low, high) == pytest.approx(ticks)
+    assert (low, high) == pytest.approx((ticks[0], ticks[-1]))
 
 
 def test_a_line_of_one_value_has_an_axis_too() -> None:

@@ -138,8 +138,10 @@ def _rounded(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     if low == high:
         low, high = low - abs(low) / 10 - 0.1, high + abs(high) / 10 + 0.1
-    step = _step(low, high)
-    return math.floor(low / step) * step, math.ceil(high / step) * step
+    for _ in range(2):  # the step of the wider range may be a larger one
+        step = _step(low, high)
+        low, high = math.floor(low / step + _ROUNDING) * step, math.ceil(high / step - _ROUNDING) * step
+    return low, high
 
 
 def _round_values(low: float, high: float) -> list[float]:
