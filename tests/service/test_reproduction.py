@@ -78,6 +78,15 @@ def test_a_training_that_two_experiments_have_is_made_once() -> None:
     assert len(set.intersection(*names.values())) == 1
 
 
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("000")])
+def test_qaconv_says_the_layers_of_its_paper_outright(name: str) -> None:
+    experiment = EXPERIMENTS[name](False)
+    recipe = METHODS["qaconv-gs"].recipe.model_dump()
+    for each in requests(experiment, LARGE, data_for(experiment, LARGE)):
+        for setting in ("instance_norm", "normalisation", "freeze_backbone_bn"):
+            assert each.body["settings"][setting] == recipe[setting]
+
+
 def test_the_name_of_a_model_says_all_that_it_depends_on() -> None:
     experiment = EXPERIMENTS["003-table6"](False)
     student, data = experiment.rows[3].training, data_for(experiment, LARGE)
