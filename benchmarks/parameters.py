@@ -21,18 +21,18 @@ from torch import nn
 
 from reid_core.networks.mgn import MgnNetwork, ProgressiveMgnNetwork
 from reid_core.networks.progressive import PlainNetwork, ProgressiveNetwork
+from service.cli.reproduction.paper_003 import PARAMETERS
 
 MSMT17, MARKET = 1041, 751
 
-Row = tuple[str, Callable[[], nn.Module], int | None]
-ROWS: tuple[Row, ...] = (
-    ("ResNet-50", lambda: PlainNetwork("resnet50", MSMT17, last_stride=2), 28),
-    ("ResNet-50 + PTL", lambda: ProgressiveNetwork("resnet50", MSMT17, last_stride=2), 35),
-    ("DenseNet-161", lambda: PlainNetwork("densenet161", MSMT17, last_stride=2), 32),
-    ("DenseNet-161 + PTL", lambda: ProgressiveNetwork("densenet161", MSMT17, last_stride=2), 42),
-    ("MGN", lambda: MgnNetwork("resnet50", MARKET), 66),
-    ("MGN + PTL", lambda: ProgressiveMgnNetwork("resnet50", MARKET), None),
-)
+ROWS: dict[str, Callable[[], nn.Module]] = {
+    "ResNet-50": lambda: PlainNetwork("resnet50", MSMT17, last_stride=2),
+    "ResNet-50+PTL": lambda: ProgressiveNetwork("resnet50", MSMT17, last_stride=2),
+    "DenseNet-161": lambda: PlainNetwork("densenet161", MSMT17, last_stride=2),
+    "DenseNet-161+PTL": lambda: ProgressiveNetwork("densenet161", MSMT17, last_stride=2),
+    "MGN (reproduced)": lambda: MgnNetwork("resnet50", MARKET),
+    "MGN+PTL": lambda: ProgressiveMgnNetwork("resnet50", MARKET),
+}
 PARTS = ("backbone", "branch", "fusion", "classifier", "head")
 
 
@@ -48,11 +48,11 @@ def build(network: Callable[[], nn.Module]) -> nn.Module:
 
 def main() -> None:
     print(f"{'millions':<20}" + "".join(f"{part:>12}" for part in PARTS) + f"{'all':>9}{'paper':>8}{'off by':>9}")
-    for name, make, paper in ROWS:
-        network = build(make)
+    for name, make in ROWS.items():
+        network, paper = build(make), PARAMETERS.get(name)
         parts = dict(network.named_children())
         counts = "".join(f"{count(parts[part]):>12.2f}" if part in parts else f"{'':>12}" for part in PARTS)
-        beside = f"{paper:>8}{count(network) / paper - 1:>+9.1%}" if paper else f"{'-':>8}"
+        beside = f"{paper:>8.0f}{count(network) / paper - 1:>+9.1%}" if paper else f"{'-':>8}"
         print(f"{name:<20}{counts}{count(network):>9.2f}{beside}")
 
 

@@ -51,3 +51,15 @@ def hold_home(home: Path, holder: str) -> Iterator[None]:
         file.write(holder)
         file.flush()
         yield
+
+
+def holder_of(home: Path) -> str | None:
+    """What `hold_home` was told by the process that has the home now; None where none has it."""
+    try:
+        with (home / _LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back when the file is closed
+    except BlockingIOError:
+        return (home / _LOCK).read_text().strip()
+    except FileNotFoundError:
+        pass
+    return None

@@ -24,7 +24,7 @@ BackboneName = Literal[
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "densenet121", "densenet161", "mobilenet_v2"
 ]
 GlobalBackbone = Backbone | VisionTransformer | Hierarchical
-GlobalBackboneName = BackboneName | Literal["vit_b_16", "swin_t", "convnext_tiny"]
+GlobalBackboneName = Literal[BackboneName, "vit_b_16", "swin_t", "convnext_tiny"]
 """Backbones for methods that take nothing but one feature of the whole image."""
 
 BACKBONES: dict[BackboneName, Callable[[int], Backbone]] = {

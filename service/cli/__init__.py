@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from service.cli.reproduction.catalogue import describe
+
 app = typer.Typer(help="Person re-identification as a service.", no_args_is_help=True, add_completion=False)
 
 
@@ -64,3 +66,29 @@ def demo(
     from service.cli.demo import run
 
     raise typer.Exit(run(data, weights, out))
+
+
+@app.command(
+    help="A table or figure of a paper, done again: trains and measures what it shows, and writes one page.\n\n"
+    "In the service that runs here, or in one of this home that is started for it. Stopped and started again, it goes "
+    "on where it was.\n\n" + describe()
+)
+def reproduce(
+    experiment: Annotated[str, typer.Argument(help="One of those listed above.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PATH, for each data set that it needs; with --small a PATH or nothing does."),
+    ] = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="Small network and images, few epochs, a part of the rows: minutes.")
+    ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from, a file or a name in REID_WEIGHTS_DIR; else ImageNet's, small: none."),
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="Repeatable; default 0. Several: their mean.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the page; default reproduction/EXPERIMENT.")] = None,
+) -> None:
+    from service.cli.reproduction.command import run
+
+    raise typer.Exit(run(experiment, data or [], small=small, weights=weights, seeds=seed or [0], out=out))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import httpx
 from service.settings import is_loopback
 
 _POLL_SECONDS = 0.2
+_PAGE = 200
 _KEPT_SECONDS = 1.0
 """An idle connection is used again for so long: well before the service closes it, which it does after five."""
 
@@ -20,6 +21,10 @@ OVER = ("succeeded", "failed", "cancelled")
 
 class Refused(Exception):
     """The service answered with a problem, or not at all; the text is its detail and hint."""
+
+
+class NoAnswer(Refused):
+    """The service did not answer at all: it is not there, or no longer."""
 
 
 class Client:
@@ -44,8 +49,17 @@ class Client:
         answer = self._ask("GET", path)
         return None if answer.status_code == httpx.codes.NOT_FOUND else _decode(answer)
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        return _decode(self._ask("POST", path, json=body))
+    def pages(self, path: str, **parameters: Any) -> Iterator[Any]:
+        """All items of a list, page by page."""
+        page = {"items": [], "next_cursor": ""}
+        while page["next_cursor"] is not None:
+            after = {"cursor": page["next_cursor"]} if page["next_cursor"] else {}
+            page = self.get(path, limit=_PAGE, **parameters, **after)
+            yield from page["items"]
+
+    def post(self, path: str, body: dict[str, Any], *, key: str | None = None) -> Any:
+        """Posts the body; with the idempotency key `key` it is done once, however often it is sent."""
+        return _decode(self._ask("POST", path, json=body, headers={"Idempotency-Key": key} if key else {}))
 
     def upload(self, path: str, fields: dict[str, str], archive: Path) -> Any:
         """Posts a form with the fields and the file `archive`."""
@@ -58,9 +72,10 @@ class Client:
         if answer.is_error and answer.status_code != httpx.codes.NOT_FOUND:
             _decode(answer)
 
-    def content(self, path: str) -> bytes:
-        """The bytes at `path`."""
-        answer = self._ask("GET", path)
+    def content(self, path: str, *, first: int = 0, last: int | None = None, **parameters: Any) -> bytes:
+        """The bytes at `path`, from the one at `first` to the one at `last`; None: to the end."""
+        headers = {"Range": f"bytes={first}-{last}"} if last is not None else {}
+        answer = self._ask("GET", path, params=parameters, headers=headers)
         if answer.is_error:
             _decode(answer)
         return answer.content
@@ -100,7 +115,7 @@ class Client:
         try:
             return self._http.request(method, path, **words)
         except httpx.TransportError as error:
-            raise Refused(f"The service at {self._http.base_url} does not answer: {error}.") from error
+            raise NoAnswer(f"The service at {self._http.base_url} does not answer: {error}.") from error
 
 
 def _decode(answer: httpx.Response) -> Any:

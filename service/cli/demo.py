@@ -5,34 +5,24 @@ Where the environment belongs to a service that runs, the demo is done in that o
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from reid_core.errors import CoreError
 from reid_core.sample_data import write_sample_data
 from service.cli import running
 from service.cli.client import Client, Refused
+from service.cli.own import backbone_of, end_as_by_ctrl_c, start_service
+from service.cli.progress import console, progress_bar
 from service.cli.sheet import Cell, write_contact_sheet
 from service.cli.up import read_settings
 from service.settings import Settings
-
-console = Console()
 
 SETTINGS: dict[str, Any] = {
     "backbone": "resnet18",
@@ -44,16 +34,13 @@ SETTINGS: dict[str, Any] = {
 }
 """The recipe, made small enough for two processor cores and a few minutes."""
 
-_STORES = ("REID_DATABASE_URL", "REID_BROKER_URL")
-"""Beginnings of the settings that would have the demo work in a database and a queue that others use."""
-
 _QUERIES_SHOWN = 6
 _RESULTS_SHOWN = 10
 
 
 def draw_sample_data(out: Path, *, identities: int, cameras: int, seed: int) -> None:
     """Draws the data set with a progress bar."""
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task(f"drawing {identities} people on {cameras} cameras", note="")
         write_sample_data(
             out,
@@ -67,9 +54,7 @@ def draw_sample_data(out: Path, *, identities: int, cameras: int, seed: int) -> 
 
 def run(data: Path | None, weights: Path | None, out: Path) -> int:
     """The exit status: 0 when everything worked."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _interrupt)  # ended in these ways, too, it leaves nothing behind
+    end_as_by_ctrl_c()  # ended in these ways, too, it leaves nothing behind
     settings, began = read_settings(), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="reid-demo-"))
     do = _in_running_service if running.is_named(settings) else _in_own_service
@@ -84,13 +69,11 @@ def run(data: Path | None, weights: Path | None, out: Path) -> int:
     return 0
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def _in_own_service(_: Settings, home: Path, data: Path | None, weights: Path | None, out: Path) -> None:
     sample = home / "datasets" / "sample"
-    with start_service(home, data or sample, weights, meanwhile=None if data else partial(_draw, sample)) as client:
+    drawing = None if data else partial(_draw, sample)
+    folder = (data or sample).resolve().parent
+    with start_service(home, [folder], weights and weights.resolve().parent, meanwhile=drawing) as client:
         _main_job(client, "demo", data or sample, weights, out)
 
 
@@ -120,7 +103,7 @@ def _drawn_archive(folder: Path) -> Path:
 def _main_job(client: Client, name: str, data: Path, weights: Path | None, out: Path) -> None:
     dataset = _register(client, name, data)
     start = {"init_from": {"weights": weights.name} if weights else None}
-    settings = SETTINGS | ({"backbone": _backbone_of(weights)} if weights else {})
+    settings = SETTINGS | ({"backbone": backbone_of(weights)} if weights else {})
     untrained = {**settings, "schedule": {**settings["schedule"], "epochs": 0}}
     _follow(
         client, _train(client, dataset, "untrained", {"settings": untrained, **start}), "saving the untrained network"
@@ -136,15 +119,6 @@ def _main_job(client: Client, name: str, data: Path, weights: Path | None, out: 
     sheet = out / "contact-sheet.png"
     write_contact_sheet(rows, sheet)
     console.print(f"Queries and their best {_RESULTS_SHOWN} (green: the same person, red: another) are in {sheet}")
-
-
-def _backbone_of(weights: Path) -> str:
-    from reid_core.backbones.weights import find_backbone, load_weights_file  # imports PyTorch
-
-    try:
-        return find_backbone(load_weights_file(weights), source=repr(weights.name))
-    except CoreError as error:
-        raise Refused(f"{error.detail} {error.hint}") from error
 
 
 def _register(client: Client, name: str, data: Path) -> Any:
@@ -217,7 +191,7 @@ def _print_answer(query: Any, answer: Any) -> None:
 
 
 def _follow(client: Client, job_id: str, title: str) -> Any:
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task(title, total=1.0, note="")
 
         def show(job: Any) -> None:
@@ -226,50 +200,3 @@ def _follow(client: Client, job_id: str, title: str) -> Any:
             bar.update(task, completed=fraction, note=note)
 
         return client.wait_for_job(job_id, show)
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    return Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=console)
-
-
-@contextmanager
-def start_service(
-    home: Path, data: Path, weights: Path | None, *, meanwhile: Callable[[], None] | None = None
-) -> Iterator[Client]:
-    """Runs `reid up` on a free port of this machine, and `meanwhile` beside its start; ends the service afterwards."""
-    port = _free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)} | {
-        "REID_HOME": str(home),
-        "REID_DATA_ROOTS": str(data.resolve().parent),
-        "REID_LOG_LEVEL": "warning",
-    }
-    if weights is not None:
-        environment["REID_WEIGHTS_DIR"] = str(weights.resolve().parent)
-    command = [sys.executable, "-P", "-m", "service.cli", "up", "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        if meanwhile is not None:
-            meanwhile()
-        with closing(_connect(process, home, port)) as client:
-            yield client
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _connect(process: subprocess.Popen[bytes], home: Path, port: int) -> Client:
-    key = home / "admin.key"
-    while process.poll() is None and not key.exists():
-        time.sleep(0.1)
-    if process.poll() is not None:
-        raise Refused("The service did not start; its messages are above.")
-    client = Client(f"http://127.0.0.1:{port}", key.read_text().strip())
-    client.wait_until_ready(lambda: process.poll() is None)
-    return client
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,6 +10,7 @@ from typing import Any
 
 from service.cli.client import OVER, Client, Refused
 from service.cli.up import address_of, local_host
+from service.home import holder_of
 from service.settings import Settings
 
 _STORES = {"database_url", "broker_url"}
@@ -27,14 +28,24 @@ def is_named(settings: Settings) -> bool:
     return bool(settings.model_fields_set & _STORES)
 
 
+def address_in(settings: Settings) -> str | None:
+    """The address of the `reid up` that has this home now; None where none has it."""
+    holder = holder_of(settings.home)
+    return holder and holder.rpartition(" on ")[2]
+
+
 @contextmanager
-def connect(settings: Settings) -> Iterator[Client]:
-    """Gives a client of that service with the admin key of its home, once it is ready; raises `Refused`."""
+def connect(settings: Settings, address: str | None = None) -> Iterator[Client]:
+    """Gives a client of that service with the admin key of its home, once it is ready; raises `Refused`.
+
+    Without an address it is looked for at REID_HOST and REID_PORT.
+    """
     try:
         key = settings.admin_key_path.read_text().strip()
     except OSError as error:
         raise Refused(f"{settings.admin_key_path}, the admin key, cannot be read: {error.strerror}. {_HINT}") from error
-    with closing(Client(address_of(local_host(settings), settings.port), key)) as client:
+    address = address or address_of(local_host(settings), settings.port)
+    with closing(Client(address, key)) as client:
         try:
             client.get("/datasets", limit=1)
         except Refused as error:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from reid_core.sample_data import write_sample_data
-from service.cli.demo import start_service
+from service.cli.own import start_service
 from tests.waiting import HANG_SECONDS, wait_until
 from tests.worker.service import Service
 
@@ -70,7 +70,7 @@ def test_the_demo_leaves_a_database_of_the_environment_alone(tmp_path: Path, mon
     theirs = tmp_path / "theirs.db"
     monkeypatch.setenv("REID_DATABASE_URL", f"sqlite:///{theirs}")
     monkeypatch.setenv("REID_BROKER_URL_FILE", str(tmp_path / "missing"))
-    with start_service(tmp_path / "home", tmp_path / "people", None) as client:
+    with start_service(tmp_path / "home", [tmp_path], None) as client:
         assert client.get("/models")["items"] == []
     assert not theirs.exists()
     assert (tmp_path / "home" / "reid.db").exists()
