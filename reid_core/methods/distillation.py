@@ -107,7 +107,7 @@ def settle(asked: Mapping[str, Any], method: str, teacher: TrainingSettings) -> 
     return override(override(StudentSettings(), recipe), {**asked, "student": student})
 
 
-SMALL = {"schedule": {"shape": "cosine", "base_lr": 0.1}}
+SMALL = {"batch": {"size": 16}, "schedule": {"shape": "cosine", "base_lr": 0.05, "warmup": 0.1}}
 """The preset for short runs: fine-tuning's, its rate divided by the share of the cross entropy in the loss."""
 
 STD = Method(

@@ -52,7 +52,7 @@ def build_progressive(settings: ProgressiveSettings, num_classes: int) -> Progre
     )
 
 
-SMALL = {"schedule": {"shape": "cosine", "base_lr": 0.02}}
+SMALL = {"batch": {"size": 16}, "schedule": {"shape": "cosine", "base_lr": 0.01, "warmup": 0.1}}
 """The preset for short runs: the paper's four decays come before new layers have learned anything."""
 
 FINETUNE_RESNET50 = Method(
