@@ -37,7 +37,8 @@ from reid_core.heads.retrieval import RetrievalHead
 from reid_core.matching import FoldedHead, symmetric_scores
 from reid_core.methods import METHODS
 from reid_core.retrieval.encoder import Encoder, Encoding
-from reid_core.settings import override
+from reid_core.settings import merge, override
+from reid_core.training.initial import FROM_IMAGENET
 from reid_core.training.loop import fit
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ BEST = 10
 FIRST_STAGES = ("stripes", "pooled", "learned")
 
 _MATCHER: dict[str, Any] = {
-    "schedule": {"base_lr": 0.02},
+    "schedule": {"base_lr": 0.01},
     "gradient_clip": 8,
     "freeze_backbone_bn": True,
     "retrieval": "learned",
@@ -88,7 +89,8 @@ def describe(
     }
     if method != "bnneck":
         common["last_stride"] = options.last_stride
-    settings = override(override(METHODS[method].recipe, common), RECIPES[method])
+    start = FROM_IMAGENET if options.weights else None
+    settings = METHODS[method].choose_settings(merge(common, RECIPES[method]), start)
     settings = override(settings, lengthen(method, images, options))
     tested = {"worlds": sorted(options.world), "candidates": options.candidates}
     folder = dict(world.split("=", 1) for world in options.world)[trained_on]
