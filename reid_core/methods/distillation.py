@@ -102,7 +102,9 @@ def settle(asked: Mapping[str, Any], method: str, teacher: TrainingSettings) -> 
     """
     own = getattr(teacher, "student", None) or _WITHOUT_CELLS.get(method, "finetune-resnet50")
     student = override(StudentSettings(), asked).student or own
-    taken = {"image", "normalisation", "interpolation"} | ({"backbone", "last_stride"} if student == own else set())
+    taken = {"image", "normalisation", "interpolation", "flip_average"} | (
+        {"backbone", "last_stride"} if student == own else set()
+    )
     recipe = {"backbone": _BACKBONES[student], **teacher.model_dump(mode="json", include=taken)}
     return override(override(StudentSettings(), recipe), {**asked, "student": student})
 

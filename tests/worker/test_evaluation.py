@@ -186,6 +186,16 @@ def test_neighbours_may_re_rank(settings: Settings, database: Database, people: 
     assert set(result["first_stage"]) == {"cmc", "mAP"}
 
 
+def test_a_result_says_where_re_ranking_made_it_worse(settings: Settings, database: Database) -> None:
+    matched = {"rerank": "qaconv", "reranker": MATCHER_ID}
+    asked: list[dict[str, Any]] = [{"rerank": "k_reciprocal"}, matched, {"model": TINY_ID, **matched}]
+    results = [run(settings, database, **changes) for changes in asked]
+    worse = [result["mAP"] < result["first_stage"]["mAP"] for result in results]
+    assert set(worse) == {True, False}
+    codes = [[warning["code"] for warning in result["warnings"]] for result in results]
+    assert codes == [["reranking-below-first-stage"] if one else [] for one in worse]
+
+
 @pytest.mark.parametrize("rerank", ["none", "qaconv"])
 def test_mirror_images_count_where_asked_for_and_the_protocol_says_so(
     settings: Settings, database: Database, people: People, rerank: str
