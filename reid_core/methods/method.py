@@ -16,6 +16,9 @@ from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.identities import draw_identity_batches
 from reid_core.settings import TrainingSettings, merge, override
 
+RANDOM_WEIGHTS: Mapping[str, Any] = {"backbone_rate": 1}
+"""The settings of a network that knows nothing yet: a backbone has no reason to learn more slowly than the rest."""
+
 OptimizerName = Literal["adam", "adamw", "sgd"]
 
 MARKET_1501 = (751, 12_936)
@@ -136,13 +139,14 @@ class Method:
 
         Args:
             start: settings of the network that the trained weights come from, as `reid_core.training.initial` gives
-                them; those that this method has are taken over. None: random weights, which imply nothing.
+                them; those that this method has are taken over. None: random weights.
 
         Raises:
             SettingsError: as `override` does.
         """
         known = type(self.recipe).model_fields
-        implied = {name: value for name, value in (start or {}).items() if name in known}
+        brought = RANDOM_WEIGHTS if start is None else start
+        implied = {name: value for name, value in brought.items() if name in known}
         of_backbone = {
             name: value for name, value in RECIPES.get(str(asked.get("backbone")), {}).items() if name in known
         }

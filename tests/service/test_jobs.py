@@ -230,7 +230,8 @@ def test_settings_follow_from_the_start_unless_they_are_named(client: httpx.Clie
         answer = client.post("/jobs?dry_run=true", json=body)
         assert answer.status_code == 200, answer.text
         chosen = answer.json()["spec"]["settings"]
-        return {name: chosen[name] for name in ("normalisation", "instance_norm", "freeze_backbone_bn")}
+        names = ("normalisation", "instance_norm", "freeze_backbone_bn", "backbone_rate")
+        return {name: chosen[name] for name in names}
 
     settings.weights_dir.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng():
@@ -240,14 +241,16 @@ def test_settings_follow_from_the_start_unless_they_are_named(client: httpx.Clie
     save_file(halved.state_dict(), settings.weights_dir / "halved.safetensors")
 
     random = resolve(None)
-    assert random == {"normalisation": "none", "instance_norm": "block", "freeze_backbone_bn": False}
-    trained = {"normalisation": "imagenet", "instance_norm": "none", "freeze_backbone_bn": True}
+    papers = {"normalisation": "none", "instance_norm": "block", "freeze_backbone_bn": False}
+    assert random == papers | {"backbone_rate": 1}
+    trained = {"normalisation": "imagenet", "instance_norm": "none", "freeze_backbone_bn": True, "backbone_rate": 0.1}
     assert resolve({"weights": "plain.safetensors"}) == trained
     assert resolve({"weights": "halved.safetensors"}) == trained | {"instance_norm": "ibn-a"}
     assert resolve({"weights": "plain.safetensors"}, instance_norm="block", freeze_backbone_bn=False) == {
         "normalisation": "imagenet",
         "instance_norm": "block",
         "freeze_backbone_bn": False,
+        "backbone_rate": 0.1,
     }
 
 
