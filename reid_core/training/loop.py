@@ -220,7 +220,6 @@ def _train_step(run: Run, batch: Batch, dtype: torch.dtype, gradient_clip: float
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             output = run.network(batch.images)
         losses: Losses = run.criterion(output, batch, moment)
-        _check_finite(losses, run)
         run.scaler.scale(torch.stack([*losses.terms.values()]).sum()).backward()
     except RuntimeError as error:
         raise _explain_memory(error, batch) from error
@@ -262,22 +261,25 @@ def _start(plan: Plan, num_classes: int, dtype: torch.dtype, checkpoint: Path, o
 
 
 def _record(run: Run, losses: Losses) -> dict[str, float]:
-    terms = {name: float(value.detach()) for name, value in losses.terms.items()}
-    measures = {name: float(value) for name, value in losses.measures.items()}
+    """Reads the step's losses and measures, all at once: on a card the host waits once a step, when all is on its way.
+
+    Raises:
+        TrainingDiverged: a loss is not finite. No checkpoint is written after such a step.
+    """
+    values = losses.terms | losses.measures
+    device = next(iter(losses.terms.values())).device
+    read = torch.stack([value.detach().to(device, torch.float32) for value in values.values()]).tolist()
+    numbers = dict(zip(values, read, strict=True))
     rate = run.optimizers[0].param_groups[0]["lr"]
-    values = {"loss": sum(terms.values()), **terms, **measures, "learning_rate": rate}
-    run.add_to_history(values)
-    return values
-
-
-def _check_finite(losses: Losses, run: Run) -> None:
-    for name, value in losses.terms.items():
-        if not math.isfinite(float(value.detach())):
-            rate = run.optimizers[0].param_groups[0]["lr"]
+    for name in losses.terms:
+        if not math.isfinite(numbers[name]):
             raise TrainingDiverged(
-                f"{name} is {float(value.detach())} at step {run.position.step + 1}, learning rate {rate:.3g}.",
+                f"{name} is {numbers[name]} at step {run.position.step}, learning rate {rate:.3g}.",
                 hint="Lower settings.schedule.base_lr, set settings.gradient_clip or use precision fp32.",
             )
+    recorded = {"loss": sum(numbers[name] for name in losses.terms), **numbers, "learning_rate": rate}
+    run.add_to_history(recorded)
+    return recorded
 
 
 def _explain_memory(error: RuntimeError, batch: Batch) -> Exception:
