@@ -144,16 +144,16 @@ class Method:
         Raises:
             SettingsError: as `override` does.
         """
-        known = type(self.recipe).model_fields
-        brought = RANDOM_WEIGHTS if start is None else start
-        implied = {name: value for name, value in brought.items() if name in known}
-        of_backbone = {
-            name: value for name, value in RECIPES.get(str(asked.get("backbone")), {}).items() if name in known
-        }
-        named = merge(merge(self.small if asked.get("preset") == "small" else {}, of_backbone), asked)
-        chosen = override(override(self.recipe, implied), named)
+        of_backbone = self._known(RECIPES.get(str(asked.get("backbone")), {}))
+        if start is None:
+            of_backbone = {**of_backbone, **self._known(RANDOM_WEIGHTS)}
+        named = self.with_preset(merge(of_backbone, asked))
+        chosen = override(override(self.recipe, self._known(start or {})), named)
         keeps = start is not None and chosen.batch.num_images < self.statistics_batch
         return override(chosen, {"freeze_backbone_bn": True}) if keeps and "freeze_backbone_bn" not in named else chosen
+
+    def _known(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if name in type(self.recipe).model_fields}
 
     def with_preset(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         """The settings asked for over those of the preset that they name."""

@@ -271,6 +271,10 @@ def test_a_preset_is_named_and_advised_for_short_runs(client: httpx.Client) -> N
     chosen = client.post("/jobs?dry_run=true", json=TRAINING | {"settings": named}).json()["spec"]["settings"]
     assert (chosen["schedule"]["base_lr"], chosen["schedule"]["shape"]) == (0.5, "cosine")
 
+    images = {"image": {"height": 64, "width": 32}, **named}
+    random = client.post("/jobs?dry_run=true", json=TRAINING | {"method": "pyramid", "settings": images}).json()
+    assert random["spec"]["settings"]["backbone_rate"] == 1, "a preset's rate is for trained weights"
+
     unknown = client.post("/jobs?dry_run=true", json=TRAINING | {"settings": {"preset": "tiny"}})
     assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/settings/preset")
     stage = {"dataset": "lobby", "settings": {"preset": "small"}}
