@@ -132,6 +132,7 @@ def _save_weights(making: Path, file: Path, form: WeightsForm) -> Manifest:
     from reid_core.data.preprocessing import preprocessing_of
     from reid_core.methods import find_method
     from reid_core.model import save_model
+    from reid_core.settings import override
     from reid_core.training.imported import read_network
 
     try:
@@ -140,7 +141,7 @@ def _save_weights(making: Path, file: Path, form: WeightsForm) -> Manifest:
         fault = Fault("/method", error.slug, error.detail)
         raise Problem(error.slug, error.detail, hint=error.hint, errors=[fault]) from error
     try:
-        chosen = method.choose_settings(form.settings)
+        chosen = override(method.recipe, method.with_preset(form.settings))
         network, num_classes = read_network(file, method, chosen)
     except WeightsError as error:
         fault = Fault("/weights", error.slug, error.detail)

@@ -212,7 +212,7 @@ def _stage_workloads(session: Session, job: Resolved) -> list[Workload]:
     for stage in stages_of(job.spec):
         settings = type(method.recipe).model_validate(stage.settings)
         identities, images = _count(session, stage)
-        seen = method.count_steps(settings, identities, images) * settings.batch.num_images
+        seen = method.count_steps(settings, identities, images) * min(settings.batch.num_images, images)
         passes = _PASSES_OF_A_STEP * seen / max(1, images)
         count = partial(count_built, method, settings, max(identities, 2))
         work.append(Workload(count, settings.backbone, images, settings.batch.num_images, passes))
