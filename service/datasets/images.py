@@ -47,10 +47,15 @@ def joined_images(session: Session, settings: Settings, parts: Sequence[tuple[Da
 
 
 def other_people(session: Session, settings: Settings, parts: Sequence[tuple[Dataset, Part]]) -> list[ImageRecord]:
-    """Images of the people that data sets whose training split is trained on keep for their tests, joined likewise."""
+    """Images of the people that data sets whose training split is trained on keep for their tests, joined likewise.
+
+    People who are in the training split, too, are left out.
+    """
     tested = {}
     for dataset in (dataset for dataset, part in parts if part == "train"):
-        query = images(session, settings, dataset, "query")
+        of_training = (DatasetImage.dataset_id == dataset.id, DatasetImage.split == "train")
+        trained = set(session.scalars(select(DatasetImage.identity).where(*of_training).distinct()))
+        query = [image for image in images(session, settings, dataset, "query") if image.identity not in trained]
         people = {image.identity for image in query}
         gallery = images(session, settings, dataset, "gallery")
         tested[dataset.id] = query + [image for image in gallery if image.identity in people]

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from service.datasets.images import images, joined_images
+from service.datasets.images import images, joined_images, other_people
 from service.datasets.registration import register
 from service.db.session import Database
 from service.settings import Settings
@@ -134,3 +134,23 @@ def test_joined_data_sets_keep_people_and_cameras_apart(database: Database, sett
         (f"{two}/0001", f"{two}/1"),
         (f"{two}/0000", ""),
     ]
+
+
+def test_people_who_are_trained_on_are_not_among_the_others(database: Database, settings: Settings) -> None:
+    folder = settings.data_roots[0] / "overlapping"
+    shots = make_images(folder / "shots", identities=4, cameras=2, each=1)
+    splits = {("0001", "1"): "train", ("0001", "2"): "query", ("0002", "1"): "query", ("0002", "2"): "gallery"}
+    lines = [
+        f"shots/{shot.path.name},{shot.identity},{splits.get((shot.identity, shot.camera), 'gallery')},{shot.camera}"
+        for shot in shots
+    ]
+    (folder / "manifest.csv").write_text("path,identity,split,camera\n" + "\n".join(lines) + "\n")
+    dataset = add_row(database, folder, "overlapping")
+    register(database, settings, dataset.id)
+
+    with database.read() as session:
+        others = other_people(session, settings, [(dataset, "train")])
+        none = other_people(session, settings, [(dataset, "all")])
+
+    assert [(image.identity, image.camera) for image in others] == [("0002", "1"), ("0002", "2")]
+    assert none == []
