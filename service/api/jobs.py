@@ -63,8 +63,9 @@ def create_job(
 
     with database.read() as session:
         resolved = resolve(session, settings, body)
-        check_start(settings, resolved)
-        if dry_run:
+    check_start(settings, resolved)  # may ask another host, which no transaction should wait for
+    if dry_run:
+        with database.read() as session:
             answer = DryRunAnswer(
                 dry_run=True,
                 kind=resolved.kind,
@@ -72,7 +73,7 @@ def create_job(
                 estimate=estimate(session, settings, resolved),
                 warnings=warn(session, resolved),
             )
-            return as_response(answer)
+        return as_response(answer)
     ensure_free_space(settings.home, needed_bytes=0, min_free_bytes=settings.min_free_bytes)
     with database.write() as session:
         # Checked again under the write lock: of two requests for one model name, one gets it.
