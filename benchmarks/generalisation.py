@@ -35,9 +35,10 @@ from reid_core.data.records import ImageRecord
 from reid_core.evaluation.ranking import Labels, encode_labels, evaluate_scores
 from reid_core.heads.retrieval import RetrievalHead
 from reid_core.matching import FoldedHead, symmetric_scores
+from reid_core.merging import merge
 from reid_core.methods import METHODS
 from reid_core.retrieval.encoder import Encoder, Encoding
-from reid_core.settings import merge, override
+from reid_core.settings import override
 from reid_core.training.initial import FROM_IMAGENET
 from reid_core.training.loop import fit
 

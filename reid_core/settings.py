@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reid_core.backbones import GlobalBackboneName
 from reid_core.errors import Fault, SettingsError
+from reid_core.merging import merge
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -178,15 +179,6 @@ def override(recipe: S, overrides: Mapping[str, Any]) -> S:
             faults=faults,
             hint="GET /methods lists every setting with its range.",
         ) from error
-
-
-def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The base with just the named values replaced, at any depth; both are left as they are."""
-    merged = dict(base)
-    for name, value in overrides.items():
-        below = base.get(name)
-        merged[name] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
-    return merged
 
 
 def _fault(problem: Any, known: Any) -> Fault:

@@ -11,10 +11,11 @@ from torch import Tensor, nn, optim
 
 from reid_core.backbones.recipes import RECIPES
 from reid_core.matching import FoldedHead
+from reid_core.merging import merge
 from reid_core.network import ReidNetwork
 from reid_core.sampling import Draw, Epoch
 from reid_core.sampling.identities import draw_identity_batches
-from reid_core.settings import TrainingSettings, merge, override
+from reid_core.settings import TrainingSettings, override
 
 RANDOM_WEIGHTS: Mapping[str, Any] = {"backbone_rate": 1}
 """The settings of a network that knows nothing yet: a backbone has no reason to learn more slowly than the rest."""

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reid_core.merging import merge
 from service.cli.reproduction.data import DataSet
 from service.cli.reproduction.experiment import Column, Experiment, Row, Training
-from service.cli.reproduction.small import merge, small_settings
+from service.cli.reproduction.small import small_settings
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How an experiment is run, whatever it is.
+    """The choices of a run, whatever its experiment.
 
     Attributes:
         backbone: of the small run.

@@ -5,7 +5,6 @@ They are this project's, not a paper's, and stand in this one place. What an exp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 BACKBONE = "mobilenet_v2"
@@ -31,17 +30,8 @@ _OF_METHOD: dict[str, dict[str, Any]] = {
 
 
 def small_settings(method: str, backbone: str) -> dict[str, Any]:
-    """What a training of the method is given beside its experiment's own settings."""
+    """The settings of the method's trainings beside those of their experiment."""
     chosen = {"preset": "small", "backbone": backbone, **_OF_METHOD.get(method, _FINETUNE)}
     if method == "std":
         return chosen  # sees images as its teacher does
     return {"image": _IMAGE, "normalisation": "imagenet"} | chosen
-
-
-def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the changes, which may be partial at any depth."""
-    merged = dict(settings)
-    for name, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = merge(merged[name], value) if nested else value
-    return merged
