@@ -146,6 +146,11 @@ def problem_from_core(error: CoreError, *, below: str = "") -> Problem:
     return Problem(error.slug, error.detail, hint=error.hint, errors=errors)
 
 
+def problem_at(pointer: str, error: CoreError) -> Problem:
+    """The problem that a core error of one value is."""
+    return Problem(error.slug, error.detail, hint=error.hint, errors=[Fault(pointer, error.slug, error.detail)])
+
+
 def invalid_request(pointer: str, code: str, message: str, *, hint: str = "") -> Problem:
     """The 422 problem of one wrong value; `message` is a clause that becomes the detail's sentence."""
     return Problem("invalid-request", sentence(message), hint=hint, errors=[Fault(pointer, code, message)])

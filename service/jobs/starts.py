@@ -16,7 +16,7 @@ from reid_core.methods import find_method
 from reid_core.training.initial import FROM_IMAGENET, check_file, settings_of_file, settings_of_model
 from service.db.lookup import find
 from service.db.tables import Model
-from service.errors import Problem, invalid_request
+from service.errors import Problem, invalid_request, problem_at
 from service.jobs.kinds.plan import Resolved
 from service.jobs.schemas import WeightsFile
 from service.jobs.stages import stages_of
@@ -37,7 +37,7 @@ def resolve_start(
         try:
             implied = settings_of_file(settings.weights_dir / init_from.weights)
         except WeightsError as error:
-            raise _refusal("/init_from/weights", error) from error
+            raise problem_at("/init_from/weights", error) from error
         return init_from.model_dump(exclude_defaults=True), implied
     if init_from is None:
         return None, None
@@ -63,7 +63,7 @@ def check_start(settings: Settings, job: Resolved) -> None:
         elif init_from in IMAGENET:
             check_imagenet_weights(stages_of(job.spec)[0].settings["backbone"], init_from)
     except WeightsError as error:
-        raise _refusal("/init_from/weights" if isinstance(init_from, dict) else "/init_from", error) from error
+        raise problem_at("/init_from/weights" if isinstance(init_from, dict) else "/init_from", error) from error
 
 
 def _check_is_there(settings: Settings, name: str) -> None:
@@ -76,11 +76,6 @@ def _check_is_there(settings: Settings, name: str) -> None:
             hint=f"Put it there (REID_WEIGHTS_DIR), or use one of: {', '.join(known) or 'none yet'}.",
             errors=[Fault("/init_from/weights", "no-such-file", detail)],
         )
-
-
-def _refusal(pointer: str, error: WeightsError) -> Problem:
-    faults = [Fault(pointer, error.slug, error.detail)]
-    return Problem(error.slug, error.detail, hint=error.hint, errors=faults)
 
 
 def _check_file(job: Resolved, path: Path, allow_missing: Sequence[str]) -> None:

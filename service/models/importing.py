@@ -21,7 +21,7 @@ from reid_core.external.checking import FILE, Facts
 from service.db import audit
 from service.db.session import Database
 from service.db.tables import Model
-from service.errors import Problem, problem_from_core
+from service.errors import Problem, problem_at, problem_from_core
 from service.models.lifecycle import check_name_is_free, describe_file
 from service.models.schemas import NetworkForm, NetworkManifest, WeightsForm
 from service.settings import Settings
@@ -101,7 +101,7 @@ def _save_network(settings: Settings, making: Path, file: Path, form: NetworkFor
 
 
 def _check_apart(settings: Settings, network: Path, preprocessing: Preprocessing, manifest: NetworkManifest) -> Facts:
-    """What the check finds out, in a process of its own: a hostile file may bring that down, not the service."""
+    """Checks the network in a process of its own: a hostile file may bring that down, not the service."""
     command = [sys.executable, "-P", "-m", "reid_core.external.checking", str(network)]
     limit = settings.import_seconds
     asked = {"input": preprocessing.as_json(), "output": manifest.output, "threads": settings.threads, "seconds": limit}
@@ -138,14 +138,12 @@ def _save_weights(making: Path, file: Path, form: WeightsForm) -> Manifest:
     try:
         method = find_method(form.method)
     except CoreError as error:
-        fault = Fault("/method", error.slug, error.detail)
-        raise Problem(error.slug, error.detail, hint=error.hint, errors=[fault]) from error
+        raise problem_at("/method", error) from error
     try:
         chosen = override(method.recipe, method.with_preset(form.settings))
         network, num_classes = read_network(file, method, chosen)
     except WeightsError as error:
-        fault = Fault("/weights", error.slug, error.detail)
-        raise Problem(error.slug, error.detail, hint=error.hint, errors=[fault]) from error
+        raise problem_at("/weights", error) from error
     except CoreError as error:
         raise problem_from_core(error, below="/settings") from error
     return save_model(

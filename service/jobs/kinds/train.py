@@ -25,7 +25,7 @@ from reid_core.training.warnings import check_length
 from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Model
-from service.errors import Problem, invalid_request, problem_from_core
+from service.errors import Problem, invalid_request, problem_at, problem_from_core
 from service.jobs.kinds.plan import Plan, Resolved, Workload, count_built, embedding
 from service.jobs.schemas import Joined, StageBody, TrainBody, WarningAnswer
 from service.jobs.stages import Stage, stages_of
@@ -132,9 +132,7 @@ def _resolve_settings(
     try:
         method = find_method(body.method)
     except CoreError as error:
-        raise Problem(
-            error.slug, error.detail, hint=error.hint, errors=[Fault("/method", error.slug, error.detail)]
-        ) from error
+        raise problem_at("/method", error) from error
     try:
         chosen = _settle(method, body.settings, teacher, implied)
         _outline(method, chosen)
