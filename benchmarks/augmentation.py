@@ -2,8 +2,9 @@
 
     .venv/bin/python -m benchmarks.augmentation
 
-Both resize nothing, rotate, jitter colours, put a white square into the image, pad, crop, flip and give a float tensor,
-with the paper's ranges; torchvision's are what the authors' code calls, with their square in NumPy. One thread.
+Both take images of the network's size, rotate them, jitter their colours, put a white square into them, pad, crop and
+flip them and give float tensors, with the paper's ranges; torchvision's are what the authors' code calls, with their
+square in NumPy. One thread.
 """
 
 from __future__ import annotations

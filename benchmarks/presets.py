@@ -91,7 +91,7 @@ def train_and_test(client: Client, body: dict[str, Any], name: str) -> tuple[Any
 
 
 def ask_for_warnings(client: Client, body: dict[str, Any]) -> set[str]:
-    """Who says that the training is short for its preset, and points to the other one: the dry run, the job."""
+    """Names whichever of the dry run and the job warns of a short training and points to the other preset."""
     dry_run = client.post("/jobs?dry_run=true", body)["warnings"]
     job = client.post("/jobs", body)["id"]
     while client.get(f"/jobs/{job}")["progress"]["phase"] != "train":

@@ -54,7 +54,7 @@ def hold_home(home: Path, holder: str) -> Iterator[None]:
 
 
 def holder_of(home: Path) -> str | None:
-    """What `hold_home` was told by the process that has the home now; None where none has it."""
+    """The words that the process which has the home now gave `hold_home`; None where none has it."""
     try:
         with (home / _LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back when the file is closed

@@ -42,7 +42,7 @@ class NetworkRefused(WeightsError):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a check finds out of a network.
+    """The facts that a check finds out about a network.
 
     Attributes:
         output: the name of the output that is the embedding.

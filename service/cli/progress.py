@@ -1,4 +1,4 @@
-"""How the command line shows that something is going on."""
+"""Progress bars of the command line."""
 
 from __future__ import annotations
 

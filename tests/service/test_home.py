@@ -1,4 +1,4 @@
-"""Who has the home folder."""
+"""The home folder has one holder, who can be asked for."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class Reader(HTMLParser):
 
 
 def told(**cell: Any) -> dict[str, Any]:
-    """What a run of one row and one column gave."""
+    """The report of a run of one row and one column."""
     cells = [{"state": "not run", "values": [], "reasons": [], "quoted": None} | cell]
     return {
         "experiment": "002-table4",

@@ -58,7 +58,7 @@ def choose(experiment: Experiment, words: Sequence[str], *, small: bool) -> dict
 
 
 def _split(words: Sequence[str]) -> tuple[dict[str, Path], list[Path]]:
-    """What was given by name, and what without one."""
+    """Divides the options into folders by name, and folders without one."""
     named, unnamed = {}, []
     for word in words:
         name, equals, path = word.partition("=")

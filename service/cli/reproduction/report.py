@@ -1,4 +1,4 @@
-"""What an experiment gave, as one value: `results.json` is it, and the page shows nothing else."""
+"""The results of an experiment as one value: `results.json` is it, and the page shows nothing else."""
 
 from __future__ import annotations
 
