@@ -136,7 +136,10 @@ class JobMetric(Base):
 
 
 class Model(Base):
-    """A trained network; `files` is `{name: {bytes, sha256}}` under the model's folder."""
+    """A trained network; `files` is `{name: {bytes, sha256}}` under the model's folder.
+
+    `engine` is what came of exporting it for searches when it was published; None for models from before.
+    """
 
     __tablename__ = "models"
 
@@ -148,6 +151,7 @@ class Model(Base):
     embedding_size: Mapped[int]
     preprocessing: Mapped[JsonObject]
     files: Mapped[JsonObject]
+    engine: Mapped[JsonObject | None]
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -172,7 +176,8 @@ class Gallery(Base):
     """Images to search in. `revision` counts changes, `generation` re-embeddings, `images` what is searchable.
 
     `maps` is how the re-ranker's local features are kept ({dtype, shape}), None where they are not; `statistics` what
-    the last index job measured.
+    the last index job measured. Once `deleted_at` is set nobody finds it any more, and its rows go page by page.
+    `searched_at` is when it was last searched, to within seconds.
     """
 
     __tablename__ = "galleries"
@@ -192,6 +197,8 @@ class Gallery(Base):
     next_position: Mapped[int] = mapped_column(default=0)
     images: Mapped[int] = mapped_column(default=0)
     deletions: Mapped[int] = mapped_column(default=0)
+    searched_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -231,12 +238,19 @@ class GalleryImage(Base):
 
 
 class ErasedImage(Base):
-    """The id of an erased image, and nothing else of it: asking for it again is answered with 410."""
+    """The id of an erased image, and nothing else of it: asking for it again is answered with 410.
+
+    `position` in `generation` is where it lay, `revision` the gallery's once it was gone: searches learn of it so.
+    """
 
     __tablename__ = "erased_images"
+    __table_args__ = (Index(None, "gallery_id", "revision"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     gallery_id: Mapped[str] = mapped_column(ForeignKey("galleries.id", ondelete="CASCADE"), index=True)
+    generation: Mapped[int | None]
+    position: Mapped[int | None]
+    revision: Mapped[int | None]
     erased_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

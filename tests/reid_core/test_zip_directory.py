@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from reid_core.data.archive import extract
@@ -31,6 +31,7 @@ def pack(count: int, comment: bytes = b"", name: str = "") -> bytes:
 
 @given(st.integers(0, 30), st.binary(max_size=300), st.binary(max_size=30))
 def test_entries_are_counted_as_zipfile_counts_them(count: int, comment: bytes, before: bytes) -> None:
+    assume(b"PK" not in comment)  # `zipfile` itself takes what looks like an end record in it for the real one
     content = before + pack(count, comment)
     expected = len(zipfile.ZipFile(io.BytesIO(content)).infolist())
     assert count_entries(io.BytesIO(content), most=100) == expected
