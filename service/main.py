@@ -57,6 +57,7 @@ from service.keys import lifecycle as keys
 from service.logs import configure_logging
 from service.memory import give_back_large_blocks
 from service.queue.tasks import make_celery, ping
+from service.search.journal import SearchJournal, keeping_journal, recover
 from service.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -154,8 +155,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.key_uses = keys.KeyUses()
     app.state.decoder = Decoder(settings)
     _admit_crowds(app, settings)
-    with ThreadPoolExecutor(1, "loading") as loading:
-        app.state.engine = engine = loading.submit(_load_engine, database, settings, app.state.decoder)
+    with ThreadPoolExecutor(1, "loading") as loading, keeping_journal(database, settings) as journal:
+        app.state.journal = journal
+        app.state.engine = engine = loading.submit(_load_engine, database, settings, app.state.decoder, journal)
         app.state.networks = loading.submit(_load_networks)
         _connect_broker(app, settings)
         try:
@@ -164,11 +166,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await run_in_threadpool(keys.ensure_admin_key, database, settings)
             await run_in_threadpool(remove_pending, database, settings)
             await run_in_threadpool(finish_erasures, database, settings)
+            await run_in_threadpool(recover, database, settings)
             async with _writing_key_uses(app.state.key_uses, database):
                 yield
         finally:
             await run_in_threadpool(lambda: engine.result().close())
-            database.close()
+    database.close()
 
 
 @asynccontextmanager
@@ -191,12 +194,12 @@ async def _writing_key_uses(uses: keys.KeyUses, database: Database) -> AsyncIter
         await run_in_threadpool(uses.write, database)
 
 
-def _load_engine(database: Database, settings: Settings, decoder: Decoder) -> Engine:
+def _load_engine(database: Database, settings: Settings, decoder: Decoder, journal: SearchJournal) -> Engine:
     """The search engine, and PyTorch with it: seconds in which all that needs neither is answered already."""
     try:
         from service.search.engine import Engine
 
-        return Engine(database, settings, decoder)
+        return Engine(database, settings, decoder, journal)
     except Exception:
         log.exception("PyTorch cannot be loaded")
         raise

@@ -248,6 +248,11 @@ class Settings(BaseSettings):
         return self.home / "searches"
 
     @property
+    def journals_dir(self) -> Path:
+        """The folder of searches on their way into the audit log, one folder for each API process."""
+        return self.home / "journals"
+
+    @property
     def jobs_dir(self) -> Path:
         """Logs and checkpoints, one folder per job."""
         return self.home / "jobs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from sqlalchemy import select
 
 from service.api.dependencies import DatabaseDep, PageDep, require
@@ -20,9 +20,18 @@ Filter = Annotated[str | None, Query(max_length=200)]
 
 @router.get("/audit", dependencies=[require("admin")])
 def list_audit(
-    database: DatabaseDep, page: PageDep, action: Filter = None, key: Filter = None, target: Filter = None
+    request: Request,
+    database: DatabaseDep,
+    page: PageDep,
+    action: Filter = None,
+    key: Filter = None,
+    target: Filter = None,
 ) -> Listing[AuditAnswer]:
-    """The audit log; `action`, `key` (an id) and `target` (an id) narrow it down."""
+    """The audit log; `action`, `key` (an id) and `target` (an id) narrow it down.
+
+    Searches that another API process has just answered come up to a second later.
+    """
+    request.app.state.journal.flush()
     statement = filter_equal(
         select(AuditEntry), (AuditEntry.action, action), (AuditEntry.key_id, key), (AuditEntry.target, target)
     )

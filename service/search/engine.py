@@ -13,7 +13,6 @@ from sqlalchemy import or_, select
 
 from reid_core.retrieval.index import set_threads
 from service.auth import Caller
-from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.session import Database
@@ -27,6 +26,7 @@ from service.search.batching import Batcher
 from service.search.encoding import ATTEMPTS, EncodedQuery, QueryEncoder, changing_too_fast, read_maps
 from service.search.explanations.illustrations import Illustrations
 from service.search.explanations.pairs import explain
+from service.search.journal import SearchJournal
 from service.search.models import Encoders, SharedEncoder
 from service.search.queries import validate_query
 from service.search.rerank import Candidate, rerank, retrieve
@@ -41,8 +41,9 @@ Arguments = ParamSpec("Arguments")
 class Engine:
     """Made when the process starts, closed when it ends; every method may be called from any thread."""
 
-    def __init__(self, database: Database, settings: Settings, decoder: Decoder) -> None:
+    def __init__(self, database: Database, settings: Settings, decoder: Decoder, journal: SearchJournal) -> None:
         self._database = database
+        self._journal = journal
         self._settings = settings
         self._batcher = Batcher()
         self._encoders = Encoders(settings, self._batcher)
@@ -89,8 +90,7 @@ class Engine:
             matches=matches,
             drawable=query.explain and self._settings.explanation_minutes > 0,
         )
-        with self._database.write() as session:
-            audit.record(session, key_id=key_id, action="search", target=gallery.id, search_id=outcome.search_id)
+        self._journal.note(key_id=key_id, gallery=gallery.id, search_id=outcome.search_id)
         if outcome.drawable:
             self._keep_record(outcome.search_id, _record(query, outcome, key_id), images)
         return outcome
