@@ -1,0 +1,106 @@
+"""The opponent of `benchmarks.serving`: a search service of one gallery in one file, as a good engineer would write it.
+
+FastAPI, sqlite3 and FAISS; it checks the key, keeps an audit row of every search, and answers with the images' rows. It
+has no filters, no deletions, no limits and no second process.
+
+    python -m benchmarks.serving_script HOME MODEL_FOLDER PORT
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sqlite3
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import faiss
+import numpy as np
+import torch
+import uvicorn
+from fastapi import Depends, FastAPI, File, Form, Header, HTTPException
+from PIL import Image
+
+from reid_core.model import load_model
+
+SCHEMA = """
+create table keys (hash text primary key, id text, scopes text);
+create table images (position integer primary key, id text, identity text, camera text, captured_at text, file text);
+create table audit (id integer primary key, at real, key_id text, action text, target text, search_id text);
+"""
+
+
+def make_database(path: Path, key: str, rows: list[tuple[Any, ...]]) -> None:
+    """The script's database, with one key and the images' rows."""
+    with sqlite3.connect(path) as connection:
+        connection.executescript("pragma journal_mode=wal;" + SCHEMA)
+        connection.execute(
+            "insert into keys values (?, 'key_1', 'search')", (hashlib.sha256(key.encode()).hexdigest(),)
+        )
+        connection.executemany("insert into images values (?, ?, ?, ?, ?, ?)", rows)
+    connection.close()
+
+
+def create_app(home: Path, model_folder: Path) -> FastAPI:
+    app, local = FastAPI(), threading.local()
+    encoder = load_model(model_folder, torch.device("cpu")).encoder()
+    forward = threading.Lock()  # one network at a time, with all cores
+    index = faiss.read_index(str(home / "index"))
+
+    def database() -> sqlite3.Connection:
+        if not hasattr(local, "connection"):
+            local.connection = sqlite3.connect(home / "script.db", isolation_level=None)
+            local.connection.execute("pragma synchronous=normal")
+        connection: sqlite3.Connection = local.connection
+        return connection
+
+    def check_key(x_api_key: Annotated[str, Header()]) -> str:
+        digest = hashlib.sha256(x_api_key.encode()).hexdigest()
+        row = database().execute("select id from keys where hash = ?", (digest,)).fetchone()
+        if row is None:
+            raise HTTPException(401)
+        return str(row[0])
+
+    @app.post("/search")
+    def search(
+        image: Annotated[bytes, File()],
+        gallery: Annotated[str, Form()],
+        top_k: Annotated[int, Form()] = 10,
+        key: str = Depends(check_key),
+    ) -> dict[str, Any]:
+        prepared = encoder.prepare(Image.open(io.BytesIO(image)).convert("RGB"))
+        with forward:
+            vector = encoder.embed_prepared(prepared[None]).numpy()
+        scores, positions = index.search(vector, top_k)
+        marks = ",".join("?" * len(positions[0]))
+        found = database().execute(f"select * from images where position in ({marks})", positions[0].tolist())
+        rows = {row[0]: row for row in found}
+        search_id = uuid.uuid4().hex
+        database().execute(
+            "insert into audit (at, key_id, action, target, search_id) values (?, ?, 'search', ?, ?)",
+            (time.time(), key, gallery, search_id),
+        )
+        results = [
+            {"rank": rank, "score": float(score), "image_id": row[1], "identity": row[2], "camera": row[3]}
+            for rank, (score, row) in enumerate(
+                zip(scores[0], (rows[place] for place in positions[0].tolist()), strict=True), 1
+            )
+        ]
+        return {"search_id": search_id, "gallery": gallery, "results": results}
+
+    return app
+
+
+def main() -> None:
+    home, model_folder, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    faiss.omp_set_num_threads(1)
+    np.seterr(all="raise")
+    uvicorn.run(create_app(home, model_folder), port=port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()
