@@ -101,7 +101,8 @@ def _unexpected(error: Exception, job: Job) -> Problem:
 
 def _end_with_supervisor() -> None:
     """Ends this process group when the supervisor is gone, which closes our standard input."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):  # not through its buffer, whose lock a process that ends cannot take
+        pass
     logger.warning("the supervisor is gone; this attempt ends")
     os.killpg(0, signal.SIGKILL)
 

@@ -18,6 +18,7 @@ from service.db.tables import Worker
 from service.deletion import remove_pending
 from service.galleries.removal import finish_erasures
 from service.galleries.retention import expire, remove_leftovers, sweep_interrupted_work
+from service.jobs.deletions import resume_deletions
 from service.jobs.sweep import Send, sweep
 from service.kept_searches import sweep_records
 from service.models.importing import remove_lost_imports
@@ -51,6 +52,7 @@ def watch(
             first = False
             expire(database, settings, utc_now())
             sweep_removals(settings, database)
+            resume_deletions(database, send)
             if time.monotonic() >= leftovers_at:
                 leftovers_at = time.monotonic() + _LEFTOVERS_SECONDS
                 remove_leftovers(database, settings)

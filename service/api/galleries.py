@@ -22,9 +22,11 @@ from service.auth import Caller
 from service.db import audit
 from service.db.lookup import find
 from service.db.tables import Gallery
-from service.galleries.lifecycle import create_gallery, delete_gallery, find_split
+from service.galleries.deletion import AT_ONCE, mark_deleted, try_to_finish
+from service.galleries.lifecycle import create_gallery, find_split
 from service.galleries.schemas import GalleryAnswer, GalleryBody
 from service.jobs import enqueue
+from service.jobs.deletions import enqueue_deletion
 from service.schemas import Listing
 
 router = APIRouter(prefix="/galleries", tags=["galleries"])
@@ -72,7 +74,7 @@ def list_galleries(request: Request, database: DatabaseDep, page: PageDep, _call
     with database.read() as session:
         return list_page(
             session,
-            select(Gallery),
+            select(Gallery).where(Gallery.deleted_at.is_(None)),
             Gallery.id,
             page,
             answer_of=lambda gallery: GalleryAnswer.of(session, gallery, prefix),
@@ -88,9 +90,26 @@ def read_gallery(gallery_id: str, request: Request, database: DatabaseDep, _call
 
 
 @router.delete("/{gallery_id}", status_code=204)
-def remove_gallery(gallery_id: str, database: DatabaseDep, settings: SettingsDep, caller: Eraser) -> None:
-    """Delete a gallery with its images, vectors and rows."""
-    delete_gallery(database, settings, gallery_id, key_id=caller.key_id)
+def remove_gallery(
+    gallery_id: str,
+    request: Request,
+    response: Response,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    caller: Eraser,
+) -> None:
+    """Delete a gallery with its images, vectors and rows: nobody finds it any more once this is answered.
+
+    Of a large one they are removed by a job, which `Location` names.
+    """
+    with database.write() as session:
+        gallery = mark_deleted(session, gallery_id, key_id=caller.key_id)
+        job = enqueue_deletion(session, gallery.id) if gallery.images > AT_ONCE else None
+    if job is None:
+        try_to_finish(database, settings, gallery.id)
+    else:
+        request.app.state.send(job.id, job.kind)
+        response.headers["Location"] = f"{prefix_of(request)}/jobs/{job.id}"
 
 
 def enqueue_split(session: Session, gallery: Gallery, dataset_key: str, split: str) -> None:

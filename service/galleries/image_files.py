@@ -11,6 +11,7 @@ from service.datasets.files import dataset_image_path, existing_file
 from service.db.tables import DatasetImage, ErasedImage, GalleryImage
 from service.errors import Problem, not_found
 from service.galleries.files import gallery_folder
+from service.galleries.lifecycle import is_there
 from service.settings import Settings
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
@@ -25,7 +26,7 @@ def image_folder(settings: Settings, gallery_id: str) -> Path:
 def find_any_image(session: Session, image_id: str) -> GalleryImage | DatasetImage:
     """The image of any gallery or data set; raises 404, or 410 for one that was erased."""
     image = session.get(GalleryImage, image_id) or session.get(DatasetImage, image_id)
-    if image is None:
+    if image is None or (isinstance(image, GalleryImage) and not is_there(session, image.gallery_id)):
         raise missing_image(session, image_id)
     return image
 

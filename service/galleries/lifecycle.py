@@ -1,4 +1,4 @@
-"""Making, finding and deleting galleries, and the lock under which one changes."""
+"""Making and finding galleries, and the lock under which one changes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.datasets.readiness import find_ready
-from service.db import audit
 from service.db.ids import new_id
 from service.db.lookup import find
-from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, Model
-from service.deletion import remove_later, remove_pending
 from service.errors import Problem, not_found
-from service.galleries.files import gallery_folder
 from service.galleries.schemas import GalleryBody
-from service.kept_searches import records_of
 from service.settings import Settings
 
 
@@ -65,19 +60,14 @@ def find_split(session: Session, dataset_key: str, split: str) -> Dataset:
 
 def lock_gallery(session: Session, gallery_id: str) -> Gallery:
     """The gallery's row, which no other transaction changes until this one ends; raises 404 once it is deleted."""
-    gallery = session.scalars(select(Gallery).where(Gallery.id == gallery_id).with_for_update()).one_or_none()
+    this = select(Gallery).where(Gallery.id == gallery_id, Gallery.deleted_at.is_(None))
+    gallery = session.scalars(this.with_for_update()).one_or_none()
     if gallery is None:
         raise not_found("gallery", gallery_id)
     return gallery
 
 
-def delete_gallery(database: Database, settings: Settings, key: str, *, key_id: str | None) -> None:
-    """Removes the gallery with its rows, vectors, maps, stored images and records of searches; raises 404."""
-    with database.read() as session:
-        gallery_id = find(session, Gallery, key).id
-    with database.write() as session:
-        gallery = lock_gallery(session, gallery_id)
-        audit.record(session, key_id=key_id, action="gallery.delete", target=gallery.id, images=gallery.images)
-        remove_later(session, settings, [gallery_folder(settings, gallery.id), *records_of(settings, gallery.id)])
-        session.delete(gallery)
-    remove_pending(database, settings)
+def is_there(session: Session, gallery_id: str) -> bool:
+    """True until the gallery is deleted."""
+    this = select(Gallery.id).where(Gallery.id == gallery_id, Gallery.deleted_at.is_(None))
+    return session.scalar(this) is not None

@@ -14,7 +14,7 @@ from service.db.tables import Gallery, GalleryImage
 from service.galleries.erasure import Receipt, erase
 from service.galleries.files import gallery_folder
 from service.galleries.image_files import image_folder
-from service.galleries.lifecycle import lock_gallery
+from service.galleries.lifecycle import is_there, lock_gallery
 from service.galleries.removal import sweep_files, zero_features
 from service.galleries.staging import indexing_folder, indexing_folders, staging_folders
 from service.settings import Settings
@@ -24,7 +24,8 @@ from service.storage import claim, delete_file, delete_tree
 def expire(database: Database, settings: Settings, now: datetime) -> int:
     """Erases the images that were added longer ago than their gallery's `retention_days`; how many those were."""
     with database.read() as session:
-        galleries = session.scalars(select(Gallery).where(Gallery.retention_days.is_not(None))).all()
+        expiring = select(Gallery).where(Gallery.retention_days.is_not(None), Gallery.deleted_at.is_(None))
+        galleries = session.scalars(expiring).all()
     erased = 0
     for gallery in galleries:
         too_old = GalleryImage.created_at < now - timedelta(days=gallery.retention_days or 0)
@@ -70,7 +71,7 @@ def remove_leftovers_of(database: Database, settings: Settings, gallery_id: str)
     For whoever has claimed its `indexing_folder`.
     """
     with database.read() as session:
-        if session.get(Gallery, gallery_id) is None:
+        if not is_there(session, gallery_id):
             delete_tree(gallery_folder(settings, gallery_id))
             return
     _remove_unknown_images(database, settings, gallery_id)
@@ -90,7 +91,7 @@ def remove_leftovers_of(database: Database, settings: Settings, gallery_id: str)
 def _undo(database: Database, settings: Settings, gallery_id: str, names: set[str]) -> None:
     """Removes what came into the gallery without a row: images of these names, features beyond those of its rows."""
     with database.write() as session:
-        if session.get(Gallery, gallery_id) is None:
+        if not is_there(session, gallery_id):
             return
         gallery = lock_gallery(session, gallery_id)
         known = select(GalleryImage.file).where(GalleryImage.gallery_id == gallery_id, GalleryImage.file.in_(names))

@@ -12,7 +12,7 @@ from service.jobs.recording import progress_as_json
 from service.schemas import Answer, Body, Name, Omittable, Point, ProblemAnswer, Reference, SelfLink, Time, example
 
 State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "index", "export", "register"]
+Kind = Literal["train", "evaluate", "index", "export", "register", "delete"]
 
 
 class DatasetPart(Body):

@@ -78,8 +78,11 @@ def model_file(session: Session, settings: Settings, key: str, name: str) -> tup
 
 
 def _galleries(session: Session, model: Model) -> list[str]:
-    users = select(Gallery.name).where(or_(Gallery.model_id == model.id, Gallery.reranker_id == model.id))
-    return [f"gallery {name!r}" for name in session.scalars(users.limit(5))]
+    users = select(Gallery).where(or_(Gallery.model_id == model.id, Gallery.reranker_id == model.id))
+    return [
+        f"gallery {gallery.name!r}{', which is being deleted' if gallery.deleted_at else ''}"
+        for gallery in session.scalars(users.limit(5))
+    ]
 
 
 def _jobs(session: Session, model: Model) -> list[str]:

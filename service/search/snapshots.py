@@ -93,7 +93,7 @@ class Snapshots:
 
 def _find(session: Session, gallery_id: str) -> Gallery:
     gallery = session.get(Gallery, gallery_id)
-    if gallery is None:
+    if gallery is None or gallery.deleted_at is not None:
         raise not_found("gallery", gallery_id)
     return gallery
 

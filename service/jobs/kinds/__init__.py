@@ -53,6 +53,7 @@ KINDS: dict[str, JobKind] = {
     "index": JobKind(SHORT_QUEUE, "worker.index", _gallery),
     "export": JobKind(SHORT_QUEUE, "worker.export"),
     "register": JobKind(SHORT_QUEUE, "worker.register", _dataset, uses_networks=False),
+    "delete": JobKind(SHORT_QUEUE, "worker.delete", _gallery, uses_networks=False),
 }
 """A new kind has an entry here, its body in `jobs/schemas.py`, and a plan in `jobs/planning.py`."""
 

@@ -23,7 +23,7 @@ from service.db.tables import Dataset, Gallery, GalleryImage, Model, PendingEras
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.images import append
 from service.galleries.index import index_in_place
-from service.galleries.lifecycle import create_gallery, delete_gallery
+from service.galleries.lifecycle import create_gallery
 from service.galleries.removal import finish_erasures
 from service.galleries.retention import sweep_interrupted_work
 from service.galleries.schemas import GalleryBody
@@ -259,23 +259,20 @@ def test_a_refused_upload_leaves_nothing(client: httpx.Client, settings: Setting
     assert list((settings.galleries_dir / ".arriving").glob("gal_*")) == []
 
 
-@pytest.mark.parametrize("what", ["gallery", "model", "data set"])
+@pytest.mark.parametrize("what", ["model", "data set"])
 def test_a_deletion_whose_files_could_not_be_removed_is_finished_by_the_sweep(
     database: Database, settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     folder = {
-        "gallery": settings.galleries_dir / "gal_1",
         "model": settings.models_dir / MODEL_ID,
         "data set": settings.uploads_dir / "ds_1",
     }[what]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "file").write_text("of a person")
     with database.write() as session:
-        if what == "gallery":
-            session.add(Gallery(id="gal_1", name="it", model_id=MODEL_ID, index_kind="flat", keep_images=True))
         if what == "data set":
             session.add(Dataset(id="ds_1", name="it", path=str(folder), format="auto", state="ready", uploaded=True))
-    delete = {"gallery": delete_gallery, "model": delete_model, "data set": delete_dataset}[what]
+    delete = {"model": delete_model, "data set": delete_dataset}[what]
     with monkeypatch.context() as patch:
         patch.setattr(deletion, "_remove", _fail)
         delete(database, settings, "tiny" if what == "model" else "it", key_id=None)
