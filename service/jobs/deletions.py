@@ -13,8 +13,11 @@ from service.db.tables import Gallery, Job
 from service.jobs.lifecycle import enqueue
 from service.jobs.sweep import Send
 
-_PATIENCE = timedelta(seconds=60)
-"""Time that a deletion has to finish, or to be tried again, before a job is made for it."""
+_REQUEST = timedelta(seconds=10)
+"""Time that a request has to finish the deletion by itself."""
+
+_PAUSE = timedelta(seconds=60)
+"""Time between the end of one job and the next one for the same deletion."""
 
 
 def enqueue_deletion(session: Session, gallery_id: str) -> Job:
@@ -34,8 +37,7 @@ def resume_deletions(database: Database, send: Send) -> None:
 
 
 def _given_up(session: Session) -> list[str]:
-    before = utc_now() - _PATIENCE
-    deleted = session.scalars(select(Gallery).where(Gallery.deleted_at < before)).all()
+    deleted = session.scalars(select(Gallery).where(Gallery.deleted_at < utc_now() - _REQUEST)).all()
     return [gallery.id for gallery in deleted if not _goes_on(session, gallery)]
 
 
@@ -43,4 +45,4 @@ def _goes_on(session: Session, gallery: Gallery) -> bool:
     job = session.get(Job, gallery.job_id) if gallery.job_id else None
     if job is None or job.kind != "delete":
         return False
-    return job.finished_at is None or job.finished_at > utc_now() - _PATIENCE
+    return job.finished_at is None or job.finished_at > utc_now() - _PAUSE
