@@ -321,7 +321,7 @@ def changing(port: int, image: bytes, home: Home) -> Iterator[None]:
         while not over.is_set():
             status, answer = ask(connection, "POST", "/galleries/hall/images", body, headers | kind)
             if status == 201:
-                ask(connection, "DELETE", f"/galleries/hall/images/{answer['items'][0]['id']}", b"", headers)
+                ask(connection, "DELETE", f"/galleries/hall/images/{answer['added'][0]['image']}", b"", headers)
             over.wait(0.5)
 
     worker = threading.Thread(target=add_and_delete)

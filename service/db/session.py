@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,13 @@ _READ_OPTIONS: dict[str, dict[str, Any]] = {
 _WRITE_OPTIONS: dict[str, dict[str, Any]] = {"sqlite": {"sqlite_begin": "BEGIN IMMEDIATE"}, "postgresql": {}}
 
 
-@dataclass(frozen=True, slots=True)
 class Database:
     """An open database. Sessions from `read` and `write` belong to one thread; rows stay readable after them."""
 
-    engine: Engine
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._reader = engine.execution_options(**_READ_OPTIONS[self.dialect])
+        self._writer = engine.execution_options(**_WRITE_OPTIONS[self.dialect])
 
     @property
     def dialect(self) -> str:
@@ -38,16 +39,20 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one moment and keeps nothing: what is changed in it is rolled back."""
-        engine = self.engine.execution_options(**_READ_OPTIONS[self.dialect])
-        with Session(engine, expire_on_commit=False, autoflush=False) as session:
+        with Session(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session that commits at the end, or rolls back on an error. On SQLite one writer at a time gets in."""
-        engine = self.engine.execution_options(**_WRITE_OPTIONS[self.dialect])
-        with Session(engine, expire_on_commit=False) as session, session.begin():
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """A connection that sees one moment, for plain rows where a session's objects would take too long."""
+        with self._reader.connect() as connection:
+            yield connection
 
     def scrub(self) -> None:
         """Leave nothing of deleted rows in SQLite's files: empties the write-ahead log into the database, where freed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from pydantic import Field
 
 from service.db.tables import GalleryImage
@@ -63,12 +65,28 @@ class GalleryImageAnswer(Answer):
         )
 
 
-def image_link(image: GalleryImage, prefix: str) -> str:
+class Linked(Protocol):
+    """An image of a gallery, by the columns that its addresses are made from."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def gallery_id(self) -> str: ...
+
+    @property
+    def file(self) -> str | None: ...
+
+    @property
+    def dataset_image_id(self) -> str | None: ...
+
+
+def image_link(image: Linked, prefix: str) -> str:
     """The address of the image."""
     return f"{prefix}/galleries/{image.gallery_id}/images/{image.id}"
 
 
-def content_link(image: GalleryImage, prefix: str) -> str | None:
+def content_link(image: Linked, prefix: str) -> str | None:
     """The address of the image's file; None where none is kept."""
     has_file = image.file is not None or image.dataset_image_id is not None
     return f"{image_link(image, prefix)}/content" if has_file else None

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -20,6 +20,8 @@ from service.errors import Problem, not_found
 from service.settings import Settings
 
 FIRST_KEY_NAME = "admin"
+
+_CALLER = select(ApiKey.id, ApiKey.scopes, ApiKey.expires_at).where(ApiKey.hash == bindparam("hash"))
 
 
 def create_key(
@@ -64,9 +66,9 @@ def delete_key(session: Session, key_id: str) -> ApiKey:
 
 def authenticate(database: Database, key: str) -> Caller | None:
     """The caller that the key belongs to; None if it is unknown or has expired."""
-    with database.read() as session:
-        row = session.scalar(select(ApiKey).where(ApiKey.hash == hash_key(key)))
-    if row is None or _has_expired(row):
+    with database.look() as connection:
+        row = connection.execute(_CALLER, {"hash": hash_key(key)}).one_or_none()
+    if row is None or _is_past(row.expires_at):
         return None
     return Caller(key_id=row.id, scopes=frozenset(row.scopes))
 
@@ -130,8 +132,8 @@ def _kept_key(settings: Settings) -> str | None:
 
 
 def _is_admin(row: ApiKey) -> bool:
-    return "admin" in row.scopes and not _has_expired(row)
+    return "admin" in row.scopes and not _is_past(row.expires_at)
 
 
-def _has_expired(row: ApiKey) -> bool:
-    return row.expires_at is not None and row.expires_at <= utc_now()
+def _is_past(moment: datetime | None) -> bool:
+    return moment is not None and moment <= utc_now()

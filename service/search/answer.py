@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.db.tables import GalleryImage
 from service.galleries.image_schemas import content_link, image_link
 from service.search.explanations.pairs import Explanation
+from service.search.rows import FoundImage
 from service.search.schemas import Correspondence, MatchAnswer, MatchLinks, SearchAnswer
 
 
@@ -14,7 +14,7 @@ from service.search.schemas import Correspondence, MatchAnswer, MatchLinks, Sear
 class Match:
     """An image that was found. `score` ranks, larger is better; the other two are of retrieval alone."""
 
-    image: GalleryImage
+    image: FoundImage
     score: float
     retrieval_score: float
     retrieval_rank: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from reid_core.retrieval.encoder import Encoder, Encoding
 from service.errors import Problem
 
 MAX_IMAGES = 32
-WAIT_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +26,7 @@ class _Request:
 
 
 class Batcher:
-    """One thread that runs the networks: a busy one takes what has gathered meanwhile, an idle one waits 2 ms.
+    """One thread that runs the networks, on all that has gathered while it was busy.
 
     Any number of threads may call it; none of their batches is larger than `MAX_IMAGES` and one request more.
     """
@@ -57,11 +55,11 @@ class Batcher:
                 _answer(together)
 
     def _gather(self, first: _Request) -> list[_Request]:
+        """`first` and what came while the thread was busy: waiting for more made answers later and no more of them."""
         gathered, num_images = [first], len(first.images)
-        deadline = time.monotonic() + WAIT_SECONDS
         while num_images < MAX_IMAGES:
             try:
-                request = self._requests.get(timeout=max(0.0, deadline - time.monotonic()))
+                request = self._requests.get_nowait()
             except queue.Empty:
                 break
             if request is None:

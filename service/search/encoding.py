@@ -9,19 +9,21 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sqlalchemy import select
 from torch import Tensor
 
 from reid_core.errors import IndexCorrupt
 from reid_core.matching import FoldedHead
 from reid_core.retrieval.store import REBUILD
 from service.db.session import Database
-from service.db.tables import Gallery, GalleryImage, Model
+from service.db.tables import Gallery, GalleryImage
 from service.decoding import Decoder
 from service.errors import Problem
 from service.galleries.image_files import find_any_image, image_path, missing_image
 from service.search.fusion import mean_direction, unit
 from service.search.models import Encoders, SharedEncoder
 from service.search.queries import impossible
+from service.search.rows import SearchedGallery
 from service.search.schemas import EmbeddingQuery, Query, StoredQuery
 from service.search.snapshots import OpenGallery, Snapshots
 from service.search.timing import SearchTimer
@@ -82,7 +84,9 @@ class QueryEncoder:
         self._encoders = encoders
         self._snapshots = snapshots
 
-    def encode(self, query: Query, images: Sequence[bytes], gallery: Gallery, timer: SearchTimer) -> EncodedQuery:
+    def encode(
+        self, query: Query, images: Sequence[bytes], gallery: SearchedGallery, timer: SearchTimer
+    ) -> EncodedQuery:
         """Encodes `query` as its gallery compares it; `images` are the files of an ImageQuery.
 
         Raises:
@@ -97,7 +101,7 @@ class QueryEncoder:
         vectors = encoded.vectors if query.fusion == "max" else mean_direction(encoded.vectors)
         return replace(encoded, vectors=vectors, fusion=query.fusion)
 
-    def _stored(self, query: StoredQuery, gallery: Gallery, timer: SearchTimer) -> EncodedQuery:
+    def _stored(self, query: StoredQuery, gallery: SearchedGallery, timer: SearchTimer) -> EncodedQuery:
         """By what is stored of the image if it is this gallery's, or else by its file."""
         with self._database.read() as session:
             image = find_any_image(session, query.image_id)
@@ -108,14 +112,14 @@ class QueryEncoder:
         with timer.stage("retrieve"):
             return self._own(query, gallery)
 
-    def _own(self, query: StoredQuery, gallery: Gallery) -> EncodedQuery:
+    def _own(self, query: StoredQuery, gallery: SearchedGallery) -> EncodedQuery:
         for _ in range(ATTEMPTS):
             opened = self._snapshots.current(gallery.id)
             with self._database.read() as session:
                 image = session.get(GalleryImage, query.image_id)
                 if image is None:
                     raise missing_image(session, query.image_id)
-                generation = session.get_one(Gallery, gallery.id).generation
+                generation = session.scalar(select(Gallery.generation).where(Gallery.id == gallery.id))
             # A rebuild may have renumbered the images, or an erasure zeroed this one, since the snapshot was taken.
             if generation == opened.generation and image.position < len(opened.snapshot):
                 vectors = opened.snapshot.store.read([image.position])
@@ -125,7 +129,7 @@ class QueryEncoder:
                     raise IndexCorrupt(f"The vector of image {image.id!r} is lost.", hint=f"{REBUILD}, or delete it.")
         raise changing_too_fast()
 
-    def _stands(self, image: GalleryImage, generation: int) -> bool:
+    def _stands(self, image: GalleryImage, generation: int | None) -> bool:
         """True if the image is still where it was, neither erased nor moved by a rebuild."""
         with self._database.read() as session:
             now = session.get(GalleryImage, image.id)
@@ -133,14 +137,21 @@ class QueryEncoder:
             return now is not None and gallery is not None and gallery.generation == generation
 
     def _stored_features(
-        self, vectors: NDArray[np.float32], query: Query, image: GalleryImage, gallery: Gallery, opened: OpenGallery
+        self,
+        vectors: NDArray[np.float32],
+        query: Query,
+        image: GalleryImage,
+        gallery: SearchedGallery,
+        opened: OpenGallery,
     ) -> EncodedQuery:
         if not query.needs_maps:
             return EncodedQuery(unit(vectors))
         maps = read_maps(opened, [image.position])
         return EncodedQuery(unit(vectors), self._matching(maps, ((image.width, image.height),), gallery))
 
-    def _encoded(self, contents: Sequence[bytes], query: Query, gallery: Gallery, timer: SearchTimer) -> EncodedQuery:
+    def _encoded(
+        self, contents: Sequence[bytes], query: Query, gallery: SearchedGallery, timer: SearchTimer
+    ) -> EncodedQuery:
         """By files, each through the gallery's model and its reranker: one pass where these are the same."""
         reranker_id = gallery.reranker_id if query.needs_maps else None
         models = {key: self._encoders.get(key) for key in (gallery.model_id, reranker_id) if key is not None}
@@ -155,7 +166,7 @@ class QueryEncoder:
         matching = None if maps is None else self._matching(maps.flatten(1, 2), sizes, gallery)
         return EncodedQuery(unit(encoded[gallery.model_id].embeddings.numpy()), matching)
 
-    def _matching(self, maps: Tensor, sizes: tuple[Size, ...], gallery: Gallery) -> Matching:
+    def _matching(self, maps: Tensor, sizes: tuple[Size, ...], gallery: SearchedGallery) -> Matching:
         head = self._encoders.get(gallery.reranker_id).head if gallery.reranker_id is not None else None
         if head is None or gallery.maps is None:
             raise IndexCorrupt(f"Gallery {gallery.name!r} has no maps to match with.", hint=REBUILD)
@@ -178,11 +189,10 @@ class QueryEncoder:
                     inputs.append(model.prepare(image.image))
         return tuple(sizes), [torch.stack(inputs) for inputs in prepared]
 
-    def _checked(self, query: EmbeddingQuery, gallery: Gallery) -> NDArray[np.float64]:
-        with self._database.read() as session:
-            size = session.get_one(Model, gallery.model_id).embedding_size
-        if len(query.embedding) != size:
-            message = f"the gallery's model makes embeddings of {size} numbers, this one has {len(query.embedding)}"
+    def _checked(self, query: EmbeddingQuery, gallery: SearchedGallery) -> NDArray[np.float64]:
+        size, given = gallery.embedding_size, len(query.embedding)
+        if given != size:
+            message = f"the gallery's model makes embeddings of {size} numbers, this one has {given}"
             hint = "Embed the image with the gallery's model."
             raise impossible(query, "embedding", "wrong-size", message, hint=hint)
         return np.array([query.embedding])

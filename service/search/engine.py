@@ -14,9 +14,8 @@ from sqlalchemy import or_, select
 from reid_core.retrieval.index import set_threads
 from service.auth import Caller
 from service.db.ids import new_id
-from service.db.lookup import find
 from service.db.session import Database
-from service.db.tables import ErasedImage, Gallery, GalleryImage
+from service.db.tables import ErasedImage, GalleryImage
 from service.decoding import Decoder
 from service.errors import Problem
 from service.galleries.image_files import find_any_image
@@ -30,6 +29,7 @@ from service.search.journal import SearchJournal
 from service.search.models import Encoders, SharedEncoder
 from service.search.queries import validate_query
 from service.search.rerank import Candidate, rerank, retrieve
+from service.search.rows import FoundImage, SearchedGallery, find_gallery, find_images
 from service.search.schemas import Query, StoredQuery
 from service.search.snapshots import OpenGallery, Snapshots
 from service.search.timing import SearchTimer
@@ -108,11 +108,11 @@ class Engine:
         if erased:  # before the record was there to be found
             erase_records(self._settings, set(erased))
 
-    def _open(self, query: Query) -> Gallery:
+    def _open(self, query: Query) -> SearchedGallery:
         """The gallery, if it can be searched as asked."""
-        with self._database.read() as session:
-            gallery = find(session, Gallery, query.gallery)
-            if gallery.images == 0 and isinstance(query, StoredQuery):
+        gallery = find_gallery(self._database, query.gallery)
+        if gallery.images == 0 and isinstance(query, StoredQuery):
+            with self._database.read() as session:
                 find_any_image(session, query.image_id)  # that it was erased is the nearer reason
         validate_query(query, gallery, self._settings)
         if gallery.images == 0:
@@ -124,11 +124,11 @@ class Engine:
         return gallery
 
     def _find(
-        self, query: Query, gallery: Gallery, encoded: EncodedQuery, timer: SearchTimer
+        self, query: Query, gallery: SearchedGallery, encoded: EncodedQuery, timer: SearchTimer
     ) -> tuple[OpenGallery, tuple[Match, ...]]:
-        """The matches, and the revision of the gallery that they were found in."""
-        for _ in range(ATTEMPTS):
-            opened = self._snapshots.current(gallery.id)
+        """The matches, and the revision of the gallery that they were found in: the one seen first, or a later one."""
+        for attempt in range(ATTEMPTS):
+            opened = self._snapshots.current(gallery.id, gallery.revision if attempt == 0 else None)
             with timer.stage("retrieve"):
                 own = self._own_position(query, gallery.id)
                 candidates = self._run(retrieve, opened, encoded, query.filters, query.width, own)
@@ -157,15 +157,11 @@ class Engine:
         """The stage's outcome, when its turn has come."""
         return self._searchers.submit(stage, *args, **kwargs).result()
 
-    def _images(self, gallery_id: str, opened: OpenGallery, positions: Sequence[int]) -> dict[int, GalleryImage] | None:
+    def _images(self, gallery_id: str, opened: OpenGallery, positions: Sequence[int]) -> dict[int, FoundImage] | None:
         """The rows at `positions` of the snapshot; None if they were renumbered or one was erased since then."""
-        with self._database.read() as session:
-            generation = session.scalar(select(Gallery.generation).where(Gallery.id == gallery_id))
-            wanted = select(GalleryImage).where(
-                GalleryImage.gallery_id == gallery_id, GalleryImage.position.in_(positions)
-            )
-            images = {image.position: image for image in session.scalars(wanted)}
-        return images if generation == opened.generation and len(images) == len(positions) else None
+        found = find_images(self._database, gallery_id, opened.generation, positions)
+        images = {image.position: image for image in found}
+        return images if len(images) == len(positions) else None
 
 
 def _cut(candidates: Sequence[Candidate], query: Query) -> list[Candidate]:
@@ -174,7 +170,7 @@ def _cut(candidates: Sequence[Candidate], query: Query) -> list[Candidate]:
     return [candidate for candidate in candidates if least is None or candidate.score >= least][: query.top_k]
 
 
-def _match(candidate: Candidate, image: GalleryImage) -> Match:
+def _match(candidate: Candidate, image: FoundImage) -> Match:
     return Match(image, candidate.score, candidate.retrieval_score, candidate.retrieval_rank)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from service.db.tables import Gallery
 from service.errors import Problem, invalid_request
+from service.search.rows import SearchedGallery
 from service.search.schemas import EmbeddingQuery, Query
 from service.settings import Settings
 
 
-def validate_query(query: Query, gallery: Gallery, settings: Settings) -> None:
+def validate_query(query: Query, gallery: SearchedGallery, settings: Settings) -> None:
     """Raises 422 for limits that are exceeded, and for what this gallery or an embedding cannot answer."""
     for name in ("top_k", "candidates"):
         value: int = getattr(query, name)

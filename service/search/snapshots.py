@@ -9,7 +9,7 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from reid_core.errors import IndexCorrupt
@@ -22,6 +22,8 @@ from service.galleries.files import generation_folder, load_index_file, open_map
 from service.settings import Settings
 
 KEPT_GALLERIES = 64
+
+_REVISION = select(Gallery.revision).where(Gallery.id == bindparam("gallery"), Gallery.deleted_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,17 +56,23 @@ class Snapshots:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _CacheEntry] = OrderedDict()
 
-    def current(self, gallery_id: str) -> OpenGallery:
-        """The gallery as of now or later; raises 404 once it is deleted, IndexCorrupt where its files are damaged."""
+    def current(self, gallery_id: str, seen: int | None = None) -> OpenGallery:
+        """The gallery as of the revision that was `seen` or later, else as of now or later.
+
+        Raises 404 once it is deleted, IndexCorrupt where its files are damaged.
+        """
         entry = self._entry(gallery_id)
-        with self._database.read() as session:
-            revision = session.scalar(select(Gallery.revision).where(Gallery.id == gallery_id))
+        revision = self._revision(gallery_id) if seen is None else seen
         opened = entry.gallery
-        if opened is not None and opened.revision == revision:
+        if opened is not None and revision is not None and opened.revision >= revision:
             return opened
         with entry.lock:
             entry.gallery = self._refreshed(gallery_id, entry.gallery)
             return entry.gallery
+
+    def _revision(self, gallery_id: str) -> int | None:
+        with self._database.look() as connection:
+            return connection.execute(_REVISION, {"gallery": gallery_id}).scalar()
 
     def _entry(self, gallery_id: str) -> _CacheEntry:
         with self._lock:

@@ -8,9 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from service.auth import Caller
-from service.db.lookup import find
 from service.db.session import Database
-from service.db.tables import Gallery
 from service.decoding import Decoder
 from service.errors import Problem
 from service.galleries.image_files import find_any_image, image_path
@@ -18,6 +16,7 @@ from service.kept_searches import KeptMatch, KeptSearch, read_image, read_record
 from service.search.encoding import Matching, QueryEncoder
 from service.search.explanations.drawing import Side, draw, fitted
 from service.search.explanations.pairs import contributions, explain
+from service.search.rows import SearchedGallery, find_gallery
 from service.search.schemas import ImageQuery, StoredQuery
 from service.search.timing import SearchTimer
 from service.settings import Settings
@@ -43,8 +42,7 @@ class Illustrations:
         if not 1 <= rank <= len(record.results):
             raise Problem("not-found", f"Search {search_id!r} has {len(record.results)} results, there is no {rank}.")
         kept = record.results[rank - 1]
-        with self._database.read() as session:
-            gallery = find(session, Gallery, record.gallery)
+        gallery = find_gallery(self._database, record.gallery)
         match_image, match = self._stored(kept.image_id, gallery)
         image, query = self._query_image(search_id, record, kept, gallery)
         explanation = explain(query, match.maps[0], match.sizes[0])
@@ -59,7 +57,7 @@ class Illustrations:
         return file.getvalue()
 
     def _query_image(
-        self, search_id: str, record: KeptSearch, kept: KeptMatch, gallery: Gallery
+        self, search_id: str, record: KeptSearch, kept: KeptMatch, gallery: SearchedGallery
     ) -> tuple[Image.Image, Matching]:
         """The image that the search asked by, or that of several which explains the result."""
         if record.image_id is not None:
@@ -69,7 +67,7 @@ class Illustrations:
         encoded = self._query_encoder.encode(query, [content], gallery, SearchTimer())
         return self._reduced(content, "the query"), encoded.need_matching()
 
-    def _stored(self, image_id: str, gallery: Gallery) -> tuple[Image.Image, Matching]:
+    def _stored(self, image_id: str, gallery: SearchedGallery) -> tuple[Image.Image, Matching]:
         with self._database.read() as session:
             path = image_path(session, self._settings, find_any_image(session, image_id))
         query = StoredQuery(gallery=gallery.id, image_id=image_id, explain=True)
