@@ -101,6 +101,13 @@ class Settings(BaseSettings):
     rate_requests: int = Field(default=0, ge=0, description="Requests a minute by one key; then 429. 0: no limit.")
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on.")
+    api_processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that share the API's requests; each loads models and indexes of its own, and its limits "
+        "hold for itself.",
+    )
     root_path: str | None = Field(
         default=None,
         pattern=r"^(/[A-Za-z0-9._~-]+)+$",

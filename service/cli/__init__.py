@@ -24,11 +24,11 @@ def up(
 
 
 @app.command()
-def api() -> None:
-    """Start the API alone, as one container of several does."""
-    from service.cli.up import run_api
+def api(one_of_several: Annotated[bool, typer.Option("--one-of-several", hidden=True)] = False) -> None:
+    """Start the API alone, as one container of several does; in REID_API_PROCESSES processes."""
+    from service.cli.api import run_api
 
-    run_api()
+    run_api(as_one_of_several=one_of_several)
 
 
 @app.command()

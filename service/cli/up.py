@@ -55,22 +55,6 @@ def run(host: str | None, port: int | None) -> int:
     return 1
 
 
-def run_api() -> None:
-    """The API in this process, on REID_HOST and REID_PORT."""
-    import uvicorn
-
-    from service.server import server_config
-
-    settings = read_settings()
-    keep_private()
-    server = uvicorn.Server(
-        server_config("service.main:create_app", settings, log_config=None, log_level=settings.log_level)
-    )
-    server.run()
-    if not server.started:
-        raise typer.Exit(1)
-
-
 def run_migrate() -> None:
     """Brings the database of REID_DATABASE_URL to this version, with an admin key in it."""
     from sqlalchemy.exc import OperationalError
