@@ -137,7 +137,7 @@ def search_beside_deletion(folder: Path, options: argparse.Namespace) -> None:
     """Searches in a gallery of 10,000 while another one is deleted."""
     home, images = prepare(folder, options), draw_people(folder)
     fill(home, "hall", 10_000, options.seed)
-    fill(home, "attic", options.deletion, options.seed)
+    fill(home, "attic", options.deletion, options.seed, kind="flat")
     with running_service(home, options) as (port, pids):
         before = warm_load(port, images, home, 1, pids, options)
         deleting = threading.Thread(target=delete_gallery, args=(port, home, "attic"))
@@ -180,13 +180,13 @@ def draw_people(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted((folder / "people").rglob("*.jpg"))]
 
 
-def fill(home: Home, name: str, count: int, seed: int) -> None:
+def fill(home: Home, name: str, count: int, seed: int, kind: str = "auto") -> None:
     """A gallery of made-up vectors with its rows and its index, as `service.galleries.images.append` leaves them."""
     gallery_id = new_id("gal")
     with home.database.write() as session:
         session.add(
             Gallery(
-                id=gallery_id, name=name, model_id=home.model_id, index_kind="auto", keep_images=False, revision=1,
+                id=gallery_id, name=name, model_id=home.model_id, index_kind=kind, keep_images=False, revision=1,
                 next_position=count, images=count,
             )
         )  # fmt: skip
