@@ -21,7 +21,7 @@ from reid_core.retrieval.index import BLAS_FROM_NUMBERS, build_index, candidates
 from reid_core.retrieval.store import REBUILD, FeatureStore
 
 NO_TIME = int(np.iinfo(np.int64).min)
-"""Stands in `captured_at` for an image without a time."""
+"""Stands in `captured_at` for an image without a time. NumPy's "not a time" is the same number."""
 
 EXACT_BELOW = 0.25
 """Where a filter keeps a smaller share, an approximate index misses much (at an eighth of 100,000 images ivfpq finds
@@ -34,6 +34,9 @@ TIE = 1e-5
 CHUNK_BYTES = 32 * 2**20
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Times = Sequence[datetime | None] | NDArray[np.int64]
+"""Times of images, None for an image without one; or as in `Snapshot.captured_at`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +72,7 @@ class Snapshot:
     alive: NDArray[np.bool_]
 
     @classmethod
-    def open(
-        cls, store: FeatureStore, cameras: Sequence[str], captured_at: Sequence[datetime | None], base: Any = None
-    ) -> Self:
+    def open(cls, store: FeatureStore, cameras: Sequence[str], captured_at: Times, base: Any = None) -> Self:
         """The first N stored images, with camera ("" for none) and time of each; `base` indexes the first of them.
 
         Raises IndexCorrupt where the store holds fewer than N, or `base` covers more.
@@ -89,19 +90,18 @@ class Snapshot:
         """Number of positions, deleted images included."""
         return len(self.alive)
 
-    def with_added(self, cameras: Sequence[str], captured_at: Sequence[datetime | None]) -> Self:
+    def with_added(self, cameras: Sequence[str], captured_at: Times) -> Self:
         """This and the images that the store holds at the next positions, one for each of `cameras`."""
         if len(cameras) != len(captured_at):
             raise CoreError(f"{len(cameras)} cameras and {len(captured_at)} times: each image needs one of each")
         numbers = {name: number for number, name in enumerate(self.camera_names)}
         added = np.array([numbers.setdefault(name, len(numbers)) for name in cameras], np.int32)
-        times = np.array([NO_TIME if moment is None else _microseconds(moment) for moment in captured_at], np.int64)
         return replace(
             self,
             segments=_covering(self.segments, self.store, len(self) + len(added)),
             camera_names=tuple(numbers),
             cameras=_joined(self.cameras, added),
-            captured_at=_joined(self.captured_at, times),
+            captured_at=_joined(self.captured_at, _all_microseconds(captured_at)),
             alive=_joined(self.alive, np.ones(len(added), np.bool_)),
         )
 
@@ -229,6 +229,12 @@ def _joined(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     joined = np.concatenate([first, second])
     joined.flags.writeable = False
     return joined
+
+
+def _all_microseconds(moments: Times) -> NDArray[np.int64]:
+    if isinstance(moments, np.ndarray):
+        return moments
+    return np.array([NO_TIME if moment is None else _microseconds(moment) for moment in moments], np.int64)
 
 
 def _microseconds(moment: datetime) -> int:

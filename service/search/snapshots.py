@@ -5,23 +5,25 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from reid_core.errors import IndexCorrupt
 from reid_core.retrieval.maps import MapStore
-from reid_core.retrieval.snapshot import Snapshot
+from reid_core.retrieval.snapshot import NO_TIME, Snapshot
 from service.db.session import Database
-from service.db.tables import Gallery, GalleryImage, Model
+from service.db.tables import ErasedImage, Gallery, GalleryImage, Model
+from service.db.types import utc_text
 from service.errors import not_found
 from service.galleries.files import generation_folder, load_index_file, open_maps, open_store
 from service.settings import Settings
 
 KEPT_GALLERIES = 64
+
+_ROWS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,28 +135,39 @@ def _opened_maps(settings: Settings, gallery: Gallery) -> MapStore | None:
 
 def _extended(session: Session, gallery: Gallery, before: OpenGallery) -> Snapshot:
     snapshot, start = before.snapshot, len(before.snapshot)
-    if gallery.deletions != before.deletions:
-        below = select(GalleryImage.position).where(GalleryImage.gallery_id == gallery.id)
-        taken = session.scalars(below.where(GalleryImage.position < start)).all()
-        snapshot = snapshot.without(np.setdiff1d(np.arange(start), np.array(taken, np.int64)))
     if gallery.next_position > start:
         cameras, times, empty = _columns(session, gallery.id, start, gallery.next_position)
         snapshot = snapshot.with_added(cameras, times).without(empty)
+    if gallery.deletions != before.deletions:
+        since = select(ErasedImage.position).where(
+            ErasedImage.gallery_id == gallery.id,
+            ErasedImage.revision > before.revision,
+            ErasedImage.generation == gallery.generation,
+        )
+        snapshot = snapshot.without(session.scalars(since).all())
     return snapshot
 
 
 def _columns(
     session: Session, gallery_id: str, start: int, stop: int
-) -> tuple[list[str], list[datetime | None], NDArray[np.int64]]:
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
     """Camera and time of the images at positions `start` up to `stop`, and those positions that hold none."""
-    cameras = [""] * (stop - start)
-    times: list[datetime | None] = [None] * (stop - start)
+    cameras = np.full(stop - start, "", object)
+    times = np.full(stop - start, NO_TIME)
     taken = np.zeros(stop - start, np.bool_)
-    columns = select(GalleryImage.position, GalleryImage.camera, GalleryImage.captured_at).where(
+    names: dict[str | None, str] = {None: ""}  # one string for all images of a camera
+    for first in range(start, stop, _ROWS_AT_ONCE):
+        rows = session.execute(_rows(gallery_id, first, min(first + _ROWS_AT_ONCE, stop))).all()
+        positions, page_cameras, moments = zip(*rows, strict=True) if rows else ((), (), ())
+        places = np.array(positions, np.int64) - start
+        cameras[places] = [names.setdefault(camera, camera) for camera in page_cameras]
+        times[places] = np.array(moments, "datetime64[us]").view(np.int64)
+        taken[places] = True
+    return cameras.tolist(), times, start + np.flatnonzero(~taken)
+
+
+def _rows(gallery_id: str, start: int, stop: int) -> Select[tuple[int, str | None, str]]:
+    columns = select(GalleryImage.position, GalleryImage.camera, utc_text(GalleryImage.captured_at))
+    return columns.where(
         GalleryImage.gallery_id == gallery_id, GalleryImage.position >= start, GalleryImage.position < stop
     )
-    for position, camera, captured_at in session.execute(columns):
-        cameras[position - start] = camera or ""
-        times[position - start] = captured_at
-        taken[position - start] = True
-    return cameras, times, start + np.flatnonzero(~taken).astype(np.int64)
