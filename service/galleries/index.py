@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from reid_core.retrieval.index import IVFPQ_LEAST, build_index, choose_kind, erase_vectors
+from reid_core.retrieval.index import IVFPQ_LEAST, RABITQ_LEAST, build_index, choose_kind, erase_vectors
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
@@ -26,11 +26,10 @@ Switch = Callable[[Session, Gallery, dict[str, Any] | None], None]
 
 
 def resolve_index_kind(requested: str, count: int, size: int) -> str:
-    """The kind of index for `count` vectors; flat for none, and instead of an ivfpq that has too few to train on."""
-    if count == 0:
-        return "flat"
+    """The kind of index for `count` vectors of `size` numbers: flat where the one wished for cannot be."""
     kind = choose_kind(count, size) if requested == "auto" else requested
-    return "flat" if kind == "ivfpq" and count < IVFPQ_LEAST else kind
+    possible = {"rabitq": count > 0 and size >= RABITQ_LEAST, "hnsw": count > 0, "ivfpq": count >= IVFPQ_LEAST}
+    return kind if possible.get(kind) else "flat"
 
 
 def index_in_place(database: Database, settings: Settings, gallery_id: str) -> None:

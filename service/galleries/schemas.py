@@ -35,7 +35,7 @@ class GalleryBody(Body):
         default=None,
         description="how the re-ranker's local features are kept: float16 if left out; int8 takes half, rounded",
     )
-    index: Literal["auto", "flat", "hnsw", "ivfpq"] = Field(
+    index: Literal["auto", "flat", "rabitq", "hnsw", "ivfpq"] = Field(
         default="auto", description="auto: exact for as long as that is quick"
     )
     dataset: DatasetSplit | None = None

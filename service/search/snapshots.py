@@ -120,7 +120,6 @@ def _opened(session: Session, settings: Settings, gallery: Gallery) -> Snapshot:
     folder = generation_folder(settings, gallery.id, gallery.generation)
     size = session.get_one(Model, gallery.model_id).embedding_size
     store = open_store(folder, size, count=gallery.next_position)
-    store.rows(0, gallery.next_position)  # maps the file now: a rebuild may delete it while this snapshot is searched
     cameras, times, empty = _columns(session, gallery.id, 0, gallery.next_position)
     index = load_index_file(folder, gallery.index) if gallery.index else None
     return Snapshot.open(store, cameras, times, index).without(empty)
@@ -144,7 +143,7 @@ def _extended(session: Session, gallery: Gallery, before: OpenGallery) -> Snapsh
             ErasedImage.revision > before.revision,
             ErasedImage.generation == gallery.generation,
         )
-        snapshot = snapshot.without(session.scalars(since).all())
+        snapshot = snapshot.without(np.array(session.scalars(since).all(), np.int64))
     return snapshot
 
 
@@ -166,7 +165,7 @@ def _columns(
     return cameras.tolist(), times, start + np.flatnonzero(~taken)
 
 
-def _rows(gallery_id: str, start: int, stop: int) -> Select[tuple[int, str | None, str]]:
+def _rows(gallery_id: str, start: int, stop: int) -> Select[int, str | None, str]:
     columns = select(GalleryImage.position, GalleryImage.camera, utc_text(GalleryImage.captured_at))
     return columns.where(
         GalleryImage.gallery_id == gallery_id, GalleryImage.position >= start, GalleryImage.position < stop

@@ -306,7 +306,9 @@ def test_searches_go_on_while_a_gallery_is_rebuilt(client: httpx.Client, worker:
 
 def test_the_kind_of_index_follows_the_gallery() -> None:
     assert resolve_index_kind("auto", 1000, 512) == "flat"
-    assert resolve_index_kind("auto", 500_000, 512) == "hnsw"
+    assert resolve_index_kind("auto", 500_000, 512) == "rabitq"
+    assert resolve_index_kind("rabitq", 10, 512) == "rabitq"
+    assert resolve_index_kind("rabitq", 10, 16) == "flat"
     assert resolve_index_kind("hnsw", 10, 512) == "hnsw"
     assert resolve_index_kind("hnsw", 0, 512) == "flat"
     assert resolve_index_kind("ivfpq", IVFPQ_LEAST - 1, 512) == "flat"
