@@ -23,7 +23,8 @@ from service.settings import Settings
 
 KEPT_GALLERIES = 64
 
-_ROWS_AT_ONCE = 50_000
+_ROWS_AT_ONCE = 500
+"""Few: tuples that live longer are looked through by Python's garbage collector again and again, for seconds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,9 +156,9 @@ def _columns(
     times = np.full(stop - start, NO_TIME)
     taken = np.zeros(stop - start, np.bool_)
     names: dict[str | None, str] = {None: ""}  # one string for all images of a camera
-    for first in range(start, stop, _ROWS_AT_ONCE):
-        rows = session.execute(_rows(gallery_id, first, min(first + _ROWS_AT_ONCE, stop))).all()
-        positions, page_cameras, moments = zip(*rows, strict=True) if rows else ((), (), ())
+    rows = session.execute(_rows(gallery_id, start, stop), execution_options={"yield_per": _ROWS_AT_ONCE})
+    for page in rows.partitions():
+        positions, page_cameras, moments = zip(*page, strict=True)
         places = np.array(positions, np.int64) - start
         cameras[places] = [names.setdefault(camera, camera) for camera in page_cameras]
         times[places] = np.array(moments, "datetime64[us]").view(np.int64)
