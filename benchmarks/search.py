@@ -21,7 +21,8 @@ import psutil
 from numpy.typing import NDArray
 
 from reid_core.retrieval.filters import Filters
-from reid_core.retrieval.index import BUILT_KINDS, build_index, load_index, save_index, set_threads
+from reid_core.retrieval.index import build_index, load_index, save_index, set_threads
+from reid_core.retrieval.kinds import BUILT_KINDS
 from reid_core.retrieval.snapshot import Snapshot
 from reid_core.retrieval.store import FeatureStore
 

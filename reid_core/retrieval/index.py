@@ -16,18 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
+from reid_core.retrieval.kinds import BUILT_KINDS, IVFPQ_LEAST, PQ_BITS, RABITQ_LEAST, TRAINING_PER_CENTROID
 from reid_core.retrieval.store import REBUILD, file_sha256, write_atomically
-
-BUILT_KINDS = ("rabitq", "hnsw", "ivfpq")
-
-FLAT_NUMBERS = 100_000_000
-"""Up to so many numbers (195,000 vectors of 512, 0.4 GB) "auto" searches exactly: tens of milliseconds on one core."""
-
-RABITQ_NUMBERS = 4_000_000_000
-"""Up to so many (8 million vectors of 512) "auto" takes rabitq, 8 ms a million on one core; beyond, ivfpq."""
-
-RABITQ_LEAST = 64
-"""Numbers that a vector needs: the estimate of a score is off by about one over their square root."""
 
 RABITQ_MOST = 1024
 """Numbers that are coded. FAISS adds their parts up in 16 bits; longer vectors are projected to so many at random."""
@@ -44,17 +34,10 @@ HNSW_LINKS = 32
 HNSW_BUILD_BREADTH = 100
 HNSW_SEARCH_BREADTH = 128
 
-PQ_BITS = 8
 PQ_NUMBERS_PER_BYTE = 4
 IVF_PROBES = 32
 IVF_OVERSAMPLE = 8
 """Product-quantised scores are coarse: so many times the candidates asked for are proposed, for exact scoring."""
-
-TRAINING_PER_CENTROID = 39
-"""FAISS's own least number of training vectors per centroid."""
-
-IVFPQ_LEAST = TRAINING_PER_CENTROID * 2**PQ_BITS
-"""Vectors that ivfpq needs to be trained on: 9,984."""
 
 BLAS_FROM_NUMBERS = 4_000
 """Query numbers (queries x D) from which FAISS multiplies matrices instead of scanning per query. Its own 128,000 is
@@ -71,14 +54,6 @@ def set_threads(count: int) -> None:
     """
     faiss.omp_set_num_threads(count)
     faiss.cvar.distance_compute_blas_threshold = BLAS_FROM_NUMBERS
-
-
-def choose_kind(count: int, dim: int) -> str:
-    """The kind that "auto" means for `count` vectors of `dim` numbers: exact search for as long as it is quick."""
-    numbers = count * dim
-    if numbers <= FLAT_NUMBERS or dim < RABITQ_LEAST:
-        return "flat"
-    return "rabitq" if numbers <= RABITQ_NUMBERS else "ivfpq"
 
 
 def build_index(kind: str, vectors: NDArray[np.float32], *, seed: int) -> Any:

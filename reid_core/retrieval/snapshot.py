@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
 from reid_core.retrieval.filters import Filters
-from reid_core.retrieval.index import candidates, choose_kind, closest
+from reid_core.retrieval.index import candidates, closest
+from reid_core.retrieval.kinds import choose_kind
 from reid_core.retrieval.store import REBUILD, FeatureStore
 
 NO_TIME = int(np.iinfo(np.int64).min)

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ _ROWS_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenGallery:
-    """A gallery as it was at `revision`; `built` is how many images its built index covers.
+    """A gallery as it was at `revision`; `built` is the kind of its index and how many images it covers.
 
     `maps` holds the re-ranker's map of every position in `snapshot`; None where the gallery keeps none. `num_bytes` is
     the memory that it takes.
@@ -61,7 +61,7 @@ class OpenGallery:
     revision: int
     generation: int
     deletions: int
-    built: int
+    built: tuple[str, int]
     snapshot: Snapshot
     maps: MapStore | None
     num_bytes: int
@@ -180,9 +180,8 @@ def _find(session: Session, gallery_id: str) -> Gallery:
 
 def _load(session: Session, settings: Settings, gallery: Gallery, before: OpenGallery | None) -> OpenGallery:
     """The gallery as the session sees it; what `before` holds of the same files is used again."""
-    if before is not None and before.generation == gallery.generation and _built(gallery) <= before.built:
-        # An erasure replaces the built index, but what it removed is hidden in this snapshot's already.
-        snapshot, maps = _extended(session, gallery, before), before.maps
+    if before is not None and before.generation == gallery.generation:
+        snapshot, maps = _extended(session, settings, gallery, before), before.maps
     else:
         snapshot, maps = _opened(session, settings, gallery), _opened_maps(settings, gallery)
     if maps is not None:
@@ -206,8 +205,8 @@ def _num_bytes(session: Session, settings: Settings, gallery: Gallery) -> int:
     return index + gallery.next_position * (vector_bytes(embedding_size(session, gallery)) + COLUMN_BYTES)
 
 
-def _built(gallery: Gallery) -> int:
-    return gallery.index["images"] if gallery.index else 0
+def _built(gallery: Gallery) -> tuple[str, int]:
+    return (gallery.index["kind"], gallery.index["images"]) if gallery.index else ("flat", 0)
 
 
 def _opened(session: Session, settings: Settings, gallery: Gallery) -> Snapshot:
@@ -225,7 +224,7 @@ def _opened_maps(settings: Settings, gallery: Gallery) -> MapStore | None:
     return open_maps(folder, gallery.maps, count=gallery.next_position)
 
 
-def _extended(session: Session, gallery: Gallery, before: OpenGallery) -> Snapshot:
+def _extended(session: Session, settings: Settings, gallery: Gallery, before: OpenGallery) -> Snapshot:
     snapshot, start = before.snapshot, len(before.snapshot)
     if gallery.next_position > start:
         cameras, times, empty = _columns(session, gallery.id, start, gallery.next_position)
@@ -237,6 +236,10 @@ def _extended(session: Session, gallery: Gallery, before: OpenGallery) -> Snapsh
             ErasedImage.generation == gallery.generation,
         )
         snapshot = snapshot.without(np.array(session.scalars(since).all(), np.int64))
+    # An erasure replaces the index, or gives it up, but what it removed is hidden in this snapshot already.
+    if gallery.index is not None and _built(gallery) != before.built:
+        folder = generation_folder(settings, gallery.id, gallery.generation)
+        snapshot = replace(snapshot, index=load_index_file(folder, gallery.index))
     return snapshot
 
 

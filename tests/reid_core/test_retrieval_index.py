@@ -13,17 +13,15 @@ from numpy.typing import NDArray
 from reid_core.errors import CoreError, IndexCorrupt
 from reid_core.retrieval.index import (
     BLAS_FROM_NUMBERS,
-    BUILT_KINDS,
-    IVFPQ_LEAST,
     build_index,
     candidates,
-    choose_kind,
     closest,
     erase_vectors,
     load_index,
     save_index,
     set_threads,
 )
+from reid_core.retrieval.kinds import BUILT_KINDS, IVFPQ_LEAST, choose_kind
 
 COUNT = IVFPQ_LEAST
 DIM = 64

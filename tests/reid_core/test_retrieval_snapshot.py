@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
 from reid_core.retrieval.filters import Filters
-from reid_core.retrieval.index import BUILT_KINDS, IVFPQ_LEAST, build_index, set_threads
+from reid_core.retrieval.index import build_index, set_threads
+from reid_core.retrieval.kinds import BUILT_KINDS, IVFPQ_LEAST
 from reid_core.retrieval.snapshot import NO_TIME, Snapshot
 from reid_core.retrieval.store import FeatureStore
 
