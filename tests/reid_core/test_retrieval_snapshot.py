@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as configured
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
@@ -241,6 +244,41 @@ def test_every_kind_returns_as_many_as_match(indexed: Snapshot, num_matching: in
     assert keep[positions].all()
     assert all(len(set(row)) == len(row) for row in positions.tolist())
     assert (np.diff(scores, axis=1) <= 0).all()
+
+
+@given(
+    top_k=st.integers(1, 400),
+    cameras=st.sets(st.sampled_from(["0", "1", "2", "nobody's"])),
+    excluded=st.sets(st.sampled_from(["0", "1", "2"]), max_size=2),
+    window=st.tuples(st.integers(-10, IVFPQ_LEAST + 600), st.integers(0, IVFPQ_LEAST)),
+    hidden=st.one_of(st.just(0), st.integers(1, IVFPQ_LEAST)),
+    seed=st.integers(0, 2**16),
+)
+@configured(max_examples=60, deadline=None)
+def test_top_k_results_come_back_whenever_that_many_match(
+    indexed: Snapshot,
+    top_k: int,
+    cameras: set[str],
+    excluded: set[str],
+    window: tuple[int, int],
+    hidden: int,
+    seed: int,
+) -> None:
+    """Also where the images closest to the query, as many as `hidden`, are those that the filter leaves out."""
+    query = unit(1, seed)
+    after, minutes = NOON + timedelta(minutes=window[0]), timedelta(minutes=window[1])
+    filters = Filters(tuple(sorted(cameras)), tuple(sorted(excluded)), after, after + minutes)
+    keep = indexed.keep(filters)
+    keep[np.argsort(-indexed.store.rows(0, len(indexed)) @ query[0])[:hidden]] = False
+
+    scores, positions = indexed.search(query, top_k, keep=keep)
+
+    place = np.arange(len(indexed))
+    match = (place >= window[0]) & (place < window[0] + window[1]) & (place % 7 != 0) & keep
+    match &= np.isin((place % 3).astype(str), sorted((cameras or {"0", "1", "2"}) - excluded))
+    assert positions.shape == scores.shape == (1, min(top_k, match.sum()))
+    assert match[positions].all()
+    assert len(set(positions[0].tolist())) == positions.shape[1]
 
 
 @pytest.mark.parametrize("share", [0.001, 0.03, 0.3, 1.0])
