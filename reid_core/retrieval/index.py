@@ -216,7 +216,8 @@ def _erase_bits(index: Any, numbers: NDArray[np.int64]) -> None:
     blocks = faiss.rev_swig_ptr(index.codes.get(), index.codes.size()).reshape(-1, packer.block_size)
     nothing = np.zeros(packer.code_size, np.uint8)
     for number in numbers.tolist():
-        packer.pack_1(nothing, number, blocks)
+        block, offset = divmod(number, packer.nvec)  # FAISS's check of a number beyond the first blocks is wrong
+        packer.pack_1(nothing, offset, blocks[block : block + 1])
 
 
 def _trained_rabitq(vectors: NDArray[np.float32], seed: int) -> Any:

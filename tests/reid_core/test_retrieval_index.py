@@ -157,15 +157,19 @@ def test_product_quantised_codes_of_erased_vectors_are_replaced() -> None:
 
 
 def test_the_bits_of_erased_vectors_are_zeros() -> None:
-    index = build_index("rabitq", VECTORS[:100], seed=0)
+    count = 20_000
+    index = build_index("rabitq", np.resize(VECTORS, (count, DIM)), seed=0)
 
-    erase_vectors(index, np.array([7, 40]))
+    erase_vectors(index, np.array([7, 40, count - 1]))
 
     codes = faiss.downcast_index(index.index)
     packer = codes.get_CodePacker()
     blocks = faiss.rev_swig_ptr(codes.codes.get(), codes.codes.size()).reshape(-1, packer.block_size)
-    erased = [number for number in range(100) if not packer.unpack_1(blocks, number).any()]
-    assert erased == [7, 40]
+    places = [divmod(number, packer.nvec) for number in range(count)]
+    erased = [
+        number for number, (row, place) in enumerate(places) if not packer.unpack_1(blocks[row : row + 1], place).any()
+    ]
+    assert erased == [7, 40, count - 1]
 
 
 def test_vectors_longer_than_faiss_can_add_up_are_found_by_their_bits() -> None:
