@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
+
+import psutil
 
 _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 4 * 1024**2
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def machine_bytes(container_limit: Path = _CONTAINER_LIMIT) -> int:
+    """Memory of this machine, or of the container that this process runs in where that has less."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        return min(total, int(container_limit.read_text()))
+    except (OSError, ValueError):  # no container, or "max"
+        return total
 
 
 def give_back_large_blocks() -> None:

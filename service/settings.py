@@ -165,6 +165,11 @@ class Settings(BaseSettings):
     body_bytes_per_second: int = Field(
         default=1024, gt=0, description="A body that comes at this pace may take longer than that."
     )
+    gallery_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory for loaded galleries in an API process; the longest unused go first. 0: half of all.",
+    )
     searches_at_once: int = Field(
         default=8, gt=0, description="Searches answered at a time; those of the same moment share a batch."
     )

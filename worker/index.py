@@ -10,7 +10,10 @@ from worker.work import Outcome, Work
 
 
 def run(work: Work) -> Outcome:
-    """Builds a gallery's index: `{gallery}` rebuilds, `{gallery, add: {dataset, split}}` adds."""
+    """Builds a gallery's index: `{gallery}` rebuilds, `{gallery, add: {dataset, split}}` adds.
+
+    `{gallery, embed: false}` builds nothing else.
+    """
     spec, settings = work.job.spec, work.settings
     if added := spec.get("add"):
         check_files(
@@ -22,6 +25,7 @@ def run(work: Work) -> Outcome:
         settings,
         spec["gallery"],
         add=spec.get("add"),
+        embed=spec.get("embed", True),
         model_for=lambda model_id: load_model(settings.models_dir / model_id, device),
         progress=work.progress,
         should_stop=work.should_stop,

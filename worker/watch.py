@@ -23,6 +23,7 @@ from service.jobs.sweep import Send, sweep
 from service.kept_searches import sweep_records
 from service.models.importing import remove_lost_imports
 from service.settings import Settings
+from worker.growth import index_outgrown
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def watch(
             expire(database, settings, utc_now())
             sweep_removals(settings, database)
             resume_deletions(database, send)
+            index_outgrown(database, send)
             if time.monotonic() >= leftovers_at:
                 leftovers_at = time.monotonic() + _LEFTOVERS_SECONDS
                 remove_leftovers(database, settings)

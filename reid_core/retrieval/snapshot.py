@@ -1,8 +1,7 @@
 """One revision of a gallery, ready to be searched: immutable, so that searches go on while a newer one takes its place.
 
-The images lie in segments of consecutive positions, each under a FAISS index. The first may be a built index of any
-kind; images added later lie in flat ones, merged so that each is at most half as large as the one before. Indexes
-propose candidates; scores come from the stored vectors, so that they are the same whatever the index or segment.
+The first images may lie under a FAISS index, which proposes candidates; all others are compared with one by one, in the
+mapped file itself. Scores come from the stored vectors, so that they are the same whatever the index.
 """
 
 from __future__ import annotations
@@ -17,35 +16,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
 from reid_core.retrieval.filters import Filters
-from reid_core.retrieval.index import BLAS_FROM_NUMBERS, build_index, candidates, choose_kind, closest, is_exact
+from reid_core.retrieval.index import candidates, closest
+from reid_core.retrieval.kinds import choose_kind
 from reid_core.retrieval.store import REBUILD, FeatureStore
 
 NO_TIME = int(np.iinfo(np.int64).min)
-"""Stands in `captured_at` for an image without a time."""
+"""Stands in `captured_at` for an image without a time. NumPy's "not a time" is the same number."""
 
 EXACT_BELOW = 0.25
-"""Where a filter keeps a smaller share, an approximate index misses much (at an eighth of 100,000 images ivfpq finds
-0.81 of the ten best) and hnsw is slow: all images kept are compared, if a flat index would do for so many."""
+"""Where a filter keeps a smaller share, an index misses much (at an eighth of 100,000 images ivfpq finds 0.81 of the
+ten best) or is slow: all images kept are compared, if no index would be built for so many."""
 
 MARGIN = 16
 TIE = 1e-5
 """Candidates beyond the cut, and the difference in score below which an index's order is not trusted."""
 
-CHUNK_BYTES = 32 * 2**20
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Segment:
-    """Positions `start` up to `stop` of a gallery under one FAISS index."""
-
-    start: int
-    index: Any
-
-    @property
-    def stop(self) -> int:
-        return self.start + int(self.index.ntotal)
+Times = Sequence[datetime | None] | NDArray[np.int64]
+"""Times of images, None for an image without one; or as in `Snapshot.captured_at`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +43,7 @@ class Snapshot:
 
     Attributes:
         store: embeddings of unit length, one per position.
-        segments: indexes that together cover positions 0 to N.
+        index: covers the first images, however many; None where none does.
         camera_names: names that `cameras` numbers.
         cameras: (N,) int32, number of each image's camera.
         captured_at: (N,) int64, microseconds since 1970 UTC, or `NO_TIME`.
@@ -62,46 +51,47 @@ class Snapshot:
     """
 
     store: FeatureStore
-    segments: tuple[Segment, ...]
+    index: Any
     camera_names: tuple[str, ...]
     cameras: NDArray[np.int32]
     captured_at: NDArray[np.int64]
     alive: NDArray[np.bool_]
 
     @classmethod
-    def open(
-        cls, store: FeatureStore, cameras: Sequence[str], captured_at: Sequence[datetime | None], base: Any = None
-    ) -> Self:
-        """The first N stored images, with camera ("" for none) and time of each; `base` indexes the first of them.
+    def open(cls, store: FeatureStore, cameras: Sequence[str], captured_at: Times, index: Any = None) -> Self:
+        """The first N stored images, with camera ("" for none) and time of each; `index` covers the first of them.
 
-        Raises IndexCorrupt where the store holds fewer than N, or `base` covers more.
+        Raises IndexCorrupt where the store holds fewer than N, or `index` covers more.
         """
         if len(store.shape) != 1 or store.dtype != np.float32:
             detail = f"{store.path.name} holds records of shape {store.shape} and dtype {store.dtype}"
             raise CoreError(detail, hint="a gallery is searched by float32 vectors")
-        segments = () if base is None else (Segment(0, base),)
-        if base is not None and base.ntotal > len(cameras):
-            raise IndexCorrupt(f"the index covers {base.ntotal} images of {len(cameras)}", hint=REBUILD)
+        if index is not None and index.ntotal > len(cameras):
+            raise IndexCorrupt(f"the index covers {index.ntotal} images of {len(cameras)}", hint=REBUILD)
         nothing = (np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.bool_))
-        return cls(store, segments, (), *nothing).with_added(cameras, captured_at)
+        return cls(store, index, (), *nothing).with_added(cameras, captured_at)
 
     def __len__(self) -> int:
         """Number of positions, deleted images included."""
         return len(self.alive)
 
-    def with_added(self, cameras: Sequence[str], captured_at: Sequence[datetime | None]) -> Self:
+    @property
+    def num_indexed(self) -> int:
+        """Number of positions that the index covers."""
+        return 0 if self.index is None else int(self.index.ntotal)
+
+    def with_added(self, cameras: Sequence[str], captured_at: Times) -> Self:
         """This and the images that the store holds at the next positions, one for each of `cameras`."""
         if len(cameras) != len(captured_at):
             raise CoreError(f"{len(cameras)} cameras and {len(captured_at)} times: each image needs one of each")
         numbers = {name: number for number, name in enumerate(self.camera_names)}
         added = np.array([numbers.setdefault(name, len(numbers)) for name in cameras], np.int32)
-        times = np.array([NO_TIME if moment is None else _microseconds(moment) for moment in captured_at], np.int64)
+        self.store.rows(0, len(self) + len(added))  # maps the file now, which may be deleted while this is searched
         return replace(
             self,
-            segments=_covering(self.segments, self.store, len(self) + len(added)),
             camera_names=tuple(numbers),
             cameras=_joined(self.cameras, added),
-            captured_at=_joined(self.captured_at, times),
+            captured_at=_joined(self.captured_at, _all_microseconds(captured_at)),
             alive=_joined(self.alive, np.ones(len(added), np.bool_)),
         )
 
@@ -118,7 +108,8 @@ class Snapshot:
             (not filters.cameras or name in filters.cameras) and name not in filters.exclude_cameras
             for name in self.camera_names
         ]
-        keep: NDArray[np.bool_] = np.array(wanted, np.bool_)[self.cameras]
+        # A million lookups take 3 ms: as long as many a search.
+        keep = np.ones(len(self), np.bool_) if all(wanted) else np.array(wanted, np.bool_)[self.cameras]
         if filters.captured_after is not None or filters.captured_before is not None:
             keep &= self.captured_at != NO_TIME
         if filters.captured_after is not None:
@@ -155,8 +146,9 @@ class Snapshot:
         self, queries: NDArray[np.float32], match: NDArray[np.bool_], width: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """At least `width` candidates of each query with their scores, best first."""
-        proposals = [self._proposed(segment, queries, match, width) for segment in self.segments]
-        positions = np.concatenate([np.empty((len(queries), 0), np.int64), *proposals], axis=1)
+        positions = np.concatenate(
+            [self._indexed(queries, match, width), self._compared(queries, match, width, self.num_indexed)], axis=1
+        )
         scores = np.full(positions.shape, -np.inf, np.float32)
         for query, places, row in zip(queries, positions, scores, strict=True):
             # Not a matrix product, whose rounding depends on where a row stands: equal images must score equal.
@@ -164,35 +156,26 @@ class Snapshot:
         order = np.lexsort((positions, -scores))
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
 
-    def _proposed(
-        self, segment: Segment, queries: NDArray[np.float32], match: NDArray[np.bool_], width: int
-    ) -> NDArray[np.int64]:
-        """Positions (B, at least `width` or all that match) in `segment`; -1 in places left over."""
-        match = match[segment.start : segment.stop]
+    def _indexed(self, queries: NDArray[np.float32], match: NDArray[np.bool_], width: int) -> NDArray[np.int64]:
+        """Positions (B, at least `width` or all that match) among those that the index covers; -1 in places left."""
+        match = match[: self.num_indexed]
         num_matching = int(np.count_nonzero(match))
-        width = min(width, num_matching)
-        if width == 0:
-            return np.empty((len(queries), 0), np.int64)
-        if not self._is_compared(segment, queries, num_matching):
-            found = candidates(segment.index, queries, width, match)
-            if ((found >= 0).sum(axis=1) >= width).all():
-                return np.where(found < 0, -1, found + segment.start)
-        return self._compared(queries, segment.start + np.flatnonzero(match), width)
+        if num_matching and not self._is_narrow(num_matching):
+            found = candidates(self.index, queries, width, match)
+            if ((found >= 0).sum(axis=1) >= min(width, num_matching)).all():
+                return found
+        return self._compared(queries, match, width)
 
-    def _is_compared(self, segment: Segment, queries: NDArray[np.float32], num_matching: int) -> bool:
+    def _is_narrow(self, num_matching: int) -> bool:
         """True where comparing with all that match beats asking the index, in time or in what it finds."""
-        share = num_matching / segment.index.ntotal
-        if is_exact(segment.index):
-            # Under a filter FAISS scans once per query; a matrix product over what is kept was 5 to 20 times as fast.
-            return share < 1 and queries.size >= BLAS_FROM_NUMBERS
+        share = num_matching / self.num_indexed
         return share < EXACT_BELOW and choose_kind(num_matching, self.store.shape[0]) == "flat"
 
-    def _compared(self, queries: NDArray[np.float32], positions: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-        """The closest of `positions` to each query by comparing with every one, `width` from each chunk."""
-        size = max(1, CHUNK_BYTES // self.store.record_bytes)
-        chunks = [positions[start : start + size] for start in range(0, len(positions), size)]
-        found = [chunk[closest(queries, self.store.read(chunk), width)] for chunk in chunks]
-        return np.concatenate(found, axis=1)
+    def _compared(
+        self, queries: NDArray[np.float32], match: NDArray[np.bool_], width: int, start: int = 0
+    ) -> NDArray[np.int64]:
+        """The `width` closest to each query among those of `match` from position `start` on."""
+        return start + closest(queries, self.store.rows(start, len(match)), width, match[start:])
 
     def _require_fitting(self, queries: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None) -> None:
         if queries.shape[1:] != self.store.shape:
@@ -208,18 +191,6 @@ class Snapshot:
             raise CoreError(f"the filter is for {len(keep)} images, this snapshot has {len(self)}")
 
 
-def _covering(segments: tuple[Segment, ...], store: FeatureStore, stop: int) -> tuple[Segment, ...]:
-    """`segments` and a flat one up to position `stop`, which takes in those before it that are flat and not twice its
-    size: so N images lie in at most log2(N) segments, and each is copied as often, however small the steps."""
-    start = segments[-1].stop if segments else 0
-    if start == stop:
-        return segments
-    while segments and is_exact(segments[-1].index) and start - segments[-1].start < 2 * (stop - start):
-        start = segments[-1].start
-        segments = segments[:-1]
-    return (*segments, Segment(start, build_index("flat", store.rows(start, stop), seed=0)))
-
-
 def _is_tied(scores: NDArray[np.float32], k: int, width: int) -> bool:
     """True where images that were not proposed could score as high as a query's k-th result."""
     return bool((scores[:, k - 1] - scores[:, width - 1] < TIE).any())
@@ -229,6 +200,12 @@ def _joined(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     joined = np.concatenate([first, second])
     joined.flags.writeable = False
     return joined
+
+
+def _all_microseconds(moments: Times) -> NDArray[np.int64]:
+    if isinstance(moments, np.ndarray):
+        return moments
+    return np.array([NO_TIME if moment is None else _microseconds(moment) for moment in moments], np.int64)
 
 
 def _microseconds(moment: datetime) -> int:

@@ -85,6 +85,12 @@ class FeatureStore:
         """The records at `start` up to `stop`, as a read-only view of the file: (stop - start, *shape)."""
         return self._records(stop)[start:stop]
 
+    def read_ahead(self, count: int) -> None:
+        """Asks the system to read the first `count` records from disk, and does not wait for that."""
+        mapped: Any = self._records(count).base
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_WILLNEED)
+
     def prefetch(self, positions: ArrayLike) -> None:
         """Asks the system to read the records at `positions` from disk together; `read` waits for one after the other.
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, String
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 
@@ -27,6 +30,23 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         aware: datetime = value if value.tzinfo else value.replace(tzinfo=UTC)
         return aware.astimezone(UTC)
+
+
+class utc_text(FunctionElement[str]):  # noqa: N801  # a SQL function, spelled like SQLAlchemy's own
+    """A `UtcDateTime` column as ISO 8601 text in UTC without an offset: for a million rows, a datetime each is slow."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(utc_text, "sqlite")
+def _stored_text(element: utc_text, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(utc_text, "postgresql")
+def _cast_text(element: utc_text, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CAST(timezone('UTC', {compiler.process(element.clauses, **options)}) AS TEXT)"
 
 
 Json = JSON(none_as_null=True)

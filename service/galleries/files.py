@@ -91,8 +91,11 @@ def open_or_create_maps(folder: Path, kept: Mapping[str, Any], *, count: int) ->
 
 
 def save_index_file(folder: Path, kind: str, index: Any) -> dict[str, Any]:
-    """Writes `index` under a fresh name; what the gallery's row keeps of it: kind, file, sha256, images."""
-    from reid_core.retrieval.index import save_index  # brings FAISS, which workers and a start do without
+    """Writes `index` under a fresh name; what the gallery's row keeps of it: kind, file, sha256, images, parameters."""
+    from reid_core.retrieval.index import (
+        parameters_of,
+        save_index,
+    )  # brings FAISS, which workers and a start do without
 
     name = f"{_INDEX}{secrets.token_hex(8)}"
     return {
@@ -100,6 +103,7 @@ def save_index_file(folder: Path, kind: str, index: Any) -> dict[str, Any]:
         "file": name,
         "sha256": save_index(index, folder / name),
         "images": int(index.ntotal),
+        "parameters": parameters_of(index),
     }
 
 
@@ -121,7 +125,7 @@ def save_erased_index(folder: Path, entry: Mapping[str, Any], positions: Sequenc
 
     index = load_index_file(folder, entry)
     erase_vectors(index, np.array(positions, np.int64))
-    return save_index_file(folder, entry["kind"], index)
+    return {**entry, **save_index_file(folder, entry["kind"], index)}
 
 
 def delete_index_files(folder: Path, *, but: Mapping[str, Any] | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from reid_core.retrieval.index import IVFPQ_LEAST, build_index, choose_kind, erase_vectors
+from reid_core.retrieval.index import build_index, erase_vectors
+from reid_core.retrieval.index_recall import estimate_index_recall
+from reid_core.retrieval.kinds import resolve_kind
+from reid_core.retrieval.snapshot import NO_TIME, Snapshot
+from reid_core.retrieval.store import FeatureStore
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
@@ -25,19 +30,13 @@ Switch = Callable[[Session, Gallery, dict[str, Any] | None], None]
 """Puts a built index to use, or none, in the transaction in which it is known to hold no erased vector."""
 
 
-def resolve_index_kind(requested: str, count: int, size: int) -> str:
-    """The kind of index for `count` vectors; flat for none, and instead of an ivfpq that has too few to train on."""
-    if count == 0:
-        return "flat"
-    kind = choose_kind(count, size) if requested == "auto" else requested
-    return "flat" if kind == "ivfpq" and count < IVFPQ_LEAST else kind
-
-
-def index_in_place(database: Database, settings: Settings, gallery_id: str) -> None:
+def index_in_place(database: Database, settings: Settings, gallery_id: str, *, should_stop: Callable[[], bool]) -> None:
     """Builds the gallery's index over all of its vectors, for kinds that are slow to search without one."""
     with database.read() as session:
         gallery = find(session, Gallery, gallery_id)
-    if (gallery.index["images"] if gallery.index else 0) == gallery.next_position:
+        kind = resolve_kind(gallery.index_kind, gallery.next_position, embedding_size(session, gallery))
+    built = gallery.index or {"kind": "flat", "images": gallery.next_position}
+    if (built["kind"], built["images"]) == (kind, gallery.next_position):
         return
     folder = generation_folder(settings, gallery_id, gallery.generation)
 
@@ -46,11 +45,20 @@ def index_in_place(database: Database, settings: Settings, gallery_id: str) -> N
             gallery.index = entry
             gallery.revision += 1
 
-    build_and_switch(database, gallery_id, folder, gallery.next_position, GalleryImage.position, switch)
+    build_and_switch(
+        database, gallery_id, folder, gallery.next_position, GalleryImage.position, switch, should_stop=should_stop
+    )
 
 
 def build_and_switch(
-    database: Database, gallery_id: str, folder: Path, count: int, position: Position, switch: Switch
+    database: Database,
+    gallery_id: str,
+    folder: Path,
+    count: int,
+    position: Position,
+    switch: Switch,
+    *,
+    should_stop: Callable[[], bool],
 ) -> None:
     """Builds the index over the first `count` vectors in `folder`, and calls `switch` with what the row keeps of it.
 
@@ -60,14 +68,16 @@ def build_and_switch(
     with database.read() as session:
         gallery = find(session, Gallery, gallery_id)
         size = embedding_size(session, gallery)
-    kind = resolve_index_kind(gallery.index_kind, count, size)
-    index, entry, seen = None, None, -1  # what was erased before may still lie among the vectors
+    kind = resolve_kind(gallery.index_kind, count, size)
+    index, recall, entry, seen = None, None, None, -1  # what was erased before may still lie among the vectors
     if kind != "flat":
-        index = build_index(kind, open_store(folder, size, count=count).rows(0, count), seed=0)
+        store = open_store(folder, size, count=count)
+        index = build_index(kind, store.rows(0, count), seed=0)
+        recall = _recall(store, index, should_stop)
     while True:
         if index is not None:
             seen = _forget_erased(database, gallery_id, index, position, seen)
-            entry = _save(folder, kind, index)
+            entry = _save(folder, kind, index, recall)
         with database.write() as session:
             gallery = lock_gallery(session, gallery_id)
             if index is None or (gallery.deletions == seen and _is_there(folder, entry)):
@@ -88,9 +98,16 @@ def _forget_erased(database: Database, gallery_id: str, index: Any, position: Po
         return gallery.deletions
 
 
-def _save(folder: Path, kind: str, index: Any) -> dict[str, Any] | None:
+def _recall(store: FeatureStore, index: Any, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
+    nothing = [""] * index.ntotal, np.full(index.ntotal, NO_TIME)
+    snapshot = Snapshot.open(store, *nothing, index)
+    recall = estimate_index_recall(snapshot, np.random.default_rng(0), should_stop=should_stop)
+    return None if recall is None else asdict(recall)
+
+
+def _save(folder: Path, kind: str, index: Any, recall: dict[str, Any] | None) -> dict[str, Any] | None:
     try:
-        return save_index_file(folder, kind, index)
+        return {**save_index_file(folder, kind, index), "recall": recall}
     except FileNotFoundError:  # an erasure deletes indexes that it does not know, half-written ones too
         return None
 

@@ -32,11 +32,14 @@ def index_gallery(
     gallery_id: str,
     *,
     add: Mapping[str, str] | None,
+    embed: bool = True,
     model_for: Callable[[str], TrainedModel],
     progress: Callable[[str], Callable[[int, int], None]],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """Adds the split `add` ({dataset, split}), or without it rebuilds the gallery; then its index covers all images.
+
+    With `embed` false it only builds the index, over the vectors that are there.
 
     Safe to be run again after it ended anywhere. Jobs of the same gallery wait for each other.
 
@@ -45,7 +48,8 @@ def index_gallery(
         progress: (phase) -> what takes (done, total) of that phase: `embed`, then `statistics` where there are maps.
 
     Returns:
-        images, revision and index kind of the gallery, and counts: `added` and `unreadable`, or `embedded` and `kept`.
+        images, revision and index kind of the gallery, and counts: `added` and `unreadable`, or `embedded` and `kept`,
+        or none.
 
     Raises:
         Problem: 404 once the gallery or the data set is gone.
@@ -55,13 +59,16 @@ def index_gallery(
         gallery = find(session, Gallery, gallery_id)
     with _turn(database, settings, gallery.id, should_stop):
         remove_leftovers_of(database, settings, gallery.id)
+        if not embed:
+            index_in_place(database, settings, gallery.id, should_stop=should_stop)
+            return _result(database, gallery.id, {})
         model_for = cache(model_for)  # the re-ranker may be the gallery's own model
         encoder = gallery_encoder(gallery, lambda model_id: model_for(model_id).encoder())
         if add is not None:
             counts = add_split(
                 database, settings, gallery.id, add, encoder, on_progress=progress("embed"), should_stop=should_stop
             )
-            index_in_place(database, settings, gallery.id)
+            index_in_place(database, settings, gallery.id, should_stop=should_stop)
         else:
             counts = rebuild(
                 database, settings, gallery.id, encoder, on_progress=progress("embed"), should_stop=should_stop
@@ -71,8 +78,12 @@ def index_gallery(
             refresh_statistics(
                 database, settings, gallery.id, head, on_progress=progress("statistics"), should_stop=should_stop
             )
+    return _result(database, gallery.id, counts)
+
+
+def _result(database: Database, gallery_id: str, counts: Mapping[str, int]) -> dict[str, Any]:
     with database.read() as session:
-        gallery = find(session, Gallery, gallery.id)
+        gallery = find(session, Gallery, gallery_id)
     kind = gallery.index["kind"] if gallery.index else "flat"
     return {"images": gallery.images, "revision": gallery.revision, "index": kind, **counts}
 

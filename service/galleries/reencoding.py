@@ -62,7 +62,7 @@ def rebuild(
         embedded += len(features)
         kept += len(page) - len(features)
         on_progress(*_progress(database, gallery_id))
-    _switch_over(database, settings, gallery_id)
+    _switch_over(database, settings, gallery_id, should_stop)
     return {"embedded": embedded, "kept": kept}
 
 
@@ -124,7 +124,7 @@ def _by_id(ids: Iterable[str], features: Features) -> dict[str, Features]:
     return dict(zip(ids, zip(*features, strict=True), strict=True))
 
 
-def _switch_over(database: Database, settings: Settings, gallery_id: str) -> None:
+def _switch_over(database: Database, settings: Settings, gallery_id: str, should_stop: Callable[[], bool]) -> None:
     with database.read() as session:
         gallery, count = find(session, Gallery, gallery_id), count_rebuilt(session, gallery_id)
     new = generation_folder(settings, gallery_id, gallery.generation + 1)
@@ -144,7 +144,7 @@ def _switch_over(database: Database, settings: Settings, gallery_id: str) -> Non
         gallery.revision += 1
         gallery.index = entry
 
-    build_and_switch(database, gallery_id, new, count, GalleryImage.rebuilt_position, switch)
+    build_and_switch(database, gallery_id, new, count, GalleryImage.rebuilt_position, switch, should_stop=should_stop)
     sweep_files(database, settings, gallery_id)
 
 

@@ -35,7 +35,7 @@ class GalleryBody(Body):
         default=None,
         description="how the re-ranker's local features are kept: float16 if left out; int8 takes half, rounded",
     )
-    index: Literal["auto", "flat", "hnsw", "ivfpq"] = Field(
+    index: Literal["auto", "flat", "rabitq", "hnsw", "ivfpq"] = Field(
         default="auto", description="auto: exact for as long as that is quick"
     )
     dataset: DatasetSplit | None = None
@@ -60,12 +60,37 @@ class MapsAnswer(Answer):
     bytes_per_picture: int
 
 
+class IndexRecallAnswer(Answer):
+    """The shares of the 10 and of the 100 closest images that searches through the index find, of exact search's.
+
+    Means over as many of the gallery's own vectors as `queries`, each left out itself.
+    """
+
+    at_10: float
+    at_100: float
+    queries: int
+
+
 class IndexAnswer(Answer):
     """A gallery's index; `kind` is the one in use, `built_images` how many images it covers."""
 
     requested: str
     kind: str
     built_images: int
+    parameters: dict[str, int] = Field(description="by which the index was built and is searched; {} for flat")
+    recall: IndexRecallAnswer | None = Field(description="measured when the index was built; null: search is exact")
+
+    @classmethod
+    def of(cls, gallery: Gallery) -> IndexAnswer:
+        """The index as clients see it; those of earlier versions tell neither parameters nor recall."""
+        built = gallery.index or {"kind": "flat", "images": 0}
+        return cls(
+            requested=gallery.index_kind,
+            kind=built["kind"],
+            built_images=built["images"],
+            parameters=built.get("parameters") or {},
+            recall=built.get("recall"),
+        )
 
 
 @with_config(extra="allow")
@@ -106,7 +131,7 @@ class GalleryAnswer(Answer):
         model="mdl_01jb2c3d4e5f6g7h8j9k0m1n2p",
         reranker=None,
         maps=None,
-        index={"requested": "auto", "kind": "flat", "built_images": 0},
+        index={"requested": "auto", "kind": "flat", "built_images": 0, "parameters": {}, "recall": None},
         statistics=None,
         keep_images=True,
         retention_days=30,
@@ -135,7 +160,6 @@ class GalleryAnswer(Answer):
     def of(cls, session: Session, gallery: Gallery, prefix: str = "") -> GalleryAnswer:
         """The gallery as clients see it; `prefix` is put before links."""
         here = f"{prefix}/galleries/{gallery.id}"
-        built = gallery.index or {"kind": "flat", "images": 0}
         return cls(
             id=gallery.id,
             name=gallery.name,
@@ -145,7 +169,7 @@ class GalleryAnswer(Answer):
             model=gallery.model_id,
             reranker=gallery.reranker_id,
             maps=MapsAnswer(**gallery.maps, bytes_per_picture=map_bytes(**gallery.maps)) if gallery.maps else None,
-            index=IndexAnswer(requested=gallery.index_kind, kind=built["kind"], built_images=built["images"]),
+            index=IndexAnswer.of(gallery),
             statistics=cast("StatisticsAnswer | None", gallery.statistics),
             keep_images=gallery.keep_images,
             retention_days=gallery.retention_days,

@@ -16,9 +16,19 @@ def withdraw(session: Session, gallery: Gallery, images: Sequence[GalleryImage])
     Once that is committed they are in no list, count or search; `removal` then removes their bytes.
     """
     now = utc_now()
+    gallery.revision += 1
     for image in images:
         session.delete(image)
-        session.add(ErasedImage(id=image.id, gallery_id=gallery.id, erased_at=now))
+        session.add(
+            ErasedImage(
+                id=image.id,
+                gallery_id=gallery.id,
+                generation=gallery.generation,
+                position=image.position,
+                revision=gallery.revision,
+                erased_at=now,
+            )
+        )
         session.add(
             PendingErasure(
                 id=image.id,
@@ -29,6 +39,5 @@ def withdraw(session: Session, gallery: Gallery, images: Sequence[GalleryImage])
                 file=image.file,
             )
         )
-    gallery.revision += 1
     gallery.images -= len(images)
     gallery.deletions += len(images)

@@ -18,7 +18,7 @@ def estimate(session: Session, settings: Settings, job: Resolved) -> EstimateAns
     """A rough cost of the job.
 
     Stages of a chain are added up, and so are the passes of a second model; the memory is that of the one that needs
-    most.
+    most. What networks do is all that counts: building an index counts as nothing.
     """
     plan = PLANS[job.kind]
     work = plan.workloads(session, job)
@@ -28,7 +28,7 @@ def estimate(session: Session, settings: Settings, job: Resolved) -> EstimateAns
     operations = [load.passes * load.images * cost.forward_operations for load, cost in zip(work, costs, strict=True)]
     seconds = sum(count / rates[load.backbone] for count, load in zip(operations, work, strict=True))
     return EstimateAnswer(
-        memory_bytes=max(cost.memory_bytes for cost in costs),
+        memory_bytes=max((cost.memory_bytes for cost in costs), default=0),
         seconds=round(seconds, 1),
         operations=sum(operations),
         pictures=sum(load.images for load in work if load.is_first),

@@ -93,10 +93,11 @@ class EvaluateBody(Body):
 
 
 class IndexBody(Body):
-    """Embed a gallery's images anew and rebuild its index."""
+    """Embed a gallery's images anew and rebuild its index, or with `embed` false only that."""
 
     kind: Literal["index"]
     gallery: Reference
+    embed: bool = Field(default=True, description="false: the index is built over the vectors that are there")
 
 
 class ExportBody(Body):

@@ -33,6 +33,7 @@ from service.search.rows import FoundImage, SearchedGallery, find_gallery, find_
 from service.search.schemas import Query, StoredQuery
 from service.search.snapshots import OpenGallery, Snapshots
 from service.search.timing import SearchTimer
+from service.search.upkeep import Upkeep
 from service.settings import Settings
 
 Arguments = ParamSpec("Arguments")
@@ -48,6 +49,7 @@ class Engine:
         self._batcher = Batcher()
         self._encoders = Encoders(settings, self._batcher)
         self._snapshots = Snapshots(database, settings)
+        self._upkeep = Upkeep(self._snapshots)
         self._query_encoder = QueryEncoder(database, settings, self._encoders, self._snapshots, decoder)
         self._illustrations = Illustrations(database, settings, self._query_encoder, decoder)
         threads = settings.threads or os.cpu_count() or 1
@@ -57,6 +59,7 @@ class Engine:
 
     def close(self) -> None:
         """Ends the threads, after what they are doing."""
+        self._upkeep.close()
         self._searchers.shutdown()
         self._batcher.close()
 

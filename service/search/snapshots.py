@@ -1,44 +1,72 @@
-"""The snapshot of each gallery that searches run on, brought up to the gallery's revision when it has changed."""
+"""The snapshot of each gallery that searches run on, brought up to the gallery's revision when it has changed.
+
+As many are held as `REID_GALLERY_MEMORY_BYTES` allows. What counts of a gallery is its vectors, whose mapped pages the
+system may reclaim, its index and its columns; maps do not, of which a re-ranking reads its candidates' only.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import bindparam, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
-from reid_core.errors import IndexCorrupt
+from reid_core.errors import CoreError, IndexCorrupt
 from reid_core.retrieval.maps import MapStore
-from reid_core.retrieval.snapshot import Snapshot
+from reid_core.retrieval.snapshot import NO_TIME, Snapshot
 from service.db.session import Database
-from service.db.tables import Gallery, GalleryImage, Model
-from service.errors import not_found
-from service.galleries.files import generation_folder, load_index_file, open_maps, open_store
+from service.db.tables import ErasedImage, Gallery, GalleryImage
+from service.db.types import utc_text
+from service.errors import Problem, not_found
+from service.galleries.files import (
+    embedding_size,
+    generation_folder,
+    index_path,
+    load_index_file,
+    open_maps,
+    open_store,
+    vector_bytes,
+)
+from service.memory import machine_bytes
 from service.settings import Settings
 
-KEPT_GALLERIES = 64
+log = logging.getLogger(__name__)
 
-_REVISION = select(Gallery.revision).where(Gallery.id == bindparam("gallery"), Gallery.deleted_at.is_(None))
+_EXISTS = Gallery.deleted_at.is_(None)
+
+KEPT_GALLERIES = 256
+"""However small: each holds a file or two open."""
+
+COLUMN_BYTES = 13
+"""Camera, time and life of an image in a snapshot."""
+
+_ROWS_AT_ONCE = 500
+"""Few: tuples that live longer are looked through by Python's garbage collector again and again, for seconds."""
+
+_REVISION = select(Gallery.revision).where(Gallery.id == bindparam("gallery"), _EXISTS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenGallery:
-    """A gallery as it was at `revision`; `built` is how many images its built index covers.
+    """A gallery as it was at `revision`; `built` is the kind of its index and how many images it covers.
 
-    `maps` holds the re-ranker's map of every position in `snapshot`; None where the gallery keeps none.
+    `maps` holds the re-ranker's map of every position in `snapshot`; None where the gallery keeps none. `num_bytes` is
+    the memory that it takes.
     """
 
     revision: int
     generation: int
     deletions: int
-    built: int
+    built: tuple[str, int]
     snapshot: Snapshot
     maps: MapStore | None
+    num_bytes: int
 
 
 @dataclass(slots=True, eq=False)
@@ -53,8 +81,15 @@ class Snapshots:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
+        self._bytes_allowed = settings.gallery_memory_bytes or machine_bytes() // 2
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _CacheEntry] = OrderedDict()
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the galleries held now take."""
+        with self._lock:
+            return self._held()
 
     def current(self, gallery_id: str, seen: int | None = None) -> OpenGallery:
         """The gallery as of the revision that was `seen` or later, else as of now or later.
@@ -66,9 +101,40 @@ class Snapshots:
         opened = entry.gallery
         if opened is not None and revision is not None and opened.revision >= revision:
             return opened
-        with entry.lock:
-            entry.gallery = self._refreshed(gallery_id, entry.gallery)
-            return entry.gallery
+        try:
+            with entry.lock:
+                opened = entry.gallery = self._refreshed(gallery_id, entry.gallery)
+        except Problem:
+            self._drop([gallery_id])
+            raise
+        self._make_room()
+        return opened
+
+    def preload(self, *, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Opens the galleries that were searched last, as many as there is room for; damaged ones are left out."""
+        with self._database.read() as session:
+            lately = select(Gallery).where(Gallery.searched_at.is_not(None), Gallery.images > 0, _EXISTS)
+            galleries = session.scalars(lately.order_by(Gallery.searched_at.desc()).limit(KEPT_GALLERIES)).all()
+            sizes = [_num_bytes(session, self._settings, gallery) for gallery in galleries]
+        for gallery, size in zip(galleries, sizes, strict=True):
+            if should_stop():
+                return
+            if self.num_bytes + size > self._bytes_allowed:
+                continue
+            try:
+                opened = self.current(gallery.id)
+                opened.snapshot.store.read_ahead(len(opened.snapshot))
+            except (Problem, CoreError, OSError) as error:
+                log.warning("gallery %s cannot be loaded ahead: %s", gallery.id, error)
+
+    def drop_deleted(self) -> None:
+        """Lets go of galleries that were deleted."""
+        with self._lock:
+            held = list(self._entries)
+        if held:
+            with self._database.read() as session:
+                there = set(session.scalars(select(Gallery.id).where(Gallery.id.in_(held), _EXISTS)))
+            self._drop([gallery_id for gallery_id in held if gallery_id not in there])
 
     def _revision(self, gallery_id: str) -> int | None:
         with self._database.look() as connection:
@@ -78,9 +144,23 @@ class Snapshots:
         with self._lock:
             entry = self._entries.setdefault(gallery_id, _CacheEntry())
             self._entries.move_to_end(gallery_id)
-            if len(self._entries) > KEPT_GALLERIES:
-                self._entries.popitem(last=False)
             return entry
+
+    def _make_room(self) -> None:
+        """Lets go of the galleries that were not searched for longest, but never of the last one."""
+        with self._lock:
+            while len(self._entries) > 1 and (
+                len(self._entries) > KEPT_GALLERIES or self._held() > self._bytes_allowed
+            ):
+                self._entries.popitem(last=False)
+
+    def _held(self) -> int:
+        return sum(entry.gallery.num_bytes for entry in self._entries.values() if entry.gallery is not None)
+
+    def _drop(self, gallery_ids: Sequence[str]) -> None:
+        with self._lock:
+            for gallery_id in gallery_ids:
+                self._entries.pop(gallery_id, None)
 
     def _refreshed(self, gallery_id: str, before: OpenGallery | None) -> OpenGallery:
         while True:
@@ -108,25 +188,38 @@ def _find(session: Session, gallery_id: str) -> Gallery:
 
 def _load(session: Session, settings: Settings, gallery: Gallery, before: OpenGallery | None) -> OpenGallery:
     """The gallery as the session sees it; what `before` holds of the same files is used again."""
-    if before is not None and before.generation == gallery.generation and _built(gallery) <= before.built:
-        # An erasure replaces the built index, but what it removed is hidden in this snapshot's already.
-        snapshot, maps = _extended(session, gallery, before), before.maps
+    if before is not None and before.generation == gallery.generation:
+        snapshot, maps = _extended(session, settings, gallery, before), before.maps
     else:
         snapshot, maps = _opened(session, settings, gallery), _opened_maps(settings, gallery)
     if maps is not None:
         maps.hold(gallery.next_position)  # now: a rebuild may delete the file while these are read
-    return OpenGallery(gallery.revision, gallery.generation, gallery.deletions, _built(gallery), snapshot, maps)
+    return OpenGallery(
+        gallery.revision,
+        gallery.generation,
+        gallery.deletions,
+        _built(gallery),
+        snapshot,
+        maps,
+        _num_bytes(session, settings, gallery),
+    )
 
 
-def _built(gallery: Gallery) -> int:
-    return gallery.index["images"] if gallery.index else 0
+def _num_bytes(session: Session, settings: Settings, gallery: Gallery) -> int:
+    """The memory that the gallery takes once it is opened."""
+    folder = generation_folder(settings, gallery.id, gallery.generation)
+    path = index_path(folder, gallery.index) if gallery.index else None
+    index = path.stat().st_size if path is not None and path.exists() else 0
+    return index + gallery.next_position * (vector_bytes(embedding_size(session, gallery)) + COLUMN_BYTES)
+
+
+def _built(gallery: Gallery) -> tuple[str, int]:
+    return (gallery.index["kind"], gallery.index["images"]) if gallery.index else ("flat", 0)
 
 
 def _opened(session: Session, settings: Settings, gallery: Gallery) -> Snapshot:
     folder = generation_folder(settings, gallery.id, gallery.generation)
-    size = session.get_one(Model, gallery.model_id).embedding_size
-    store = open_store(folder, size, count=gallery.next_position)
-    store.rows(0, gallery.next_position)  # maps the file now: a rebuild may delete it while this snapshot is searched
+    store = open_store(folder, embedding_size(session, gallery), count=gallery.next_position)
     cameras, times, empty = _columns(session, gallery.id, 0, gallery.next_position)
     index = load_index_file(folder, gallery.index) if gallery.index else None
     return Snapshot.open(store, cameras, times, index).without(empty)
@@ -139,30 +232,45 @@ def _opened_maps(settings: Settings, gallery: Gallery) -> MapStore | None:
     return open_maps(folder, gallery.maps, count=gallery.next_position)
 
 
-def _extended(session: Session, gallery: Gallery, before: OpenGallery) -> Snapshot:
+def _extended(session: Session, settings: Settings, gallery: Gallery, before: OpenGallery) -> Snapshot:
     snapshot, start = before.snapshot, len(before.snapshot)
-    if gallery.deletions != before.deletions:
-        below = select(GalleryImage.position).where(GalleryImage.gallery_id == gallery.id)
-        taken = session.scalars(below.where(GalleryImage.position < start)).all()
-        snapshot = snapshot.without(np.setdiff1d(np.arange(start), np.array(taken, np.int64)))
     if gallery.next_position > start:
         cameras, times, empty = _columns(session, gallery.id, start, gallery.next_position)
         snapshot = snapshot.with_added(cameras, times).without(empty)
+    if gallery.deletions != before.deletions:
+        since = select(ErasedImage.position).where(
+            ErasedImage.gallery_id == gallery.id,
+            ErasedImage.revision > before.revision,
+            ErasedImage.generation == gallery.generation,
+        )
+        snapshot = snapshot.without(np.array(session.scalars(since).all(), np.int64))
+    # An erasure replaces the index, or gives it up, but what it removed is hidden in this snapshot already.
+    if gallery.index is not None and _built(gallery) != before.built:
+        folder = generation_folder(settings, gallery.id, gallery.generation)
+        snapshot = replace(snapshot, index=load_index_file(folder, gallery.index))
     return snapshot
 
 
 def _columns(
     session: Session, gallery_id: str, start: int, stop: int
-) -> tuple[list[str], list[datetime | None], NDArray[np.int64]]:
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
     """Camera and time of the images at positions `start` up to `stop`, and those positions that hold none."""
-    cameras = [""] * (stop - start)
-    times: list[datetime | None] = [None] * (stop - start)
+    cameras = np.full(stop - start, "", object)
+    times = np.full(stop - start, NO_TIME)
     taken = np.zeros(stop - start, np.bool_)
-    columns = select(GalleryImage.position, GalleryImage.camera, GalleryImage.captured_at).where(
+    names: dict[str | None, str] = {None: ""}  # one string for all images of a camera
+    rows = session.execute(_rows(gallery_id, start, stop), execution_options={"yield_per": _ROWS_AT_ONCE})
+    for page in rows.partitions():
+        positions, page_cameras, moments = zip(*page, strict=True)
+        places = np.array(positions, np.int64) - start
+        cameras[places] = [names.setdefault(camera, camera) for camera in page_cameras]
+        times[places] = np.array(moments, "datetime64[us]").view(np.int64)
+        taken[places] = True
+    return cameras.tolist(), times, start + np.flatnonzero(~taken)
+
+
+def _rows(gallery_id: str, start: int, stop: int) -> Select[int, str | None, str]:
+    columns = select(GalleryImage.position, GalleryImage.camera, utc_text(GalleryImage.captured_at))
+    return columns.where(
         GalleryImage.gallery_id == gallery_id, GalleryImage.position >= start, GalleryImage.position < stop
     )
-    for position, camera, captured_at in session.execute(columns):
-        cameras[position - start] = camera or ""
-        times[position - start] = captured_at
-        taken[position - start] = True
-    return cameras, times, start + np.flatnonzero(~taken).astype(np.int64)

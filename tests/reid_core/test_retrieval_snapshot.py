@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as configured
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reid_core.errors import CoreError, IndexCorrupt
 from reid_core.retrieval.filters import Filters
-from reid_core.retrieval.index import INDEX_KINDS, IVFPQ_LEAST, build_index, set_threads
+from reid_core.retrieval.index import build_index, set_threads
+from reid_core.retrieval.kinds import BUILT_KINDS, IVFPQ_LEAST
 from reid_core.retrieval.snapshot import NO_TIME, Snapshot
 from reid_core.retrieval.store import FeatureStore
 
-DIM = 16
+DIM = 64
 FLOAT32 = np.dtype(np.float32)
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -110,13 +114,12 @@ def test_equal_images_score_equal_wherever_they_stand(tmp_path: Path) -> None:
     assert positions.tolist() == [list(range(7))]
 
 
-def test_equal_images_in_different_segments_rank_by_position(tmp_path: Path) -> None:
+def test_equal_images_under_an_index_and_beside_it_rank_by_position(tmp_path: Path) -> None:
     vectors = np.tile(unit(7), (9, 1))
     store = stored(tmp_path, vectors)
-    snapshot = Snapshot.open(store, ["0"] * 40, [None] * 40)
+    snapshot = Snapshot.open(store, ["0"] * 40, [None] * 40, build_index("hnsw", vectors[:40], seed=0))
     for count in (13, 6, 3, 1):
         snapshot = snapshot.with_added(["0"] * count, [None] * count)
-    assert len(snapshot.segments) > 1
 
     _, positions = snapshot.search(vectors[:7], 5)
 
@@ -193,21 +196,10 @@ def test_images_added_in_many_small_steps_are_found_at_once(tmp_path: Path) -> N
         store.write(start, vectors[start : start + step])
         snapshot = snapshot.with_added([str(start % 4)] * step, [NOON] * step)
         np.testing.assert_array_equal(snapshot.search(queries, 5)[1], brute(vectors[: start + step], queries, 5))
-        assert len(snapshot.segments) <= np.log2(len(snapshot)) + 1
 
     assert len(snapshot) == 1 + sum(steps)
-    assert snapshot.segments[-1].stop == len(snapshot)
     assert [len(part) for part in (snapshot.cameras, snapshot.captured_at, snapshot.alive)] == [len(snapshot)] * 3
     assert sorted(snapshot.camera_names) == ["0", "1", "2", "3"]
-
-
-def test_small_additions_do_not_copy_the_large_segment(tmp_path: Path) -> None:
-    store = stored(tmp_path, unit(1010))
-    large = Snapshot.open(store, ["0"] * 1000, [None] * 1000)
-
-    grown = large.with_added(["0"] * 10, [None] * 10)
-
-    assert grown.segments[0] is large.segments[0]
 
 
 @pytest.mark.parametrize("k", [5, 6, 50])
@@ -232,11 +224,11 @@ def test_a_gallery_of_deleted_images_has_no_results(tmp_path: Path) -> None:
     assert snapshot.search(unit(2), 10)[1].shape == (2, 0)
 
 
-@pytest.fixture(scope="module", params=INDEX_KINDS)
+@pytest.fixture(scope="module", params=("flat", *BUILT_KINDS))
 def indexed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     """A gallery whose first images lie under an index of each kind, with more added since and some deleted."""
     vectors = unit(IVFPQ_LEAST + 500)
-    base = build_index(request.param, vectors[:IVFPQ_LEAST], seed=0)
+    base = None if request.param == "flat" else build_index(request.param, vectors[:IVFPQ_LEAST], seed=0)
     snapshot = opened(tmp_path_factory.mktemp(request.param), vectors, base)
     return snapshot.without(np.arange(0, len(vectors), 7))
 
@@ -252,6 +244,41 @@ def test_every_kind_returns_as_many_as_match(indexed: Snapshot, num_matching: in
     assert keep[positions].all()
     assert all(len(set(row)) == len(row) for row in positions.tolist())
     assert (np.diff(scores, axis=1) <= 0).all()
+
+
+@given(
+    top_k=st.integers(1, 400),
+    cameras=st.sets(st.sampled_from(["0", "1", "2", "nobody's"])),
+    excluded=st.sets(st.sampled_from(["0", "1", "2"]), max_size=2),
+    window=st.tuples(st.integers(-10, IVFPQ_LEAST + 600), st.integers(0, IVFPQ_LEAST)),
+    hidden=st.one_of(st.just(0), st.integers(1, IVFPQ_LEAST)),
+    seed=st.integers(0, 2**16),
+)
+@configured(max_examples=60, deadline=None)
+def test_top_k_results_come_back_whenever_that_many_match(
+    indexed: Snapshot,
+    top_k: int,
+    cameras: set[str],
+    excluded: set[str],
+    window: tuple[int, int],
+    hidden: int,
+    seed: int,
+) -> None:
+    """Also where the images closest to the query, as many as `hidden`, are those that the filter leaves out."""
+    query = unit(1, seed)
+    after, minutes = NOON + timedelta(minutes=window[0]), timedelta(minutes=window[1])
+    filters = Filters(tuple(sorted(cameras)), tuple(sorted(excluded)), after, after + minutes)
+    keep = indexed.keep(filters)
+    keep[np.argsort(-indexed.store.rows(0, len(indexed)) @ query[0])[:hidden]] = False
+
+    scores, positions = indexed.search(query, top_k, keep=keep)
+
+    place = np.arange(len(indexed))
+    match = (place >= window[0]) & (place < window[0] + window[1]) & (place % 7 != 0) & keep
+    match &= np.isin((place % 3).astype(str), sorted((cameras or {"0", "1", "2"}) - excluded))
+    assert positions.shape == scores.shape == (1, min(top_k, match.sum()))
+    assert match[positions].all()
+    assert len(set(positions[0].tolist())) == positions.shape[1]
 
 
 @pytest.mark.parametrize("share", [0.001, 0.03, 0.3, 1.0])
@@ -280,10 +307,9 @@ def test_narrow_filters_are_exact_however_poor_the_index(tmp_path: Path) -> None
 def test_many_queries_under_a_filter_are_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
 ) -> None:
-    monkeypatch.setattr(f"{Snapshot.__module__}.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(f"{build_index.__module__}.CHUNK_BYTES", chunk_bytes)
     vectors, queries = unit(1000), unit(300, seed=2)
-    snapshot = opened(tmp_path, vectors, build_index("flat", vectors[:700], seed=0))
-    assert len(snapshot.segments) == 2
+    snapshot = opened(tmp_path, vectors, build_index("hnsw", vectors[:700], seed=0))
 
     _, positions = snapshot.search(queries, 10, keep=snapshot.keep(Filters(exclude_cameras=("1",))))
 
@@ -322,7 +348,7 @@ def test_the_columns_of_a_snapshot_cannot_be_changed(tmp_path: Path) -> None:
 def test_what_does_not_fit_the_gallery_is_refused(tmp_path: Path) -> None:
     snapshot = opened(tmp_path, unit(5))
 
-    with pytest.raises(CoreError, match=r"16 numbers, the query has shape \(1, 8\)"):
+    with pytest.raises(CoreError, match=r"64 numbers, the query has shape \(1, 8\)"):
         snapshot.search(np.ones((1, 8), np.float32), 3)
     with pytest.raises(CoreError, match="not finite"):
         snapshot.search(np.full((1, DIM), np.nan, np.float32), 3)
@@ -338,7 +364,7 @@ def test_opening_more_than_is_stored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IndexCorrupt, match="holds 5 records, 6 are needed"):
         Snapshot.open(store, ["0"] * 6, [None] * 6)
     with pytest.raises(IndexCorrupt, match="covers 5 images of 4"):
-        Snapshot.open(store, ["0"] * 4, [None] * 4, build_index("flat", unit(5), seed=0))
+        Snapshot.open(store, ["0"] * 4, [None] * 4, build_index("hnsw", unit(5), seed=0))
 
 
 def test_a_camera_without_a_time_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from reid_core.retrieval.maps import map_bytes
 from reid_core.retrieval.store import HEADER_BYTES
 from service.db.session import open_database
 from service.db.tables import Gallery, GalleryImage, Model, PendingErasure, PendingRemoval
-from service.galleries.files import vector_bytes
+from service.galleries.files import open_store, vector_bytes
 from tests.waiting import wait_until
 from tests.worker.service import Service
 
@@ -126,6 +126,21 @@ class Ledger:
             assert sorted(result["image_id"] for result in results) == sorted(self._ids[one] for one in self.images)
             (itself,) = (result for result in results if result["image_id"] == self._ids[digest])
             assert itself["retrieval_score"] > 0.999
+            if rerank == "none":
+                self._check_ranks(service, self._ids[digest], results)
+
+    def _check_ranks(self, service: Service, query: str, results: list[dict[str, Any]]) -> None:
+        """An error unless ranks and scores are those of comparing with every vector that lies on disk."""
+        with _reading(service) as session:
+            hall = session.query(Gallery).filter_by(name=HALL).one()
+            size = session.get_one(Model, hall.model_id).embedding_size
+            places = {image.id: image.position for image in session.query(GalleryImage).filter_by(gallery_id=hall.id)}
+        store = open_store(service.home / "galleries" / hall.id / str(hall.generation), size, count=hall.next_position)
+        scores = dict(zip(places, store.read(list(places.values())) @ store.read(places[query]), strict=True))
+        np.testing.assert_allclose([one["score"] for one in results], sorted(scores.values(), reverse=True), atol=1e-5)
+        np.testing.assert_allclose(
+            [one["score"] for one in results], [scores[one["image_id"]] for one in results], atol=1e-5
+        )
 
     def _check_gone(self, service: Service) -> None:
         for digest in sorted(self._ids.keys() - self.images.keys() - self._checked_gone):

@@ -132,7 +132,8 @@ class Rounds:
         return f"killed {' '.join(words) or 'everything'}"
 
     def _while_indexing(self) -> str:
-        job_id = self._service.post("/jobs", {"kind": "index", "gallery": HALL})["id"]
+        body = {"kind": "index", "gallery": HALL, "embed": self._chance.random() < 0.7}
+        job_id = self._service.post("/jobs", body)["id"]
         wait_until(lambda: bool(self._service.processes(*CHILD)))
         words = self._chance.choice([CHILD, CHILD, WORKER, EVERYTHING])
         lost = self._operate(lambda: self._kill(words), within_seconds=6)

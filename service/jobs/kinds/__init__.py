@@ -22,7 +22,8 @@ def _nothing(session: Session, spec: Mapping[str, Any]) -> Subject:
 
 
 def _gallery(session: Session, spec: Mapping[str, Any]) -> Subject:
-    return session.get(Gallery, spec["gallery"])
+    """None for a job that only builds the index: the gallery is as ready meanwhile as before."""
+    return session.get(Gallery, spec["gallery"]) if spec.get("embed", True) else None
 
 
 def _dataset(session: Session, spec: Mapping[str, Any]) -> Subject:

@@ -1,4 +1,4 @@
-"""Index jobs: a gallery's images embedded anew and its index rebuilt."""
+"""Index jobs: a gallery's images embedded anew and its index rebuilt, or that alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from service.settings import Settings
 
 def resolve(session: Session, settings: Settings, body: IndexBody) -> Resolved:
     """The spec of the index job asked for."""
-    return Resolved("index", {"gallery": find(session, Gallery, body.gallery).id}, ())
+    spec = {"gallery": find(session, Gallery, body.gallery).id}
+    return Resolved("index", spec if body.embed else {**spec, "embed": False}, ())
 
 
 def workloads(session: Session, job: Resolved) -> list[Workload]:
-    """Embedding all images, and again by a re-ranker that is another model."""
+    """Embedding all images, and again by a re-ranker that is another model; none where only the index is built."""
+    if not job.spec.get("embed", True):
+        return []
     gallery = session.get_one(Gallery, job.spec["gallery"])
     first = embedding(session, gallery.model_id, gallery.images)
     if gallery.reranker_id in (None, gallery.model_id):

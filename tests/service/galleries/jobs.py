@@ -30,6 +30,7 @@ class Worker:
         self,
         add: dict[str, str] | None = None,
         *,
+        embed: bool = True,
         at: dict[int, Callable[[], object]] | None = None,
         stop_after: int = 10**9,
     ) -> dict[str, Any]:
@@ -49,6 +50,7 @@ class Worker:
             self.settings,
             self.gallery_id,
             add=add,
+            embed=embed,
             model_for=lambda model_id: load(self.settings, model_id),
             progress=progress,
             should_stop=lambda: len(self.progress) >= stop_after,

@@ -204,7 +204,7 @@ def test_an_index_built_while_erased_vectors_still_lie_there_holds_none_of_them(
     run_until_killed(KILLED_WHILE_ERASING, settings.home, SECRET)
     append(database, settings, hall, rows(300, 301, "new"), (vectors(1, seed=9),))
     worker = Worker(database, settings, hall)
-    index_in_place(database, settings, hall)
+    index_in_place(database, settings, hall, should_stop=lambda: False)
     (index,) = (settings.galleries_dir / hall / "0").glob("index-*")
     assert vectors(300)[150].tobytes() in index.read_bytes()
     assert vectors(300)[5].tobytes() not in index.read_bytes()

@@ -22,7 +22,13 @@ def test_a_gallery_is_made_and_found_by_id_and_name(client: httpx.Client, model:
     assert body["model"] == model.id
     assert (body["state"], body["images"], body["revision"], body["job"]) == ("empty", 0, 0, None)
     assert (body["keep_images"], body["retention_days"], body["reranker"]) == (True, 30, None)
-    assert body["index"] == {"requested": "auto", "kind": "flat", "built_images": 0}
+    assert body["index"] == {
+        "requested": "auto",
+        "kind": "flat",
+        "built_images": 0,
+        "parameters": {},
+        "recall": None,
+    }
     assert client.get("/galleries/hall").json() == client.get(answer.headers["Location"]).json() == body
 
 

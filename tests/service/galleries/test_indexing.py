@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 
 from reid_core.errors import IndexCorrupt, Stopped
-from reid_core.retrieval.index import IVFPQ_LEAST
+from reid_core.retrieval.kinds import IVFPQ_LEAST, resolve_kind
 from service.db.session import Database
-from service.db.tables import Dataset, GalleryImage, Model
+from service.db.tables import Dataset, Gallery, GalleryImage, Model
 from service.errors import Problem
 from service.galleries import index, reencoding, split_import
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.files import gallery_folder, generation_folder
+from service.galleries.growth import outgrown
 from service.galleries.images import append
-from service.galleries.index import resolve_index_kind
 from service.galleries.lifecycle import create_gallery
 from service.galleries.schemas import GalleryBody
 from service.galleries.staging import indexing_folder
+from service.search.snapshots import Snapshots
 from service.settings import Settings
 from service.storage import claim
 from tests.service.galleries.conftest import MODEL_ID
@@ -304,10 +305,99 @@ def test_searches_go_on_while_a_gallery_is_rebuilt(client: httpx.Client, worker:
     assert last.json()["revision"] == worker.gallery().revision
 
 
+def test_only_the_index_is_built_over_the_vectors_that_are_there(
+    worker: Worker, settings: Settings, database: Database
+) -> None:
+    vectors = np.concatenate([unit(seed) for seed in range(30)])
+    append(database, settings, worker.gallery_id, [uploaded(seed) for seed in range(30)], (vectors,))
+    before, snapshots = worker.gallery(), Snapshots(database, settings)
+    loaded = snapshots.current(worker.gallery_id)
+
+    result = worker.run(embed=False)
+
+    after = worker.gallery()
+    assert result == {"images": 30, "revision": before.revision + 1, "index": "hnsw"}
+    assert (after.generation, worker.phases) == (0, [])
+    assert after.index is not None
+    assert after.index["recall"] == {"at_10": 1.0, "at_100": 1.0, "queries": 30}
+    np.testing.assert_array_equal(worker.vectors(), vectors)
+    switched = snapshots.current(worker.gallery_id).snapshot
+    assert switched.num_indexed == 30
+    assert switched.captured_at is loaded.snapshot.captured_at
+    assert worker.found(worker.images()[3])[0] == "img_3"
+    assert worker.run(embed=False)["revision"] == result["revision"]
+
+
+def test_what_is_known_of_an_index_is_kept_when_an_image_is_erased_from_it(
+    worker: Worker, split: dict[str, str], settings: Settings, database: Database
+) -> None:
+    worker.run(split)
+    before = worker.gallery().index
+    erase_image(database, settings, "hall", worker.images()[0].id, key_id=None)
+    after = worker.gallery().index
+    assert before is not None
+    assert after is not None
+    assert before["file"] != after["file"]
+    told = ("kind", "images", "parameters", "recall")
+    assert [before[name] for name in told] == [after[name] for name in told]
+    assert before["parameters"] == {"links": 32, "build_breadth": 100, "search_breadth": 128}
+
+
+def test_a_gallery_shows_its_index(client: httpx.Client, worker: Worker, split: dict[str, str]) -> None:
+    worker.run(split)
+    assert client.get("/galleries/hall").json()["index"] == {
+        "requested": "hnsw",
+        "kind": "hnsw",
+        "built_images": 24,
+        "parameters": {"links": 32, "build_breadth": 100, "search_breadth": 128},
+        "recall": {"at_10": 1.0, "at_100": 1.0, "queries": 24},
+    }
+
+
+@pytest.mark.parametrize(
+    ("requested", "built", "count", "due"),
+    [
+        ("hnsw", None, 999, False),
+        ("hnsw", None, 1000, True),
+        ("hnsw", 1000, 1999, False),
+        ("hnsw", 1000, 2000, True),
+        ("hnsw", 20_000, 21_999, False),
+        ("hnsw", 20_000, 22_223, True),
+        ("flat", None, 10**6, False),
+        ("auto", None, 195_312, False),
+        ("auto", None, 195_313, True),
+        ("ivfpq", None, IVFPQ_LEAST - 1, False),
+        ("ivfpq", None, IVFPQ_LEAST, True),
+    ],
+)
+def test_a_gallery_needs_another_index_once_many_images_are_beside_it(
+    database: Database, worker: Worker, requested: str, built: int | None, count: int, due: bool
+) -> None:
+    with database.write() as session:
+        gallery = session.get_one(Gallery, worker.gallery_id)
+        gallery.index_kind, gallery.next_position = requested, count
+        gallery.index = None if built is None else {"kind": "hnsw", "images": built}
+    with database.read() as session:
+        assert (outgrown(session) == [worker.gallery_id]) == due
+
+
 def test_the_kind_of_index_follows_the_gallery() -> None:
-    assert resolve_index_kind("auto", 1000, 512) == "flat"
-    assert resolve_index_kind("auto", 500_000, 512) == "hnsw"
-    assert resolve_index_kind("hnsw", 10, 512) == "hnsw"
-    assert resolve_index_kind("hnsw", 0, 512) == "flat"
-    assert resolve_index_kind("ivfpq", IVFPQ_LEAST - 1, 512) == "flat"
-    assert resolve_index_kind("ivfpq", IVFPQ_LEAST, 512) == "ivfpq"
+    assert resolve_kind("auto", 1000, 512) == "flat"
+    assert resolve_kind("auto", 500_000, 512) == "rabitq"
+    assert resolve_kind("rabitq", 10, 512) == "rabitq"
+    assert resolve_kind("rabitq", 10, 16) == "flat"
+    assert resolve_kind("hnsw", 10, 512) == "hnsw"
+    assert resolve_kind("hnsw", 0, 512) == "flat"
+    assert resolve_kind("ivfpq", IVFPQ_LEAST - 1, 512) == "flat"
+    assert resolve_kind("ivfpq", IVFPQ_LEAST, 512) == "ivfpq"
+
+
+def test_a_job_that_only_builds_the_index_can_be_asked_for(client: httpx.Client, hall: str) -> None:
+    body = {"kind": "index", "gallery": "hall", "embed": False}
+    planned = client.post("/jobs?dry_run=true", json=body)
+    assert planned.status_code == 200, planned.text
+    job = client.post("/jobs", json=body)
+    assert job.status_code == 202, job.text
+    assert job.json()["spec"] == {"gallery": hall, "embed": False}
+    shown = client.get("/galleries/hall").json()
+    assert (shown["job"], shown["state"]) == (None, "empty")
