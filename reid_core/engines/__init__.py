@@ -13,5 +13,8 @@ EngineChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
 DEFAULT_ENGINE: EngineName = "openvino"
 """The engine that models are published with under "auto": the fastest one measured (`benchmarks/engines.py`)."""
 
+FROM_BEFORE = "it was published before models had engines; training or importing it again gives it one"
+IMPORTED = "an imported ONNX network is run as it is"
+
 Precision = Literal["fp32", "bf16"]
 """The arithmetic of an engine."""

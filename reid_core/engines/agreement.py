@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from reid_core.data.preprocessing import open_image
 from reid_core.retrieval.encoder import Encoder, Encoding
 
 LIMIT = 1e-3
 """The largest distance between both embeddings of an image, or both vectors of a location: cosines agree to 0.002."""
+
+ImageSource = Path | Image.Image
+"""A file, or an image that is decoded."""
 
 _BATCHES = (1, 5)
 """Sizes that images are compared in: a file that was traced for one size fails in another."""
@@ -37,7 +41,7 @@ class Agreement:
 def compare(
     wanted: Encoder,
     others: Sequence[Encoder],
-    paths: Sequence[Path],
+    images: Sequence[ImageSource],
     *,
     with_maps: bool,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -50,21 +54,25 @@ def compare(
     distances = [(list[float](), list[float]()) for _ in others]
     done = 0
     for size in cycle(_BATCHES):
-        part = [wanted.prepare(open_image(path)) for path in paths[done : done + size]]
+        part = [wanted.prepare(_opened(image)) for image in images[done : done + size]]
         if not part:
             break
-        images = torch.stack(part)
-        right = wanted.encode_prepared(images, with_maps=with_maps)
+        prepared = torch.stack(part)
+        right = wanted.encode_prepared(prepared, with_maps=with_maps)
         for encoder, (embeddings, maps) in zip(others, distances, strict=True):
-            found = encoder.encode_prepared(images, with_maps=with_maps)
+            found = encoder.encode_prepared(prepared, with_maps=with_maps)
             embeddings += (found.embeddings - right.embeddings).norm(dim=1).tolist()
             maps += _map_distances(found, right)
         done += len(part)
-        on_progress(done, len(paths))
+        on_progress(done, len(images))
     return [
         Agreement(done, float(np.max(embeddings)), float(np.max(maps)) if maps else None)
         for embeddings, maps in distances
     ]
+
+
+def _opened(image: ImageSource) -> Image.Image:
+    return open_image(image) if isinstance(image, Path) else image
 
 
 def _map_distances(found: Encoding, right: Encoding) -> list[float]:

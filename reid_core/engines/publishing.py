@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from reid_core.engines import DEFAULT_ENGINE, EngineChoice, EngineName, Precision
-from reid_core.engines.agreement import LIMIT, compare
+from reid_core.engines import DEFAULT_ENGINE, FROM_BEFORE, IMPORTED, EngineChoice, EngineName, Precision
+from reid_core.engines.agreement import LIMIT, ImageSource, compare
 from reid_core.engines.files import FORMATS, FileEngine, failures_of
 from reid_core.engines.image_network import ImageNetwork
 from reid_core.errors import ExportFailed, WeightsError
@@ -23,8 +23,6 @@ from reid_core.retrieval.store import file_sha256
 RECORD_NAME = "engine.json"
 COMPARED_IMAGES = 16
 
-_FROM_BEFORE = "published before models had engines; training it again, or importing it, gives it one"
-_IMPORTED = "an imported ONNX network is run as it is"
 _BF16_MARGIN = 2
 """An engine in bf16 may be twice as far from float32 as PyTorch is in bf16: both round alike, at other places."""
 
@@ -55,14 +53,14 @@ class Published:
         return asdict(self) | {"files": dict(self.files)}
 
 
-def publish_engine(folder: Path, images: Sequence[Path], asked: EngineChoice) -> Published:
-    """Writes the serving file of the model in `folder`, compared on `images`, and the record of what came of it.
+def publish_engine(folder: Path, images: Sequence[ImageSource], asked: EngineChoice) -> Published:
+    """Writes the serving file of the model in `folder`, compared on some of `images`, and the record of that.
 
     The record says PyTorch, and no serving file is left, where the engine fails or its results are too far away: see
     `LIMIT` for float32. In bf16, which it takes where PyTorch would, see `_BF16_MARGIN`; beyond that it takes float32.
     """
     if read_manifest(folder).method == EXTERNAL:
-        published = Published("onnxruntime", reason=_IMPORTED)
+        published = Published("onnxruntime", reason=IMPORTED)
     elif asked == "torch":
         published = Published("torch", reason="REID_ENGINE was torch when it was published")
     else:
@@ -81,12 +79,12 @@ def read_published(folder: Path) -> Published:
         return Published(**json.loads((folder / RECORD_NAME).read_text()))
     except FileNotFoundError:
         external = read_manifest(folder).method == EXTERNAL
-        return Published("onnxruntime", reason=_IMPORTED) if external else Published("torch", reason=_FROM_BEFORE)
+        return Published("onnxruntime", reason=IMPORTED) if external else Published("torch", reason=FROM_BEFORE)
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"The record of the model's engine cannot be read: {error}.", hint="Restore it.") from error
 
 
-def _publish(folder: Path, images: Sequence[Path], name: EngineName) -> Published:
+def _publish(folder: Path, images: Sequence[ImageSource], name: EngineName) -> Published:
     model, files = load_model(folder, torch.device("cpu")), [folder / file for file in FORMATS[name].names]
     try:
         with failures_of(name):
@@ -105,7 +103,7 @@ def _one_look(model: TrainedModel) -> ImageNetwork:
     return ImageNetwork(model.network, preprocessing, with_maps=model.manifest.map_shape is not None)
 
 
-def _compare(model: TrainedModel, name: EngineName, file: Path, images: Sequence[Path]) -> Published:
+def _compare(model: TrainedModel, name: EngineName, file: Path, images: Sequence[ImageSource]) -> Published:
     preprocessing, images = model.manifest.preprocessing, images[:COMPARED_IMAGES]
 
     def in_torch(dtype: torch.dtype) -> Encoder:
