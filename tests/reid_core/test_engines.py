@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from tests.reid_core.test_export import make_model
 
 CPU = torch.device("cpu")
 ENGINES: list[EngineName] = list(FORMATS)
+REAL_CROPS = Path(os.environ.get("REID_TEST_CROPS", Path(__file__).parents[2] / "data" / "pku_reid"))
+"""Market-1501's folders of real people; without them those tests are skipped."""
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,24 @@ def test_mirror_images_are_averaged_by_the_encoder(engine: EngineName, tmp_path:
     assert found.maps is not None
     assert right.maps is not None
     assert found.maps.numpy() == pytest.approx(right.maps.numpy(), abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", METHODS)
+def test_they_agree_on_crops_of_real_people_in_the_size_of_the_recipe(
+    name: str, engine: EngineName, tmp_path: Path
+) -> None:
+    crops = sorted(REAL_CROPS.glob("query/*"))
+    if not crops:
+        pytest.skip(f"{REAL_CROPS} has no crops")
+    recipe = METHODS[name].recipe
+    changes = {"image": recipe.image.model_dump(), "backbone": recipe.backbone, "precision": "fp32"}
+    make_model(METHODS[name], tmp_path / "model", **changes)
+    published = publish_engine(tmp_path / "model", crops, engine)
+    assert (published.name, published.reason) == (engine, None)
+    assert published.difference is not None
+    assert published.difference < 1e-3
 
 
 def with_wrong_mean(engine: EngineName) -> Any:
