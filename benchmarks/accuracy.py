@@ -17,7 +17,7 @@ from reid_core.devices import resolve_dtype
 from reid_core.evaluation.ranking import encode_labels, evaluate
 from reid_core.methods import METHODS
 from reid_core.model import TrainedModel, load_model, save_model
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import torch_encoder
 from reid_core.training.initial import from_file
 from reid_core.training.loop import Plan, Result, fit
 
@@ -54,7 +54,7 @@ def test(plan: Plan, result: Result, contents: Contents) -> Row:
     """Rank-1, 5, 10 and mAP of embeddings on the data set's query and gallery splits, by the standard protocol."""
     settings = plan.settings
     dtype = resolve_dtype(settings.precision, plan.device, settings.backbone, settings.image.width)
-    encoder = Encoder(result.network, result.preprocessing, plan.device, dtype)
+    encoder = torch_encoder(result.network, result.preprocessing, plan.device, dtype)
     splits = [contents.images[split] for split in ("query", "gallery")]
     query, gallery = (encoder.embed_files([image.path for image in split]) for split in splits)
     metrics = evaluate(query, gallery, *encode_labels(*splits))

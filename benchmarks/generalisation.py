@@ -37,7 +37,7 @@ from reid_core.heads.retrieval import RetrievalHead
 from reid_core.matching import FoldedHead, symmetric_scores
 from reid_core.merging import merge
 from reid_core.methods import METHODS
-from reid_core.retrieval.encoder import Encoder, Encoding
+from reid_core.retrieval.encoder import Encoder, Encoding, torch_encoder
 from reid_core.settings import override
 from reid_core.training.initial import FROM_IMAGENET
 from reid_core.training.loop import fit
@@ -119,7 +119,7 @@ def train_and_test(run: Row, worlds: Mapping[str, Contents], options: argparse.N
     plan = make_plan(training["method"], training, worlds[run["trained_on"]], CPU, options.weights)
     result = fit(plan, make_folder(options.runs, training))
     seconds, steps = round(time.monotonic() - began), len(result.history["loss"])
-    encoder = Encoder(result.network, result.preprocessing, CPU, torch.float32)
+    encoder = torch_encoder(result.network, result.preprocessing, CPU, torch.float32)
     head = method.matching_head(result.network) if method.matching_head else None
     tests = {name: test(encoder, world, head, options.candidates) for name, world in worlds.items()}
     print(training["method"], run["trained_on"], f"seed {training['seed']}", f"{seconds} s", tests, flush=True)

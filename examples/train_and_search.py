@@ -12,7 +12,7 @@ import torch
 from reid_core.data.preprocessing import preprocessing_of
 from reid_core.data.reader import read
 from reid_core.methods import find_method
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import torch_encoder
 from reid_core.settings import override
 from reid_core.training.loop import Observer, Plan, fit
 
@@ -29,7 +29,7 @@ observer = Observer(on_progress=lambda progress: print(progress.step, progress.v
 with tempfile.TemporaryDirectory() as run:
     result = fit(plan, Path(run), observer)
 
-encoder = Encoder(result.network, preprocessing_of(plan.settings), plan.device, torch.float32)
+encoder = torch_encoder(result.network, preprocessing_of(plan.settings), plan.device, torch.float32)
 gallery = encoder.embed_files([image.path for image in splits["gallery"]])
 (query,) = encoder.embed_files([splits["query"][0].path])
 scores, order = (gallery @ query).topk(5)  # unit length: the product is the cosine

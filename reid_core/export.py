@@ -7,73 +7,26 @@ mirror image of `flip_average` and the division by length. A file that does not 
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import cycle
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
-from reid_core.data.preprocessing import Preprocessing, open_image
-from reid_core.data.tensors import normalise, resize
+from reid_core.data.preprocessing import Preprocessing
+from reid_core.engines.agreement import LIMIT, Agreement, compare
+from reid_core.engines.files import FileEngine, Run, import_openvino, open_onnx, open_openvino
+from reid_core.engines.image_network import INPUT, OUTPUTS, ImageNetwork
 from reid_core.errors import ExportFailed
 from reid_core.external.network import ExternalNetwork
 from reid_core.external.packing import write_packed
-from reid_core.external.runtime import import_onnxruntime
 from reid_core.model import TrainedModel
-from reid_core.retrieval.encoder import Encoder, Encoding, average_flipped
+from reid_core.retrieval.encoder import Encoder, torch_encoder
 
 Format = Literal["onnx", "openvino"]
-INPUT, OUTPUTS = "pictures", ("embeddings", "maps")
-
-_LIMIT = 1e-3
-"""The largest distance between both embeddings of an image, or both vectors of a location: cosines agree to 0.002."""
-
-_BATCHES = (1, 5)
-"""Sizes that images are compared in: a file that was traced for one size fails in another."""
-
-_Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """The largest distance (smaller is closer) of an exported file from the model in float32, over so many images."""
-
-    pictures: int
-    embeddings: float
-    maps: float | None
-
-
-class ImageNetwork(nn.Module):
-    """(N, 3, H, W) uint8 RGB images of the model's size to (N, D) embeddings and, where asked for, (N, h, w, c) maps.
-
-    Vectors of both have unit length and are those of `Encoder`.
-    """
-
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, *, with_maps: bool) -> None:
-        super().__init__()
-        self._network = network
-        self._preprocessing = preprocessing
-        self._with_maps = with_maps
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        encoding = self._encode(images)
-        if self._preprocessing.flip_average:
-            encoding = average_flipped(encoding, self._encode(images.flip(3)))
-        return (encoding.embeddings,) if encoding.maps is None else (encoding.embeddings, encoding.maps)
-
-    def _encode(self, images: Tensor) -> Encoding:
-        output = self._network(normalise(images, self._preprocessing))
-        maps = output.feature_map.permute(0, 2, 3, 1) if self._with_maps else None
-        return Encoding(functional.normalize(output.embedding, dim=1), maps)
 
 
 def export_model(
@@ -99,52 +52,37 @@ def export_model(
     with _packages():
         (_write_external if isinstance(model.network, ExternalNetwork) else _write_onnx)(model, onnx)
         files = [onnx] if format == "onnx" else _write_openvino(onnx, model.manifest.preprocessing)
-        run = _onnx_runtime(onnx) if format == "onnx" else _openvino(files[0])
+        run = (open_onnx if format == "onnx" else open_openvino)(files[0], "fp32", torch.get_num_threads())
     agreement = _compare(model, run, images, on_progress)
-    farthest = float(np.max([agreement.embeddings, agreement.maps or 0.0]))  # NaN where either is
-    if not farthest <= _LIMIT:
+    if not agreement.farthest <= LIMIT:  # NaN is not
         raise ExportFailed(
-            f"What the {format} file gives is up to {farthest:.2g} away from the model on {agreement.pictures} images; "
-            f"{_LIMIT:g} is allowed.",
+            f"What the {format} file gives is up to {agreement.farthest:.2g} away from the model on "
+            f"{agreement.pictures} images; {LIMIT:g} is allowed.",
             hint="The file was not kept. Try the other format.",
         )
     return files, agreement
 
 
 def _compare(
-    model: TrainedModel, run: _Run, paths: Sequence[Path], on_progress: Callable[[int, int], None]
+    model: TrainedModel, run: Run, paths: Sequence[Path], on_progress: Callable[[int, int], None]
 ) -> Agreement:
     preprocessing, with_maps = model.manifest.preprocessing, model.manifest.map_shape is not None
-    encoder = Encoder(model.network, preprocessing, model.device, torch.float32)
-    embeddings, maps = list[float](), list[float]()
-    done = 0
-    for size in cycle(_BATCHES):
-        part = [resize(open_image(path), preprocessing) for path in paths[done : done + size]]
-        if not part:
-            break
-        images = torch.stack(part)
-        wanted = encoder.encode_prepared(images, with_maps=with_maps)
-        found = [torch.from_numpy(np.asarray(output)) for output in run(images.numpy())]
-        embeddings += (found[0] - wanted.embeddings).norm(dim=1).tolist()
-        if wanted.maps is not None:
-            maps += (found[1] - wanted.maps).norm(dim=3).flatten().tolist()
-        done += len(part)
-        on_progress(done, len(paths))
-    return Agreement(done, float(np.max(embeddings)), float(np.max(maps)) if maps else None)
+    wanted = torch_encoder(model.network, preprocessing, model.device, torch.float32)
+    found = Encoder(FileEngine(run), replace(preprocessing, flip_average=False))  # that is in the file
+    (agreement,) = compare(wanted, [found], paths, with_maps=with_maps, on_progress=on_progress)
+    return agreement
 
 
 def _write_onnx(model: TrainedModel, path: Path) -> None:
     preprocessing = model.manifest.preprocessing
-    network = ImageNetwork(model.network, preprocessing, with_maps=model.manifest.map_shape is not None).eval()
-    example = torch.zeros(2, 3, preprocessing.height, preprocessing.width, dtype=torch.uint8)
-    names = OUTPUTS[: 2 if model.manifest.map_shape else 1]
+    network = ImageNetwork(model.network, preprocessing, with_maps=model.manifest.map_shape is not None)
     try:
         with warnings.catch_warnings(action="ignore"):  # the exporter warns of how it uses PyTorch itself
             exported = torch.onnx.export(
                 network,
-                (example,),
+                (network.example(),),
                 input_names=[INPUT],
-                output_names=names,
+                output_names=network.output_names,
                 dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
                 dynamo=True,
                 verbose=False,
@@ -169,7 +107,7 @@ def _write_external(model: TrainedModel, path: Path) -> None:
 
 def _write_openvino(onnx: Path, preprocessing: Preprocessing) -> list[Path]:
     """Turns the ONNX file into `model.xml` and `model.bin`."""
-    openvino = _import_openvino()
+    openvino = import_openvino()
     try:
         network = openvino.Core().read_model(onnx)
     except RuntimeError as error:
@@ -179,28 +117,6 @@ def _write_openvino(onnx: Path, preprocessing: Preprocessing) -> list[Path]:
     openvino.save_model(network, onnx.with_suffix(".xml"), compress_to_fp16=False)
     onnx.unlink()
     return [onnx.with_suffix(".xml"), onnx.with_suffix(".bin")]
-
-
-def _onnx_runtime(path: Path) -> _Run:
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {INPUT: images})
-
-
-def _openvino(path: Path) -> _Run:
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = _import_openvino().Core().compile_model(path, "CPU", options)
-    return lambda images: list(compiled([images]).values())
-
-
-def _import_openvino() -> Any:
-    """OpenVINO without its telemetry, which else tells its maker of every import."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
 
 
 @contextmanager

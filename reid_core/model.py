@@ -23,7 +23,7 @@ from reid_core.external.network import ExternalNetwork
 from reid_core.matching import FoldedHead
 from reid_core.methods import METHODS, find_method
 from reid_core.network import ReidNetwork
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import Encoder, torch_encoder
 from reid_core.retrieval.store import file_sha256
 from reid_core.settings import Precision, TrainingSettings
 
@@ -72,9 +72,11 @@ class TrainedModel:
         preprocessing = self.manifest.preprocessing
         if flip_average is not None:
             preprocessing = replace(preprocessing, flip_average=flip_average)
-        return Encoder(self.network, preprocessing, self.device, self._dtype())
+        return torch_encoder(self.network, preprocessing, self.device, self.dtype)
 
-    def _dtype(self) -> torch.dtype:
+    @property
+    def dtype(self) -> torch.dtype:
+        """The arithmetic that PyTorch runs the network in on its device."""
         if self.settings is None:
             return torch.float32
         # fp16 and bf16 are not for every device; a model trained in them is served anywhere.

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="Where networks run: `auto`, `cpu`, `cuda`, `cuda:1`.",
     )
+    engine: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
+        default="auto", description="What runs networks of searches and index jobs; see engines.md."
+    )
     threads: int = Field(default=0, ge=0, description="Threads for tensor work in each process; 0: one per CPU core.")
 
     short_jobs: int = Field(

@@ -26,8 +26,9 @@ def test_it_is_imported_without_pytorch(module: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_onnx_is_imported_for_networks_of_that_format_alone() -> None:
-    modules = ("service.main", "service.search.engine", "reid_core.model", "reid_core.export", "worker.evaluate")
+def test_engines_are_imported_for_models_that_they_run_alone() -> None:
+    core = ("reid_core.model", "reid_core.export", "reid_core.engines.serving", "reid_core.engines.publishing")
+    modules = ("service.main", "service.search.engine", *core, "worker.evaluate", "worker.train", "worker.index")
     program = "import sys; sys.modules['onnx'] = sys.modules['onnxruntime'] = sys.modules['openvino'] = None; import "
     ended = subprocess.run([sys.executable, "-c", program + ", ".join(modules)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

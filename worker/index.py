@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reid_core.devices import resolve_device
-from reid_core.model import load_model
+from reid_core.engines.serving import serve
 from service.datasets.checking import check_files
 from service.galleries.job import index_gallery
 from worker.work import Outcome, Work
@@ -26,7 +26,7 @@ def run(work: Work) -> Outcome:
         spec["gallery"],
         add=spec.get("add"),
         embed=spec.get("embed", True),
-        model_for=lambda model_id: load_model(settings.models_dir / model_id, device),
+        model_for=lambda model_id: serve(settings.models_dir / model_id, device, settings.engine),
         progress=work.progress,
         should_stop=work.should_stop,
     )

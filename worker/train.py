@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from reid_core.backbones import GlobalBackboneName
 from reid_core.backbones.weights import IMAGENET, Transfer
 from reid_core.data.records import SPLITS, ImageRecord
 from reid_core.devices import resolve_device
+from reid_core.engines.publishing import Published, publish_engine
 from reid_core.methods import find_method
 from reid_core.model import Manifest, load_model, save_model
 from reid_core.sampling import Graph
@@ -30,6 +32,7 @@ from service.db.tables import Dataset, Model
 from service.jobs.graphs import write_graph
 from service.jobs.recording import progress_as_json
 from service.jobs.stages import Stage, stages_of
+from service.models.engines import engine_of_row
 from service.models.lifecycle import describe_file
 from service.storage import publish_folder
 from worker.work import Outcome, Work
@@ -51,7 +54,8 @@ def run(work: Work) -> Outcome:
             checkpoint_seconds=work.settings.checkpoint_seconds,
         )
     model_id = f"mdl_{work.job.id.removeprefix('job_')}"
-    folder, manifest = _publish(work, model_id, plans[-1], result)
+    folder, manifest, engine = _publish(work, model_id, plans[-1], result)
+    warnings = [*result.warnings, *_engine_warnings(work, engine, stage=len(plans))]
     row = Model(
         id=model_id,
         name=work.job.spec["model_name"] or f"{manifest.method}-{model_id[-8:]}",
@@ -61,13 +65,14 @@ def run(work: Work) -> Outcome:
         embedding_size=manifest.embedding_size,
         preprocessing=manifest.preprocessing.as_json(),
         files={path.name: describe_file(path) for path in sorted(folder.iterdir())},
+        engine=engine_of_row(engine),
         job_id=work.job.id,
     )
     summary = {
         "model": model_id,
         "identities": result.num_classes,
         "images": len(plans[-1].images),
-        "warnings": [asdict(warning) for warning in result.warnings],
+        "warnings": [asdict(warning) for warning in warnings],
     }
     return Outcome(summary, [row])
 
@@ -143,14 +148,15 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
         write_graph(work.folder, epoch, graph, images)
         work.reporter.event("graph", {"epoch": epoch + 1, "classes": len(images)})
 
-    def on_warning(warning: TrainingWarning) -> None:
-        logger.warning("%s %s", warning.detail, warning.hint)
-        work.reporter.event("warning", asdict(warning))
-
-    return Observer(on_transfer, on_resume, on_graph, on_progress, on_warning, work.should_stop)
+    return Observer(on_transfer, on_resume, on_graph, on_progress, partial(_warn, work), work.should_stop)
 
 
-def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Path, Manifest]:
+def _warn(work: Work, warning: TrainingWarning) -> None:
+    logger.warning("%s %s", warning.detail, warning.hint)
+    work.reporter.event("warning", asdict(warning))
+
+
+def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Path, Manifest, Published]:
     work.reporter.progress(progress_as_json(1.0, "publish"))
     making = work.folder / "model"
     shutil.rmtree(making, ignore_errors=True)
@@ -163,11 +169,21 @@ def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Pat
         num_classes=result.num_classes,
         preprocessing=result.preprocessing,
     )
+    engine = publish_engine(making, [image.path for image in plan.images], work.settings.engine)
     folder = work.settings.models_dir / model_id
     # An attempt that was lost between its rename and its row has left a folder.
     shutil.rmtree(folder, ignore_errors=True)
     publish_folder(making, folder)
-    return folder, manifest
+    return folder, manifest, engine
+
+
+def _engine_warnings(work: Work, engine: Published, *, stage: int) -> list[TrainingWarning]:
+    if not engine.refused:
+        return []
+    hint = "PyTorch runs the model, as exactly and slower. REID_ENGINE=torch publishes models so without a warning."
+    warning = TrainingWarning("engine-refused", str(engine.reason), hint, stage)
+    _warn(work, warning)
+    return [warning]
 
 
 def _lineage(work: Work, datasets: Sequence[Sequence[Dataset]]) -> dict[str, Any]:

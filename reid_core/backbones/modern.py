@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Literal
 
 import torch
@@ -43,7 +44,7 @@ class VisionTransformer(nn.Module):
 
     def _positions(self, grid: torch.Size) -> Tensor:
         embedding = self.encoder.pos_embedding  # (1, 1 + side * side, 768)
-        side = round((embedding.shape[1] - 1) ** 0.5)
+        side = isqrt(embedding.shape[1] - 1)
         own = embedding[:, 1:].mT.unflatten(2, (side, side))
         resized = functional.interpolate(own, size=tuple(grid), mode="bicubic", align_corners=False)
         return torch.cat([embedding[:, :1], resized.flatten(2).mT], dim=1)

@@ -35,7 +35,7 @@ class OnnxNetwork:
         Raises:
             WeightsError: ONNX Runtime is not installed, or cannot load the file.
         """
-        self._session = _open(path, threads)
+        self._session = open_session(path, threads)
         self.inputs = [(value.name, value.type, tuple(value.shape)) for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
         self._output = output or self.outputs[0]
@@ -82,7 +82,8 @@ def missing_package(error: ImportError) -> WeightsError:
     )
 
 
-def _open(path: Path, threads: int) -> Any:
+def open_session(path: Path, threads: int) -> Any:
+    """A session of ONNX Runtime on the CPU with the file; WeightsError where it is not installed or cannot load it."""
     try:
         onnxruntime = import_onnxruntime()
     except ImportError as error:

@@ -60,7 +60,8 @@ class MgnHead(nn.Module):
 
 def _pool(feature_map: Tensor, parts: int) -> Tensor:
     """(B, c, h, w) to (B, parts, c): the maximum of every stripe; where h does not divide, neighbours share a row."""
-    # As adaptive_max_pool2d, which ONNX does not have.
-    height = feature_map.shape[2]
-    stripes = [feature_map[:, :, part * height // parts : -(-(part + 1) * height // parts)] for part in range(parts)]
-    return torch.stack([functional.max_pool2d(stripe, stripe.shape[2:]).flatten(1) for stripe in stripes], dim=1)
+    # As adaptive_max_pool2d, which ONNX does not have. Traced for another runtime, windows have to be constants.
+    height, width = map(int, feature_map.shape[2:])
+    edges = [(part * height // parts, -(-(part + 1) * height // parts)) for part in range(parts)]
+    stripes = [functional.max_pool2d(feature_map[:, :, start:stop], (stop - start, width)) for start, stop in edges]
+    return torch.stack([stripe.flatten(1) for stripe in stripes], dim=1)

@@ -61,7 +61,7 @@ class PyramidHead(nn.Module):
 
     def _pool(self, feature_map: Tensor) -> Tensor:
         """Average + maximum of every branch's window: (N, B, c) float32."""
-        height, width = feature_map.shape[2:]
+        height, width = map(int, feature_map.shape[2:])  # traced for another runtime, windows have to be constants
         check_parts(self.parts, height)
         stripe = (height // self.parts, width)
         averages, maxima = (

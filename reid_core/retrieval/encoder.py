@@ -33,15 +33,14 @@ class Encoding:
     maps: Tensor | None = None
 
 
-class Encoder:
-    """A network in evaluation mode with its preprocessing.
+Engine = Callable[[Tensor, bool], Encoding]
+"""(N, 3, H, W) uint8 images, each as it is, to their encoding; with maps where the second value says so."""
 
-    Where the preprocessing says `flip_average`, the network sees every image and its mirror image. The embedding is
-    the mean of both, each of unit length before, brought to unit length again. The map is the mean of the image's map
-    and of the mirror image's, mirrored back along its width, so that the same place of the body meets itself; every
-    location has unit length again. An image and its mirror image then have the same embedding, and mirrored maps.
 
-    `network` is switched to evaluation mode while it embeds and back afterwards.
+class TorchEngine:
+    """A network that PyTorch runs, in `dtype` on `device`.
+
+    It is switched to evaluation mode meanwhile and back afterwards.
     """
 
     def __init__(
@@ -51,6 +50,35 @@ class Encoder:
         self._preprocessing = preprocessing
         self._device = device
         self._dtype = dtype
+
+    def __call__(self, images: Tensor, with_maps: bool) -> Encoding:
+        inputs = normalise(images.to(self._device), self._preprocessing).contiguous(memory_format=torch.channels_last)
+        training = self._network.training
+        self._network.eval()
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32),
+            ):
+                output = self._network(inputs)
+        finally:
+            self._network.train(training)
+        maps = _to_maps(output.feature_map) if with_maps else None
+        return Encoding(functional.normalize(output.embedding.float(), dim=1).cpu(), maps)
+
+
+class Encoder:
+    """A network, run by an engine, with its preprocessing.
+
+    Where the preprocessing says `flip_average`, the network sees every image and its mirror image. The embedding is
+    the mean of both, each of unit length before, brought to unit length again. The map is the mean of the image's map
+    and of the mirror image's, mirrored back along its width, so that the same place of the body meets itself; every
+    location has unit length again. An image and its mirror image then have the same embedding, and mirrored maps.
+    """
+
+    def __init__(self, engine: Engine, preprocessing: Preprocessing) -> None:
+        self._engine = engine
+        self._preprocessing = preprocessing
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
         """Embeddings of decoded images."""
@@ -94,25 +122,10 @@ class Encoder:
 
     def encode_prepared(self, images: Tensor, *, with_maps: bool = False) -> Encoding:
         """Embeddings, and maps where asked for, of N images from `prepare`, stacked to (N, 3, H, W)."""
-        encoding = self._run(images, with_maps)
+        encoding = self._engine(images, with_maps)
         if not self._preprocessing.flip_average:
             return encoding
-        return average_flipped(encoding, self._run(images.flip(3), with_maps))
-
-    def _run(self, images: Tensor, with_maps: bool) -> Encoding:
-        inputs = normalise(images.to(self._device), self._preprocessing).contiguous(memory_format=torch.channels_last)
-        training = self._network.training
-        self._network.eval()
-        try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32),
-            ):
-                output = self._network(inputs)
-        finally:
-            self._network.train(training)
-        maps = _to_maps(output.feature_map) if with_maps else None
-        return Encoding(functional.normalize(output.embedding.float(), dim=1).cpu(), maps)
+        return average_flipped(encoding, self._engine(images.flip(3), with_maps))
 
     def _read(self, paths: Sequence[Path], batch_size: int) -> Iterator[Tensor]:
         def load(path: Path) -> Tensor:
@@ -126,6 +139,13 @@ class Encoder:
                 # The next batch is decoded while the network works on this one.
                 ahead = [pool.submit(load, path) for path in chunks[place + 1]] if place + 1 < len(chunks) else []
                 yield torch.stack([future.result() for future in current])
+
+
+def torch_encoder(
+    network: ReidNetwork, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
+) -> Encoder:
+    """Returns the encoder of a network that PyTorch runs."""
+    return Encoder(TorchEngine(network, preprocessing, device, dtype), preprocessing)
 
 
 def average_flipped(seen: Encoding, mirrored: Encoding) -> Encoding:

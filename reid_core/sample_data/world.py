@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator, SeedSequence
+from PIL import Image
 
 from reid_core.errors import DatasetError
 from reid_core.sample_data.cameras import Camera, install_cameras, photograph
@@ -77,6 +78,12 @@ def write_sample_data(
             on_progress(done, len(shots))
 
 
+def draw_people(count: int, *, seed: int = 0, height: int = 128, width: int = 64) -> list[Image.Image]:
+    """Draws one crop each of `count` invented people, by two cameras in turn, as `write_sample_data` would see them."""
+    cameras = install_cameras(_generator(seed, _CAMERAS), 2, (height, width))
+    return [_photograph(_Shot(person, person % 2, 0, Path()), cameras[person % 2], seed) for person in range(count)]
+
+
 def _check_numbers(**numbers: int) -> None:
     for name, value in numbers.items():
         smallest, largest = LIMITS[name]
@@ -114,10 +121,13 @@ def _plan_strangers(identities: int, cameras: int) -> Iterator[_Shot]:
 
 
 def _take(shot: _Shot, camera: Camera, seed: int, folder: Path) -> None:
+    _photograph(shot, camera, seed).save(folder / shot.path, quality=camera.look.quality)
+
+
+def _photograph(shot: _Shot, camera: Camera, seed: int) -> Image.Image:
     walk = _generator(seed, _WALK, shot.person, shot.camera)
     moment = _generator(seed, _MOMENT, shot.person, shot.camera, shot.moment)
-    image = photograph(camera, _invent(seed, shot.person), walk, moment)
-    image.save(folder / shot.path, quality=camera.look.quality)
+    return photograph(camera, _invent(seed, shot.person), walk, moment)
 
 
 def _invent(seed: int, person: int) -> Person:

@@ -22,7 +22,7 @@ from reid_core.methods.method import Losses, Method, Moment, Teacher
 from reid_core.methods.teacher import check_teacher
 from reid_core.model import TrainedModel
 from reid_core.network import Batch, ReidNetwork
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import Encoder, torch_encoder
 from reid_core.sampling import Epoch, Graph
 from reid_core.settings import TrainingSettings
 from reid_core.training.checkpoint import History, Position, Run, load_checkpoint, save_checkpoint
@@ -110,7 +110,7 @@ def fit(
     preprocessing = preprocessing_of(settings)
     dtype = resolve_dtype(settings.precision, plan.device, settings.backbone, settings.image.width)
     run = _start(plan, data.num_classes, dtype, checkpoint, observer)
-    encoder = Encoder(run.network, preprocessing, plan.device, dtype)
+    encoder = torch_encoder(run.network, preprocessing, plan.device, dtype)
     loaders: list[BatchLoader] = []
     watch = Stopwatch(checkpoint_seconds, span)
     unseen = (*held_out.query, *held_out.gallery) if held_out else plan.others

@@ -28,6 +28,7 @@ from service.models.importing import import_folder
 from service.models.lifecycle import check_name_is_free, delete_model, model_file, rename_model
 from service.models.schemas import ModelAnswer, ModelChange
 from service.schemas import Listing
+from service.settings import Settings
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -37,7 +38,12 @@ Writer = Annotated[Caller, require("write")]
 
 @router.get("")
 def list_models(
-    request: Request, database: DatabaseDep, page: PageDep, _caller: Reader, method: str | None = None
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    page: PageDep,
+    _caller: Reader,
+    method: str | None = None,
 ) -> Listing[ModelAnswer]:
     """Models, newest first."""
     wanted, prefix = filter_equal(select(Model), (Model.method, method)), prefix_of(request)
@@ -47,7 +53,7 @@ def list_models(
             wanted,
             Model.id,
             page,
-            answer_of=lambda model: _answer(session, model, prefix),
+            answer_of=lambda model: _answer(session, model, settings, prefix),
             newest_first=True,
         )
 
@@ -65,21 +71,28 @@ async def import_model(
         model = await run_in_threadpool(
             importing.import_model, database, settings, model_id, folder, upload, key_id=caller.key_id
         )
-    answer = ModelAnswer.of(model, [], prefix_of(request))
+    answer = ModelAnswer.of(model, [], settings, prefix_of(request))
     response.headers["Location"] = answer.links.self
     return answer
 
 
 @router.get("/{model_id}")
-def read_model(model_id: str, request: Request, database: DatabaseDep, _caller: Reader) -> ModelAnswer:
+def read_model(
+    model_id: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
+) -> ModelAnswer:
     """One model, by id or name: what it was made from and what it reached."""
     with database.read() as session:
-        return _answer(session, find(session, Model, model_id), prefix_of(request))
+        return _answer(session, find(session, Model, model_id), settings, prefix_of(request))
 
 
 @router.patch("/{model_id}", responses=problems(409))
 def change_model(
-    model_id: str, body: ModelChange, request: Request, database: DatabaseDep, caller: Writer
+    model_id: str,
+    body: ModelChange,
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    caller: Writer,
 ) -> ModelAnswer:
     """Give a model another name."""
     with database.write() as session:
@@ -88,7 +101,7 @@ def change_model(
             check_name_is_free(session, body.name)
             rename_model(session, model.id, body.name)
             audit.record(session, key_id=caller.key_id, action="model.rename", target=model.id)
-        return _answer(session, model, prefix_of(request))
+        return _answer(session, model, settings, prefix_of(request))
 
 
 @router.delete("/{model_id}", status_code=204, responses=problems(409))
@@ -112,5 +125,5 @@ def read_model_file(
     return answer_file(request, path, kind, sha256=sha256, filename=name)
 
 
-def _answer(session: Session, model: Model, prefix: str) -> ModelAnswer:
-    return ModelAnswer.of(model, evaluations_of(session, model.id), prefix)
+def _answer(session: Session, model: Model, settings: Settings, prefix: str) -> ModelAnswer:
+    return ModelAnswer.of(model, evaluations_of(session, model.id), settings, prefix)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from PIL import Image
 
@@ -99,8 +99,16 @@ class ReadImage:
     height: int
 
 
-def read_images(paths: Sequence[Path | None], encoder: GalleryEncoder, settings: Settings) -> list[ReadImage | None]:
-    """The images of `paths` in their order; None for one that cannot be read."""
+Row = TypeVar("Row")
+
+
+def read_ahead(
+    pages: Iterable[tuple[Sequence[Row], Sequence[Path | None]]], encoder: GalleryEncoder, settings: Settings
+) -> Generator[tuple[Sequence[Row], list[ReadImage | None]], None, None]:
+    """Rows of each page with the images of their paths; None for one that cannot be read.
+
+    The next page is read and decoded while the caller works on one, as it may while the network runs.
+    """
 
     def read(path: Path | None) -> ReadImage | None:
         try:
@@ -108,8 +116,16 @@ def read_images(paths: Sequence[Path | None], encoder: GalleryEncoder, settings:
         except (ImageError, OSError):
             return None
 
-    with ThreadPoolExecutor(_DECODERS) as pool:
-        return list(pool.map(read, paths))
+    with ThreadPoolExecutor(_DECODERS, "decoding") as pool:
+        started = ((rows, [pool.submit(read, path) for path in paths]) for rows, paths in pages)
+        following = pool.submit(next, started, None)
+        try:
+            while (current := following.result()) is not None:
+                following = pool.submit(next, started, None)
+                rows, reading = current
+                yield rows, [image.result() for image in reading]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _read(content: bytes, encoder: GalleryEncoder, settings: Settings) -> ReadImage:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from reid_core.engines.serving import Served
 from reid_core.errors import Stopped
-from reid_core.model import TrainedModel
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery
@@ -33,7 +33,7 @@ def index_gallery(
     *,
     add: Mapping[str, str] | None,
     embed: bool = True,
-    model_for: Callable[[str], TrainedModel],
+    model_for: Callable[[str], Served],
     progress: Callable[[str], Callable[[int, int], None]],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def index_gallery(
             index_in_place(database, settings, gallery.id, should_stop=should_stop)
             return _result(database, gallery.id, {})
         model_for = cache(model_for)  # the re-ranker may be the gallery's own model
-        encoder = gallery_encoder(gallery, lambda model_id: model_for(model_id).encoder())
+        encoder = gallery_encoder(gallery, lambda model_id: model_for(model_id).encoder)
         if add is not None:
             counts = add_split(
                 database, settings, gallery.id, add, encoder, on_progress=progress("embed"), should_stop=should_stop
@@ -73,7 +73,7 @@ def index_gallery(
             counts = rebuild(
                 database, settings, gallery.id, encoder, on_progress=progress("embed"), should_stop=should_stop
             )
-        head = model_for(gallery.reranker_id).matching_head() if gallery.reranker_id else None
+        head = model_for(gallery.reranker_id).head if gallery.reranker_id else None
         if head is not None:
             refresh_statistics(
                 database, settings, gallery.id, head, on_progress=progress("statistics"), should_stop=should_stop

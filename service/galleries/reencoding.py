@@ -6,7 +6,8 @@ Searches go on in the old generation meanwhile. Which images have been done stan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.encoding import GalleryEncoder, read_images
+from service.galleries.encoding import GalleryEncoder, ReadImage, read_ahead
 from service.galleries.files import Features, feature_bytes, generation_folder, generation_of
 from service.galleries.image_files import image_path
 from service.galleries.images import count_rebuilt
@@ -49,19 +50,20 @@ def rebuild(
     """
     _ensure_space(database, settings, gallery_id)
     embedded = kept = 0
-    while page := _read_page(database, gallery_id):
-        if should_stop():
-            raise Stopped
-        features = _encode(database, settings, page, encoder)
-        with database.write() as session:
-            gallery = lock_gallery(session, gallery_id)
-            # What has been erased since the page was read must not come in again.
-            still_there = select(GalleryImage).where(GalleryImage.id.in_([image.id for image in page]))
-            images = session.scalars(still_there.order_by(GalleryImage.position)).all()
-            _write(session, settings, gallery, count_rebuilt(session, gallery_id), images, features)
-        embedded += len(features)
-        kept += len(page) - len(features)
-        on_progress(*_progress(database, gallery_id))
+    with closing(read_ahead(_pages(database, settings, gallery_id), encoder, settings)) as pages:
+        for page, read in pages:
+            if should_stop():
+                raise Stopped
+            features = _encode(page, read, encoder)
+            with database.write() as session:
+                gallery = lock_gallery(session, gallery_id)
+                # What has been erased since the page was read must not come in again.
+                still_there = select(GalleryImage).where(GalleryImage.id.in_([image.id for image in page]))
+                images = session.scalars(still_there.order_by(GalleryImage.position)).all()
+                _write(session, settings, gallery, count_rebuilt(session, gallery_id), images, features)
+            embedded += len(features)
+            kept += len(page) - len(features)
+            on_progress(*_progress(database, gallery_id))
     _switch_over(database, settings, gallery_id, should_stop)
     return {"embedded": embedded, "kept": kept}
 
@@ -73,18 +75,25 @@ def _ensure_space(database: Database, settings: Settings, gallery_id: str) -> No
     ensure_free_space(settings.galleries_dir, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
 
 
-def _read_page(database: Database, gallery_id: str) -> Sequence[GalleryImage]:
-    """The next images that are not in the new generation yet."""
-    undone = select(GalleryImage).where(GalleryImage.gallery_id == gallery_id, GalleryImage.rebuilt_position.is_(None))
+def _pages(
+    database: Database, settings: Settings, gallery_id: str
+) -> Iterator[tuple[Sequence[GalleryImage], list[Path | None]]]:
+    """The images that are not in the new generation yet with their files, page by page."""
+    last = -1
+    while page := _read_page(database, gallery_id, last):
+        yield page, _paths(database, settings, page)
+        last = page[-1].position
+
+
+def _read_page(database: Database, gallery_id: str, last: int) -> Sequence[GalleryImage]:
+    undone = select(GalleryImage).where(
+        GalleryImage.gallery_id == gallery_id, GalleryImage.rebuilt_position.is_(None), GalleryImage.position > last
+    )
     with database.read() as session:
         return session.scalars(undone.order_by(GalleryImage.position).limit(PAGE_SIZE)).all()
 
 
-def _encode(
-    database: Database, settings: Settings, page: Sequence[GalleryImage], encoder: GalleryEncoder
-) -> dict[str, Features]:
-    """Features of one image each by its id, of those whose file can be read."""
-
+def _paths(database: Database, settings: Settings, page: Sequence[GalleryImage]) -> list[Path | None]:
     def path(image: GalleryImage) -> Path | None:
         try:
             return image_path(session, settings, image)
@@ -92,8 +101,13 @@ def _encode(
             return None
 
     with database.read() as session:
-        paths = [path(image) for image in page]
-    read = read_images(paths, encoder, settings)
+        return [path(image) for image in page]
+
+
+def _encode(
+    page: Sequence[GalleryImage], read: Sequence[ReadImage | None], encoder: GalleryEncoder
+) -> dict[str, Features]:
+    """Features of one image each by its id, of those whose file can be read."""
     found = {row.id: image.prepared for row, image in zip(page, read, strict=True) if image is not None}
     return _by_id(found, encoder.encode(list(found.values()))) if found else {}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 from sqlalchemy import Select, exists, func, select
@@ -13,7 +14,7 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
-from service.galleries.encoding import GalleryEncoder, ReadImage, read_images
+from service.galleries.encoding import GalleryEncoder, ReadImage, read_ahead
 from service.galleries.files import feature_bytes
 from service.galleries.image_files import image_path
 from service.galleries.images import append
@@ -46,20 +47,30 @@ def add_split(
         total = session.scalar(select(func.count()).select_from(missing.subquery())) or 0
         needed = total * feature_bytes(session, gallery)
     ensure_free_space(settings.galleries_dir, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
-    done, added, last = 0, 0, -1
-    while page := _read_page(database, missing, last):
-        if should_stop():
-            raise Stopped
-        added += _add_page(database, settings, gallery_id, page, encoder)
-        done += len(page)
-        last = page[-1].position
-        on_progress(done, total)
+    done, added = 0, 0
+    with closing(read_ahead(_pages(database, settings, missing), encoder, settings)) as pages:
+        for page, read in pages:
+            if should_stop():
+                raise Stopped
+            added += _add_page(database, settings, gallery_id, page, read, encoder)
+            done += len(page)
+            on_progress(done, total)
     return {"added": added, "unreadable": done - added}
 
 
 def _missing(gallery_id: str, dataset_id: str, split: str) -> Select[DatasetImage]:
     in_gallery = exists().where(GalleryImage.gallery_id == gallery_id, GalleryImage.dataset_image_id == DatasetImage.id)
     return select(DatasetImage).where(DatasetImage.dataset_id == dataset_id, DatasetImage.split == split, ~in_gallery)
+
+
+def _pages(
+    database: Database, settings: Settings, missing: Select[DatasetImage]
+) -> Iterator[tuple[Sequence[DatasetImage], list[Path | None]]]:
+    """The missing images with their files, page by page."""
+    last = -1
+    while page := _read_page(database, missing, last):
+        yield page, _paths(database, settings, page)
+        last = page[-1].position
 
 
 def _read_page(database: Database, missing: Select[DatasetImage], last: int) -> Sequence[DatasetImage]:
@@ -69,10 +80,14 @@ def _read_page(database: Database, missing: Select[DatasetImage], last: int) -> 
 
 
 def _add_page(
-    database: Database, settings: Settings, gallery_id: str, page: Sequence[DatasetImage], encoder: GalleryEncoder
+    database: Database,
+    settings: Settings,
+    gallery_id: str,
+    page: Sequence[DatasetImage],
+    read: Sequence[ReadImage | None],
+    encoder: GalleryEncoder,
 ) -> int:
     """Adds those of the page's images that can be read; returns their number."""
-    read = read_images(_paths(database, settings, page), encoder, settings)
     found = [(origin, image) for origin, image in zip(page, read, strict=True) if image is not None]
     if found:
         ids = new_ids("img", len(found))

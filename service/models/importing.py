@@ -22,12 +22,14 @@ from service.db import audit
 from service.db.session import Database
 from service.db.tables import Model
 from service.errors import Problem, problem_at, problem_from_core
+from service.models.engines import engine_of_row
 from service.models.lifecycle import check_name_is_free, describe_file
 from service.models.schemas import NetworkForm, NetworkManifest, WeightsForm
 from service.settings import Settings
 from service.storage import claim, delete_tree, publish_folder
 
 if TYPE_CHECKING:  # brings PyTorch
+    from reid_core.engines.publishing import Published
     from reid_core.model import Manifest
 
 logger = logging.getLogger(__name__)
@@ -80,7 +82,8 @@ def import_model(
         manifest = _save_weights(making, upload.path, form)
     else:
         manifest = _save_network(settings, making, upload.path, form)
-    row = _row(model_id, making, form.name, manifest, origin)
+    engine = _publish_engine(settings, making)
+    row = _row(model_id, making, form.name, manifest, origin, engine)
     final = settings.models_dir / model_id
     publish_folder(making, final)
     try:
@@ -156,7 +159,17 @@ def _save_weights(making: Path, file: Path, form: WeightsForm) -> Manifest:
     )
 
 
-def _row(model_id: str, making: Path, name: str | None, manifest: Manifest, origin: dict[str, Any]) -> Model:
+def _publish_engine(settings: Settings, making: Path) -> Published:
+    """Compares on drawn people: there is no data set."""
+    from reid_core.engines.publishing import COMPARED_IMAGES, publish_engine
+    from reid_core.sample_data import draw_people
+
+    return publish_engine(making, draw_people(COMPARED_IMAGES), settings.engine)
+
+
+def _row(
+    model_id: str, making: Path, name: str | None, manifest: Manifest, origin: dict[str, Any], engine: Published
+) -> Model:
     return Model(
         id=model_id,
         name=name or f"{manifest.method}-{model_id[-8:]}",
@@ -166,6 +179,7 @@ def _row(model_id: str, making: Path, name: str | None, manifest: Manifest, orig
         embedding_size=manifest.embedding_size,
         preprocessing=manifest.preprocessing.as_json(),
         files={path.name: describe_file(path) for path in sorted(making.iterdir())},
+        engine=engine_of_row(engine),
     )
 
 

@@ -18,7 +18,9 @@ from typing_extensions import TypedDict
 
 from service.db.tables import Evaluation, Model
 from service.evaluations.schemas import EvaluationAnswer
+from service.models.engines import describe_engine
 from service.schemas import Answer, Body, Name, Omittable, Pair, SelfLink, Time, Triple, example
+from service.settings import Settings
 
 
 def _refuse_other_ranges(value: tuple[float, float]) -> tuple[float, float]:
@@ -176,6 +178,18 @@ class ModelFile(Answer):
     links: FileLinks
 
 
+class EngineAnswer(Answer):
+    """The engine that runs a model's network for searches and index jobs on CPUs; on GPUs PyTorch does."""
+
+    name: Literal["torch", "onnxruntime", "openvino"]
+    precision: Literal["fp32", "bf16"] | None = Field(description="its arithmetic where the CPU has units for it")
+    difference: float | None = Field(
+        description="the largest distance of its embeddings and maps, of unit length, from PyTorch's in float32"
+    )
+    images: int = Field(description="the images on which that was measured")
+    reason: str | None = Field(description="why it is PyTorch, or cannot be used")
+
+
 class ModelLinks(SelfLink):
     """Links of a model."""
 
@@ -194,6 +208,7 @@ class ModelAnswer(Answer):
         embedding_size=2048,
         preprocessing={"height": 256, "width": 128, "interpolation": "bilinear", "flip_average": False},
         evaluations=[],
+        engine={"name": "openvino", "precision": "fp32", "difference": 4e-7, "images": 16, "reason": None},
         files=[
             {
                 "name": "weights.safetensors",
@@ -215,13 +230,14 @@ class ModelAnswer(Answer):
     embedding_size: int
     preprocessing: Preprocessing
     evaluations: list[EvaluationAnswer] = Field(description="newest first")
+    engine: EngineAnswer
     files: list[ModelFile]
     created_at: Time
     job: str | None
     links: ModelLinks
 
     @classmethod
-    def of(cls, model: Model, evaluations: Sequence[Evaluation], prefix: str = "") -> ModelAnswer:
+    def of(cls, model: Model, evaluations: Sequence[Evaluation], settings: Settings, prefix: str = "") -> ModelAnswer:
         """The model as clients see it, with what it reached; `prefix` is put before links."""
         here = f"{prefix}/models/{model.id}"
         return cls(
@@ -233,6 +249,7 @@ class ModelAnswer(Answer):
             embedding_size=model.embedding_size,
             preprocessing=cast("Preprocessing", model.preprocessing),
             evaluations=[EvaluationAnswer.of(evaluation, prefix) for evaluation in evaluations],
+            engine=EngineAnswer(**describe_engine(model, settings)),
             files=[
                 ModelFile(name=name, **facts, links=FileLinks(content=f"{here}/files/{name}"))
                 for name, facts in model.files.items()

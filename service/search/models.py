@@ -57,7 +57,7 @@ class Encoders:
 
         Raises:
             WeightsError: a file of the model is missing or damaged.
-            SettingsError: REID_DEVICE names a device that this machine lacks.
+            SettingsError: REID_DEVICE names a device that this machine lacks, REID_ENGINE one that cannot run it.
         """
         with self._lock:
             known = self._loaded.get(model_id)
@@ -70,12 +70,12 @@ class Encoders:
         return future.result()
 
     def _load(self, model_id: str, future: Future[SharedEncoder]) -> None:
-        from reid_core.model import load_model  # brings torchvision
+        from reid_core.engines.serving import serve  # brings torchvision
 
         try:
             device = resolve_device(self._settings.device)
-            model = load_model(self._settings.models_dir / model_id, device)
-            future.set_result(SharedEncoder(model.encoder(), model.matching_head(), self._batcher))
+            served = serve(self._settings.models_dir / model_id, device, self._settings.engine)
+            future.set_result(SharedEncoder(served.encoder, served.head, self._batcher))
         except BaseException as error:
             with self._lock:
                 self._loaded.pop(model_id, None)  # the next request tries again

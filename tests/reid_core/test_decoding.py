@@ -15,7 +15,7 @@ from reid_core.data.colours import PADDING_COLOUR, scale_grey, to_rgb
 from reid_core.data.preprocessing import IMAGE_FORMATS, IMAGENET_MEAN, decode, open_image, preprocessing_of
 from reid_core.errors import ImageError, ImageTooLarge
 from reid_core.methods import METHODS
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import Encoder, torch_encoder
 from reid_core.settings import override
 
 SIZE = (32, 64)
@@ -71,7 +71,7 @@ def encoder() -> Encoder:
     method = METHODS["bnneck"]
     chosen = override(method.recipe, {"backbone": "resnet18", "image": {"height": 64, "width": 32}})
     torch.manual_seed(0)
-    return Encoder(method.build_network(chosen, 4), preprocessing_of(chosen), torch.device("cpu"), torch.float32)
+    return torch_encoder(method.build_network(chosen, 4), preprocessing_of(chosen), torch.device("cpu"), torch.float32)
 
 
 def cosine(encoder: Encoder, one: Image.Image, other: Image.Image) -> float:

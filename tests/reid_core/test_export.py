@@ -27,7 +27,7 @@ from reid_core.methods import METHODS
 from reid_core.methods.method import Method
 from reid_core.model import TrainedModel, load_model, save_model
 from reid_core.network import Output
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import torch_encoder
 from reid_core.settings import override
 from tests.reid_core.images import make_images
 from tests.reid_core.test_methods import small
@@ -100,7 +100,7 @@ def check(method: Method, format: Format, folder: Path, *, flip_average: bool) -
     assert agreement.pictures == len(paths)
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(path.name for path in files)
 
-    wanted = Encoder(model.network, model.manifest.preprocessing, model.device, torch.float32).encode_files(
+    wanted = torch_encoder(model.network, model.manifest.preprocessing, model.device, torch.float32).encode_files(
         paths, with_maps=model.manifest.map_shape is not None
     )
     assert len(paths) == 24
@@ -201,10 +201,10 @@ def test_the_runtimes_tell_nobody_that_they_are_used(tmp_path: Path) -> None:
     """ONNX Runtime's telemetry begins with an identifier in the home folder, OpenVINO's is a package of its own."""
     code = """
 import sys
-from reid_core.export import _import_openvino
+from reid_core.engines.files import import_openvino
 from reid_core.external.runtime import import_onnxruntime
 import_onnxruntime()
-_import_openvino()
+import_openvino()
 from openvino.tools.ovc import telemetry_utils
 assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub", telemetry_utils.tm
 assert sys.modules["openvino_telemetry"] is None

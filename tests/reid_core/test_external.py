@@ -25,7 +25,7 @@ from reid_core.external import NETWORK_NAME
 from reid_core.external.checking import NetworkRefused, check_network
 from reid_core.methods import METHODS
 from reid_core.model import TrainedModel, load_model, save_external_model
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import torch_encoder
 from tests.reid_core.onnx_files import EMBEDDING_SIZE, INPUT, OUTPUT, embed, make_nodes, make_weights, write_network
 from tests.reid_core.test_export import as_input, make_model, make_paths, run_onnx, run_openvino
 from tests.waiting import HANG_SECONDS
@@ -299,7 +299,7 @@ def test_an_export_of_ours_comes_back(tmp_path: Path) -> None:
     plain = Preprocessing(size.height, size.width, *NO_NORMALISATION, range=(0, 255))
     save_external_model(folder, check_network(folder / NETWORK_NAME, plain, None), plain)
     back = load_model(folder, torch.device("cpu")).encoder().embed_files(paths)
-    exact = Encoder(ours.network, size, ours.device, torch.float32)
+    exact = torch_encoder(ours.network, size, ours.device, torch.float32)
     assert back.numpy() == pytest.approx(exact.embed_files(paths).numpy(), abs=1e-4)
 
 

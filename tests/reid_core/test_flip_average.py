@@ -17,7 +17,7 @@ from reid_core.methods import METHODS
 from reid_core.methods.bnneck import BnneckSettings
 from reid_core.model import MANIFEST_NAME, TrainedModel, load_model, save_model
 from reid_core.network import Output
-from reid_core.retrieval.encoder import Encoder, Encoding
+from reid_core.retrieval.encoder import Encoding, torch_encoder
 from reid_core.sampling import Draw, Epoch
 from reid_core.settings import TrainingSettings, override
 from reid_core.training.loop import Plan, fit
@@ -47,7 +47,7 @@ def make_images() -> Tensor:
 
 
 def encode(preprocessing: Preprocessing, images: Tensor) -> Encoding:
-    return Encoder(Tiny(), preprocessing, CPU, torch.float32).encode_prepared(images, with_maps=True)
+    return torch_encoder(Tiny(), preprocessing, CPU, torch.float32).encode_prepared(images, with_maps=True)
 
 
 def maps_of(encoding: Encoding) -> Tensor:
@@ -87,7 +87,7 @@ def test_an_image_and_its_mirror_image_are_encoded_alike() -> None:
 
 def test_without_the_setting_an_image_is_seen_once_as_it_is() -> None:
     images, network = make_images(), Tiny()
-    got = Encoder(network, PLAIN, CPU, torch.float32).encode_prepared(images, with_maps=True)
+    got = torch_encoder(network, PLAIN, CPU, torch.float32).encode_prepared(images, with_maps=True)
     inputs = normalise(images, PLAIN).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         output = network(inputs)
@@ -150,7 +150,7 @@ def test_samplers_and_the_finished_model_encode_as_the_settings_say(tmp_path: Pa
     seen: list[tuple[Tensor, Tensor]] = []
 
     def draw_batches(settings: BnneckSettings, epoch: Epoch) -> Draw:
-        again = Encoder(epoch.network, preprocessing_of(settings), CPU, torch.float32)
+        again = torch_encoder(epoch.network, preprocessing_of(settings), CPU, torch.float32)
         paths = [image.path for image in images[:3]]
         seen.append((epoch.encode([0, 1, 2]).embeddings, again.embed_files(paths)))
         return method.draw_batches(settings, epoch)

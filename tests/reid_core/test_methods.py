@@ -19,7 +19,7 @@ from reid_core.methods import METHODS
 from reid_core.methods.method import Method, Moment, Teacher
 from reid_core.model import Manifest, TrainedModel, load_model, save_model
 from reid_core.network import Batch
-from reid_core.retrieval.encoder import Encoder, Encoding
+from reid_core.retrieval.encoder import Encoding, torch_encoder
 from reid_core.sampling import Epoch
 from reid_core.settings import TrainingSettings, override
 from reid_core.training.loop import Observer, Plan, Result, fit
@@ -127,7 +127,7 @@ def test_the_loss_goes_down_on_learnable_images(method: Method, tmp_path: Path) 
 def test_embeddings_have_unit_length_and_do_not_depend_on_the_batch(method: Method, tmp_path: Path) -> None:
     made = plan(method, tmp_path)
     network = method.build_network(made.settings, 5)
-    encoder = Encoder(network, Preprocessing(32, 16), CPU, torch.float32)
+    encoder = torch_encoder(network, Preprocessing(32, 16), CPU, torch.float32)
     paths = [image.path for image in made.images]
     together = encoder.embed_files(paths)
     alone = torch.cat([encoder.embed_files([path]) for path in paths])
@@ -154,7 +154,7 @@ def test_a_saved_model_gives_identical_embeddings(method: Method, tmp_path: Path
     save_model(folder, network, method=method.name, settings=made.settings, num_classes=5, preprocessing=preprocessing)
     paths = [image.path for image in made.images]
     loaded = load_model(folder, CPU)
-    before = Encoder(network, preprocessing, CPU, torch.float32).embed_files(paths)
+    before = torch_encoder(network, preprocessing, CPU, torch.float32).embed_files(paths)
     assert torch.equal(loaded.encoder().embed_files(paths), before)
     assert loaded.manifest.embedding_size == before.shape[1]
 

@@ -23,7 +23,7 @@ from reid_core.methods.qaconv import (
     matching_head,
 )
 from reid_core.network import Batch, Output
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import torch_encoder
 from reid_core.settings import ImageSize
 from reid_core.training.validation import HeldOut, hold_out, validate
 from tests.reid_core.images import make_images
@@ -109,7 +109,7 @@ def test_held_out_accuracy_is_the_matchers_and_that_of_the_first_stage_stands_be
     people = make_images(tmp_path, identities=6, cameras=2, each=2, height=64, width=32)
     _, held_out = hold_out(people, 0.5, seed=0)
     assert held_out is not None
-    encoder = Encoder(network, preprocessing_of(settings), torch.device("cpu"), torch.float32)
+    encoder = torch_encoder(network, preprocessing_of(settings), torch.device("cpu"), torch.float32)
 
     got = validate(encoder, held_out, matching_head(network))
 

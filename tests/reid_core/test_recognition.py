@@ -14,7 +14,7 @@ from reid_core.data.preprocessing import Preprocessing
 from reid_core.data.reader import read
 from reid_core.data.records import ImageRecord
 from reid_core.methods import METHODS
-from reid_core.retrieval.encoder import Encoder
+from reid_core.retrieval.encoder import torch_encoder
 from reid_core.sample_data import write_sample_data
 from reid_core.settings import override
 from reid_core.training.chain import fit_chain
@@ -89,7 +89,7 @@ def test_an_image_is_recognised_where_its_nearest_of_another_camera_is_of_the_sa
 ) -> None:
     torch.manual_seed(0)
     people = make_images(tmp_path, identities=30)
-    encoder = Encoder(METHOD.build_network(plan(people).settings, 12), Preprocessing(32, 16), CPU, torch.float32)
+    encoder = torch_encoder(METHOD.build_network(plan(people).settings, 12), Preprocessing(32, 16), CPU, torch.float32)
     embeddings = encoder.embed_files([image.path for image in people])
     right = 0
     for one, own in enumerate(people):

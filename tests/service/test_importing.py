@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from reid_core.data.preprocessing import open_image, preprocessing_of
+from reid_core.engines import IMPORTED
 from reid_core.methods import METHODS
 from reid_core.model import MANIFEST_NAME, WEIGHTS_NAME, load_model, save_model
 from reid_core.settings import override
@@ -78,7 +79,8 @@ def test_an_onnx_file_becomes_a_model_that_is_shown_like_others(
     sha256 = hashlib.sha256(onnx).hexdigest()
     assert body["lineage"]["imported"] == {"file": "my onnx.bin", "bytes": len(onnx), "sha256": sha256}
     files = {file["name"]: file for file in body["files"]}
-    assert list(files) == [MANIFEST_NAME, "network.onnx"]
+    assert list(files) == ["engine.json", MANIFEST_NAME, "network.onnx"]
+    assert (body["engine"]["name"], body["engine"]["reason"]) == ("onnxruntime", IMPORTED)
     assert client.get(files["network.onnx"]["links"]["content"]).content == onnx
     with database.read() as session:
         entry = session.query(AuditEntry).filter_by(action="model.import").one()

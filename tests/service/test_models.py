@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, Evaluation, Gallery, Job, Model
+from service.models.engines import describe_engine
 from service.settings import Settings
 
 CONTENT = bytes(range(256)) * 40
@@ -181,3 +183,32 @@ def test_the_matrix_shows_the_newest_evaluation_of_each_pair(
     assert cells == {(models[0], "ds_1"): newest, (models[1], "ds_gone"): other}
     assert matrix["cells"][models[0]]["ds_1"]["mAP"] == 0.5
     assert client.get("/evaluations/matrix?model=a").status_code == 422
+
+
+PUBLISHED = {"name": "openvino", "precision": "bf16", "difference": 0.004, "images": 16, "reason": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "engine", "shown"),
+    [
+        ({}, PUBLISHED, {"name": "openvino", "precision": "bf16", "difference": 0.004, "reason": None}),
+        ({}, None, {"name": "torch", "difference": None, "images": 0}),
+        ({"engine": "torch"}, PUBLISHED, {"name": "torch", "difference": None, "reason": "REID_ENGINE=torch"}),
+        ({"device": "cuda:1"}, PUBLISHED, {"name": "torch", "reason": "REID_DEVICE=cuda:1"}),
+        ({"engine": "onnxruntime"}, PUBLISHED, {"name": "openvino"}),
+    ],
+)
+def test_a_model_says_which_engine_runs_it(
+    changes: dict[str, str], engine: dict[str, Any] | None, shown: dict[str, Any], settings: Settings
+) -> None:
+    model = Model(id="mdl_1", method="bnneck", engine=engine)
+    told = describe_engine(model, settings.model_copy(update=changes))
+    assert shown.items() <= told.items()
+    if changes.get("engine") == "onnxruntime":
+        assert "it cannot be used" in told["reason"]
+
+
+def test_a_model_from_before_engines_says_so(client: httpx.Client, models: list[str]) -> None:
+    engine = client.get(f"/models/{models[0]}").json()["engine"]
+    assert engine["name"] == "torch"
+    assert "published before models had engines" in engine["reason"]

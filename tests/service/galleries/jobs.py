@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
+from reid_core.engines.serving import serve
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.galleries.files import Features, generation_of
 from service.galleries.job import index_gallery
 from service.search.snapshots import Snapshots
 from service.settings import Settings
-from tests.service.galleries.stock import load
 
 
 class Worker:
@@ -51,7 +52,7 @@ class Worker:
             self.gallery_id,
             add=add,
             embed=embed,
-            model_for=lambda model_id: load(self.settings, model_id),
+            model_for=lambda model_id: serve(self.settings.models_dir / model_id, torch.device("cpu"), "auto"),
             progress=progress,
             should_stop=lambda: len(self.progress) >= stop_after,
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reid_core.retrieval.encoder import Encoder, Encoding
 from service.db.tables import Dataset, Gallery
-from service.galleries.encoding import gallery_encoder, read_images
+from service.galleries.encoding import gallery_encoder, read_ahead
 from service.settings import Settings
 from tests.service.galleries.conftest import MATCHER_ID, MODEL_ID
 from tests.service.galleries.stock import MAP_SHAPE, MATCHER_SIZE, SIZE, encoder_for, make_gallery
@@ -79,7 +79,8 @@ def test_vector_and_map_come_from_one_pass_where_one_model_makes_both(
 ) -> None:
     networks = {key: Counting(encoder_for(settings, key)) for key in (MATCHER_ID, MODEL_ID)}
     encoder = gallery_encoder(Gallery(model_id=model_id, reranker_id=MATCHER_ID), networks.__getitem__)
-    read = read_images(sorted(Path(dataset.path).iterdir())[:3], encoder, settings)
+    paths = sorted(Path(dataset.path).iterdir())[:3]
+    ((_, read),) = read_ahead([(paths, paths)], encoder, settings)
     vectors, maps = encoder.encode([one.prepared for one in read if one is not None])
     assert (vectors.shape, maps.shape) == ((3, size), (3, 8, MAP_SHAPE[2]))
     assert [network.passes for network in networks.values()] == [1, int(model_id == MODEL_ID)]
