@@ -42,9 +42,11 @@ from sqlalchemy import insert, select
 from benchmarks.serving_load import Load, ask, form, run_load
 from benchmarks.serving_script import make_database
 from reid_core.data.preprocessing import preprocessing_of
+from reid_core.engines.publishing import publish_engine
+from reid_core.engines.serving import serve
 from reid_core.methods import METHODS
-from reid_core.model import load_model, save_model
-from reid_core.sample_data.world import write_sample_data
+from reid_core.model import read_manifest, save_model
+from reid_core.sample_data import draw_people
 from service.clock import utc_now
 from service.db.ids import new_id, new_ids
 from service.db.schema import upgrade
@@ -99,7 +101,7 @@ def main() -> int:
 
 def compare(folder: Path, count: int, options: argparse.Namespace) -> None:
     """All rows of one size of gallery."""
-    home, images = prepare(folder, options), draw_people(folder)
+    home, images = prepare(folder, options), draw_files()
     fill(home, "hall", count, options.seed)
     write_script_files(folder, home)
     network = time_network(home, images)
@@ -135,7 +137,7 @@ def compare(folder: Path, count: int, options: argparse.Namespace) -> None:
 
 def search_beside_deletion(folder: Path, options: argparse.Namespace) -> None:
     """Searches in a gallery of 10,000 while another one is deleted."""
-    home, images = prepare(folder, options), draw_people(folder)
+    home, images = prepare(folder, options), draw_files()
     fill(home, "hall", 10_000, options.seed)
     fill(home, "attic", options.deletion, options.seed, kind="flat")
     with running_service(home, options) as (port, pids):
@@ -161,7 +163,8 @@ def prepare(folder: Path, options: argparse.Namespace) -> Home:
     recipe = method.recipe.model_copy(update={"backbone": options.backbone})
     network, preprocessing = method.build_network(recipe, 2), preprocessing_of(recipe)
     save_model(model_folder, network, method=METHOD, settings=recipe, num_classes=2, preprocessing=preprocessing)
-    size = load_model(model_folder, torch.device("cpu")).manifest.embedding_size
+    publish_engine(model_folder, draw_people(8), options.engine)
+    size = read_manifest(model_folder).embedding_size
     with database.write() as session:
         session.add(
             Model(
@@ -174,10 +177,14 @@ def prepare(folder: Path, options: argparse.Namespace) -> Home:
     return Home(settings, database, model_id, size, key)
 
 
-def draw_people(folder: Path) -> list[bytes]:
+def draw_files() -> list[bytes]:
     """Drawn people as JPEG files."""
-    write_sample_data(folder / "people", identities=8, cameras=2, pictures_per_camera=2, seed=0)
-    return [path.read_bytes() for path in sorted((folder / "people").rglob("*.jpg"))]
+    files = []
+    for person in draw_people(16):
+        file = io.BytesIO()
+        person.save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
 
 
 def fill(home: Home, name: str, count: int, seed: int, kind: str = "auto") -> None:
@@ -199,7 +206,7 @@ def fill(home: Home, name: str, count: int, seed: int, kind: str = "auto") -> No
         rows = [row(gallery_id, image_id, start + place) for place, image_id in enumerate(new_ids("img", stop - start))]
         with home.database.write() as session:
             session.execute(insert(GalleryImage), rows)
-    index_in_place(home.database, home.settings, gallery_id)
+    index_in_place(home.database, home.settings, gallery_id, should_stop=lambda: False)
 
 
 def row(gallery_id: str, image_id: str, position: int) -> dict[str, Any]:
@@ -244,7 +251,8 @@ def write_script_files(folder: Path, home: Home) -> None:
 
 
 def time_network(home: Home, images: list[bytes]) -> Bare:
-    encoder = load_model(home.settings.models_dir / home.model_id, torch.device("cpu")).encoder()
+    torch.set_num_threads(os.cpu_count() or 1)
+    encoder = serve(home.settings.models_dir / home.model_id, torch.device("cpu"), "auto").encoder
     prepared = [encoder.prepare(Image.open(io.BytesIO(image)).convert("RGB"))[None] for image in images]
     return time_each([lambda image=image: encoder.embed_prepared(image) for image in prepared])
 
@@ -394,6 +402,7 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--seconds", type=float, default=15, help="how long each load lasts")
+    parser.add_argument("--engine", default="auto", help="REID_ENGINE when the model is published")
     parser.add_argument("--processes", type=int, default=1, help="REID_API_PROCESSES")
     parser.add_argument("--deletion", type=int, default=0, help="images of a gallery that is deleted beside searches")
     parser.add_argument("--deletion-seconds", type=float, default=60)
