@@ -40,7 +40,7 @@ from PIL import Image
 from sqlalchemy import insert, select
 
 from benchmarks.serving_load import Load, ask, form, run_load
-from benchmarks.serving_script import make_database
+from benchmarks.serving_script import find, make_database, open_index
 from reid_core.data.preprocessing import preprocessing_of
 from reid_core.engines.publishing import publish_engine
 from reid_core.engines.serving import serve
@@ -105,7 +105,7 @@ def compare(folder: Path, count: int, options: argparse.Namespace) -> None:
     fill(home, "hall", count, options.seed)
     write_script_files(folder, home)
     network = time_network(home, images)
-    faiss_alone = time_faiss(folder, home)
+    faiss_alone = time_faiss(folder)
     print(f"\n**{count:,} vectors of {home.size}**, index {index_kind(home)}\n")
     print(f"(a) network {network.wall:.1f} ms (processor {network.processor:.1f}); ", end="")
     print(f"(b) FAISS {faiss_alone.wall:.2f} ms (processor {faiss_alone.processor:.2f})\n")
@@ -240,13 +240,13 @@ def write_script_files(folder: Path, home: Home) -> None:
         found = session.execute(select(*columns).where(GalleryImage.gallery_id == gallery.id))
         make_database(folder / "script.db", home.key, [(*one, None, None) for one in found])
     built = generation_folder(home.settings, gallery.id, 0)
+    vectors = open_or_create_store(built, home.size, count=gallery.next_position).rows(0, gallery.next_position)
+    np.save(folder / "vectors.npy", vectors)
     if gallery.index:
         (folder / "index").symlink_to(built / gallery.index["file"])
         return
     index = faiss.IndexFlatIP(home.size)
-    index.add(
-        np.array(open_or_create_store(built, home.size, count=gallery.next_position).rows(0, gallery.next_position))
-    )
+    index.add(vectors)
     faiss.write_index(index, str(folder / "index"))
 
 
@@ -257,11 +257,11 @@ def time_network(home: Home, images: list[bytes]) -> Bare:
     return time_each([lambda image=image: encoder.embed_prepared(image) for image in prepared])
 
 
-def time_faiss(folder: Path, home: Home) -> Bare:
+def time_faiss(folder: Path) -> Bare:
     faiss.omp_set_num_threads(1)
-    index = faiss.read_index(str(folder / "index"))
-    queries = np.array([index.reconstruct(place) for place in range(16)])
-    return time_each([lambda query=query: index.search(query[None], 10) for query in queries])
+    index, vectors = open_index(folder)
+    queries = [np.array(vectors[place : place + 1]) for place in range(16)]
+    return time_each([lambda query=query: find(index, vectors, query, 10) for query in queries])
 
 
 def time_each(calls: list[Callable[[], object]], *, seconds: float = NEAR_SECONDS) -> Bare:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 
 from service.api.contents import check, is_json, read_json
-from service.api.dependencies import SettingsDep, loaded_engine, prefix_of, require
+from service.api.dependencies import SettingsDep, as_response, loaded_engine, prefix_of, require
 from service.api.files import PNG_RESPONSES
 from service.api.forms import Form, open_form, too_many_files
 from service.api.openapi import problems
@@ -48,18 +48,18 @@ _BODY = {
 }
 
 
-@router.get("", responses=_PROBLEMS)
+@router.get("", response_model=SearchAnswer, responses=_PROBLEMS)
 async def search_by_stored_image(
     query: Annotated[StoredQuery, Query()], request: Request, caller: Searcher
-) -> SearchAnswer:
+) -> Response:
     """Images like the one called `image_id`, of a gallery or a data set; best first."""
     return await _search(request, caller, query)
 
 
-@router.post("", responses=_PROBLEMS, openapi_extra={"requestBody": _BODY})
+@router.post("", response_model=SearchAnswer, responses=_PROBLEMS, openapi_extra={"requestBody": _BODY})
 async def search_by_uploaded_images(
     _in_address: Annotated[ImageParameters, Query()], request: Request, settings: SettingsDep, caller: Searcher
-) -> SearchAnswer:
+) -> Response:
     """Images like the uploaded ones of one person (`image`), or, as JSON, like an `embedding`; best first.
 
     What GET takes stands in the form, in the JSON or in the address. Several images are fused to their mean, or
@@ -72,8 +72,7 @@ async def search_by_uploaded_images(
     async with open_form(request, partial(_admit_image, settings)) as form:
         fields = {name: _only(name, form.values(name)) for name in form.names if name != "image"}
         image_query = check(ImageQuery, _joined(request.query_params, fields))
-        images = await run_in_threadpool(_read_images, form, settings)
-    return await _search(request, caller, image_query, images)
+        return await _search(request, caller, image_query, partial(_read_images, form, settings))
 
 
 @router.get(
@@ -92,11 +91,15 @@ async def draw_explanation(search_id: str, rank: int, request: Request, caller: 
     return Response(drawn, media_type="image/png", headers={"Cache-Control": "private, no-store"})
 
 
-async def _search(request: Request, caller: Caller, query: AnyQuery, images: Sequence[bytes] = ()) -> SearchAnswer:
+async def _search(
+    request: Request, caller: Caller, query: AnyQuery, read_images: Callable[[], Sequence[bytes]] = tuple
+) -> Response:
+    def search() -> Response:  # all of it in one thread: each change of thread is a wait of its own
+        outcome = loaded_engine(request).search(query, read_images(), key_id=caller.key_id)
+        return as_response(outcome.answer(prefix_of(request)))
+
     async with request.app.state.searches.turn():
-        engine = await run_in_threadpool(loaded_engine, request)
-        outcome = await run_in_threadpool(engine.search, query, images, key_id=caller.key_id)
-    return outcome.answer(prefix_of(request))
+        return await run_in_threadpool(search)
 
 
 def _joined(address: QueryParams, body: Any) -> Any:

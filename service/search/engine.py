@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import ParamSpec
 
 import torch
 from sqlalchemy import or_, select
@@ -36,7 +36,22 @@ from service.search.timing import SearchTimer
 from service.search.upkeep import Upkeep
 from service.settings import Settings
 
-Arguments = ParamSpec("Arguments")
+
+class Turns:
+    """Lets as many threads compare vectors at a time as there are cores: FAISS gains nothing from several for one."""
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.Semaphore(count)
+        self._seen = threading.local()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Waits for a turn of the calling thread, which computes alone until the block ends."""
+        with self._free:
+            if not hasattr(self._seen, "once"):
+                set_threads(1)
+                self._seen.once = True
+            yield
 
 
 class Engine:
@@ -54,13 +69,11 @@ class Engine:
         self._illustrations = Illustrations(database, settings, self._query_encoder, decoder)
         threads = settings.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
-        # As many searches at a time as there are cores, each in one thread: FAISS gains nothing from more.
-        self._searchers = ThreadPoolExecutor(threads, "search", initializer=set_threads, initargs=(1,))
+        self._turns = Turns(threads)
 
     def close(self) -> None:
         """Ends the threads, after what they are doing."""
         self._upkeep.close()
-        self._searchers.shutdown()
         self._batcher.close()
 
     def encoder(self, model_id: str) -> SharedEncoder:
@@ -134,10 +147,11 @@ class Engine:
             opened = self._snapshots.current(gallery.id, gallery.revision if attempt == 0 else None)
             with timer.stage("retrieve"):
                 own = self._own_position(query, gallery.id)
-                candidates = self._run(retrieve, opened, encoded, query.filters, query.width, own)
+                with self._turns.turn():
+                    candidates = retrieve(opened, encoded, query.filters, query.width, own)
             if query.rerank != "none":
-                with timer.stage("rerank"):
-                    candidates = self._run(rerank, candidates, query.rerank, encoded, opened)
+                with timer.stage("rerank"), self._turns.turn():
+                    candidates = rerank(candidates, query.rerank, encoded, opened)
             candidates = _cut(candidates, query)
             with timer.stage("retrieve"):
                 images = self._images(gallery.id, opened, [candidate.position for candidate in candidates])
@@ -153,12 +167,6 @@ class Engine:
         itself = or_(GalleryImage.id == query.image_id, GalleryImage.dataset_image_id == query.image_id)
         with self._database.read() as session:
             return session.scalar(select(GalleryImage.position).where(GalleryImage.gallery_id == gallery_id, itself))
-
-    def _run(
-        self, stage: Callable[Arguments, list[Candidate]], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> list[Candidate]:
-        """The stage's outcome, when its turn has come."""
-        return self._searchers.submit(stage, *args, **kwargs).result()
 
     def _images(self, gallery_id: str, opened: OpenGallery, positions: Sequence[int]) -> dict[int, FoundImage] | None:
         """The rows at `positions` of the snapshot; None if they were renumbered or one was erased since then."""
