@@ -36,6 +36,8 @@ ACTION = "search"
 _SECONDS = 0.25
 """Time that entries gather for one transaction."""
 
+_RETRY_SECONDS = 5.0
+
 _SUFFIX = ".jsonl"
 
 
@@ -137,6 +139,7 @@ class SearchJournal:
             except OperationalError as error:
                 logger.warning("searches cannot be written into the audit log, trying again: %s", error)
                 self._something.set()
+                self._over.wait(_RETRY_SECONDS)
 
 
 @contextmanager
