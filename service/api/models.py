@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +24,7 @@ from service.db.tables import Model
 from service.errors import Problem
 from service.evaluations.catalog import evaluations_of
 from service.models import importing
+from service.models.card import CardAnswer, make_card, write_markdown
 from service.models.importing import import_folder
 from service.models.lifecycle import check_name_is_free, delete_model, model_file, rename_model
 from service.models.schemas import ModelAnswer, ModelChange
@@ -108,6 +109,26 @@ def change_model(
 def remove_model(model_id: str, database: DatabaseDep, settings: SettingsDep, caller: Writer) -> None:
     """Delete a model with its files and evaluations; refused while a gallery or a job uses it."""
     delete_model(database, settings, model_id, key_id=caller.key_id)
+
+
+@router.get(
+    "/{model_id}/card",
+    response_model=CardAnswer,
+    responses={200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}},
+)
+def read_card(
+    model_id: str,
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    _caller: Reader,
+    format: Literal["json", "markdown"] = "json",
+) -> CardAnswer | PlainTextResponse:
+    """The model's card: what it is, what it was made from, what it reached, and its limits."""
+    with database.read() as session:
+        model = find(session, Model, model_id)
+        card = make_card(model, evaluations_of(session, model.id), settings, prefix_of(request))
+    return card if format == "json" else PlainTextResponse(write_markdown(card), media_type="text/markdown")
 
 
 @router.get(

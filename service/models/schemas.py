@@ -193,6 +193,7 @@ class EngineAnswer(Answer):
 class ModelLinks(SelfLink):
     """Links of a model."""
 
+    card: str
     job: Omittable[str] = None
 
 
@@ -219,7 +220,7 @@ class ModelAnswer(Answer):
         ],
         created_at="2026-01-31T12:00:00Z",
         job=None,
-        links={"self": "/models/mdl_01…"},
+        links={"self": "/models/mdl_01…", "card": "/models/mdl_01…/card"},
     )
 
     id: str
@@ -256,5 +257,7 @@ class ModelAnswer(Answer):
             ],
             created_at=model.created_at,
             job=model.job_id,
-            links=ModelLinks(self=here, job=f"{prefix}/jobs/{model.job_id}" if model.job_id else None),
+            links=ModelLinks(
+                self=here, card=f"{here}/card", job=f"{prefix}/jobs/{model.job_id}" if model.job_id else None
+            ),
         )

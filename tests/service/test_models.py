@@ -212,3 +212,34 @@ def test_a_model_from_before_engines_says_so(client: httpx.Client, models: list[
     engine = client.get(f"/models/{models[0]}").json()["engine"]
     assert engine["name"] == "torch"
     assert "published before models had engines" in engine["reason"]
+
+
+def test_a_card_tells_what_a_model_is_and_what_it_is_not(
+    client: httpx.Client, database: Database, models: list[str]
+) -> None:
+    evaluation = add_evaluation(database, models[0], "ds_1", 0.7)
+    trained_on = {"id": "ds_1", "name": "lobby|2", "fingerprint": "abc", "split": "train", "protocol": None}
+    with database.write() as session:
+        model = session.get_one(Model, models[0])
+        model.settings = {"backbone": "resnet18", "schedule": {"epochs": 3, "base_lr": 0.00035}}
+        model.lineage = {"datasets": [trained_on], "init_from": "imagenet", "seed": 7, "teacher": None}
+    assert client.get("/models/a").json()["links"]["card"] == f"/models/{models[0]}/card"
+    card = client.get("/models/a/card").json()
+    assert (card["title"], card["method"]) == ("BNNeck strong baseline", "bnneck")
+    changed = {one["name"]: (one["recipe"], one["chosen"]) for one in card["changed_settings"]}
+    assert changed == {"backbone": ("resnet50", "resnet18"), "schedule.epochs": (120, 3)}
+    assert [one["id"] for one in card["evaluations"]] == [evaluation]
+    assert [note.split()[-1] for note in card["licences"]] == ["research.", "them."]
+    text = client.get("/models/a/card?format=markdown")
+    assert text.headers["content-type"].startswith("text/markdown")
+    for line in (
+        "# a",
+        "- data set 'lobby|2', split train, fingerprint `abc`",
+        "- started from: imagenet; seed 7",
+        "| schedule.epochs | 120 | 3 |",
+        "| ds_1 | none | 0.7 | 0.5 | 3 |",
+        "- A result is a resemblance and no proof of identity; a person has to decide what follows from it.",
+    ):
+        assert line in text.text, text.text
+    assert client.get("/models/a/card?format=pdf").status_code == 422
+    assert client.get("/models/nobody/card").status_code == 404
