@@ -17,14 +17,19 @@ from service.api.contents import check
 from service.api.forms import Form, read_form
 from service.errors import Problem, invalid_request
 from service.models.importing import Upload
-from service.models.schemas import NetworkForm, WeightsForm
+from service.models.schemas import BundleForm, NetworkForm, WeightsForm
 from service.settings import Settings
 from service.storage import ensure_free_space
 
-_FORMS: dict[str, type[WeightsForm | NetworkForm]] = {"weights": WeightsForm, "onnx": NetworkForm}
+_FORMS: dict[str, type[WeightsForm | NetworkForm | BundleForm]] = {
+    "weights": WeightsForm,
+    "onnx": NetworkForm,
+    "bundle": BundleForm,
+}
 _NETWORKS = {
     "weights": {"type": "string", "format": "binary", "description": "a safetensors file of a method's network"},
     "onnx": {"type": "string", "format": "binary", "description": "an ONNX file"},
+    "bundle": {"type": "string", "format": "binary", "description": "what GET /models/{id}/bundle gave"},
 }
 _JSON_FIELDS = ("manifest", "settings")
 """Fields that are JSON. They may come as files too: `curl -F manifest=@manifest.json` sends them so."""
@@ -49,7 +54,7 @@ def _schema(kind: str) -> dict[str, Any]:
 
     schema: dict[str, Any] = inlined(whole)
     schema["properties"][kind] = _NETWORKS[kind]
-    schema["required"] = [*schema["required"], kind]
+    schema["required"] = [*schema.get("required", []), kind]
     return schema
 
 
@@ -88,9 +93,9 @@ def _admit(name: str, number: int) -> None:
 def _take(form: Form, folder: Path, settings: Settings) -> Upload:
     networks = [file.field for file in form.files if file.field in _FORMS]
     if len(networks) != 1:
-        message = "exactly one of the files weights and onnx"
+        message = f"exactly one of the files {', '.join(_FORMS)}"
         faults = [Fault(f"/{name}", "one-of", message) for name in _FORMS]
-        hint = "Send a safetensors file as weights with its method, or an ONNX file as onnx with its manifest."
+        hint = "Send safetensors as weights with its method, ONNX as onnx with its manifest, or a bundle."
         raise Problem("invalid-request", "A model is imported from one file.", hint=hint, errors=faults)
     (kind,) = networks
     fields: dict[str, Any] = {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -24,14 +26,18 @@ from service.db.tables import Model
 from service.errors import Problem
 from service.evaluations.catalog import evaluations_of
 from service.models import importing
+from service.models.bundle import write_bundle
 from service.models.card import CardAnswer, make_card, write_markdown
 from service.models.importing import import_folder
 from service.models.lifecycle import check_name_is_free, delete_model, model_file, rename_model
 from service.models.schemas import ModelAnswer, ModelChange
 from service.schemas import Listing
 from service.settings import Settings
+from service.storage import ensure_free_space
 
 router = APIRouter(prefix="/models", tags=["models"])
+
+_PIECE_BYTES = 256 * 1024
 
 Reader = Annotated[Caller, require("read")]
 Writer = Annotated[Caller, require("write")]
@@ -132,6 +138,28 @@ def read_card(
 
 
 @router.get(
+    "/{model_id}/bundle",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+def read_bundle(model_id: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader) -> StreamingResponse:
+    """The model in one file, which POST /models takes in anywhere."""
+    with database.read() as session:
+        model = find(session, Model, model_id)
+    size = sum(known["bytes"] for known in model.files.values())
+    ensure_free_space(settings.home, needed_bytes=size, min_free_bytes=settings.min_free_bytes)
+    file = tempfile.TemporaryFile(dir=settings.home)  # noqa: SIM115  `_pieces` closes it; it has no name, and goes then
+    try:
+        write_bundle(model, settings, file)
+    except BaseException:
+        file.close()
+        raise
+    headers = {"Content-Length": str(file.tell()), "Content-Disposition": f'attachment; filename="{model.id}.zip"'}
+    file.seek(0)
+    return StreamingResponse(_pieces(file), media_type="application/zip", headers=headers)
+
+
+@router.get(
     "/{model_id}/files/{name}",
     response_class=FileResponse,
     responses=FILE_RESPONSES,
@@ -144,6 +172,12 @@ def read_model_file(
         path, sha256 = model_file(session, settings, model_id, name)
     kind = "application/json" if path.suffix == ".json" else "application/octet-stream"
     return answer_file(request, path, kind, sha256=sha256, filename=name)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
 
 
 def _answer(session: Session, model: Model, settings: Settings, prefix: str) -> ModelAnswer:

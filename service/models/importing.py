@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from reid_core.data.preprocessing import Preprocessing, preprocessing_from_json
 from reid_core.errors import CoreError, Fault, WeightsError
-from reid_core.external import NETWORK_NAME
+from reid_core.external import EXTERNAL, NETWORK_NAME
 from reid_core.external.checking import FILE, Facts
 from service.db import audit
 from service.db.session import Database
 from service.db.tables import Model
 from service.errors import Problem, problem_at, problem_from_core
+from service.models.bundle import Contents, open_bundle, refuse_bundle, save_contents
 from service.models.engines import engine_of_row
 from service.models.lifecycle import check_name_is_free, describe_file
-from service.models.schemas import NetworkForm, NetworkManifest, WeightsForm
+from service.models.schemas import BundleForm, NetworkForm, NetworkManifest, WeightsForm
 from service.settings import Settings
 from service.storage import claim, delete_tree, publish_folder
 
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _SUFFIX = "-import"
 
+_NO_LINEAGE: dict[str, Any] = {"datasets": [], "parent": None, "init_from": None, "teacher": None}
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:
@@ -43,7 +47,7 @@ class Upload:
 
     path: Path
     filename: str
-    form: WeightsForm | NetworkForm
+    form: WeightsForm | NetworkForm | BundleForm
 
 
 @contextmanager
@@ -73,17 +77,22 @@ def import_model(
     Raises:
         Problem: 422 where the file is not what was said of it, or cannot be used; 409 where the name is taken.
     """
-    with database.read() as session:
-        check_name_is_free(session, upload.form.name)
     making, form = folder / "model", upload.form
     making.mkdir()
+    contents = open_bundle(upload.path, folder) if isinstance(form, BundleForm) else None
+    name = form.name or (contents.name if contents else None)
+    with database.read() as session:
+        check_name_is_free(session, name)
     origin = {"file": upload.filename, **describe_file(upload.path)}
-    if isinstance(form, WeightsForm):
+    if contents is not None:
+        manifest = _save_bundled(settings, making, contents)
+    elif isinstance(form, WeightsForm):
         manifest = _save_weights(making, upload.path, form)
-    else:
-        manifest = _save_network(settings, making, upload.path, form)
+    elif isinstance(form, NetworkForm):
+        manifest = _save_network(settings, making, upload.path, form.manifest)
     engine = _publish_engine(settings, making)
-    row = _row(model_id, making, form.name, manifest, origin, engine)
+    lineage = {**(contents.lineage if contents else _NO_LINEAGE), "imported": origin}
+    row = _row(model_id, making, name, manifest, lineage, engine)
     final = settings.models_dir / model_id
     publish_folder(making, final)
     try:
@@ -94,12 +103,26 @@ def import_model(
     return row
 
 
-def _save_network(settings: Settings, making: Path, file: Path, form: NetworkForm) -> Manifest:
+def _save_bundled(settings: Settings, making: Path, contents: Contents) -> Manifest:
+    """An ONNX network is checked as any other is, whatever the bundle says of it."""
+    manifest = contents.manifest
+    if manifest.get("method") != EXTERNAL:
+        return save_contents(making, contents)
+    output = manifest["settings"].get("output") if isinstance(manifest.get("settings"), dict) else None
+    try:
+        said = NetworkManifest.model_validate({"input": manifest.get("preprocessing"), "output": output})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        refuse_bundle("wrong-preprocessing", f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}", error)
+    return _save_network(settings, making, contents.network, said)
+
+
+def _save_network(settings: Settings, making: Path, file: Path, said: NetworkManifest) -> Manifest:
     from reid_core.model import save_external_model
 
     network = file.rename(making / NETWORK_NAME)
-    preprocessing = preprocessing_from_json(form.manifest.input.model_dump(mode="json"))
-    facts = _check_apart(settings, network, preprocessing, form.manifest)
+    preprocessing = preprocessing_from_json(said.input.model_dump(mode="json"))
+    facts = _check_apart(settings, network, preprocessing, said)
     return save_external_model(making, facts, preprocessing)
 
 
@@ -168,14 +191,14 @@ def _publish_engine(settings: Settings, making: Path) -> Published:
 
 
 def _row(
-    model_id: str, making: Path, name: str | None, manifest: Manifest, origin: dict[str, Any], engine: Published
+    model_id: str, making: Path, name: str | None, manifest: Manifest, lineage: dict[str, Any], engine: Published
 ) -> Model:
     return Model(
         id=model_id,
         name=name or f"{manifest.method}-{model_id[-8:]}",
         method=manifest.method,
         settings=dict(manifest.settings),
-        lineage={"datasets": [], "parent": None, "init_from": None, "teacher": None, "imported": origin},
+        lineage=lineage,
         embedding_size=manifest.embedding_size,
         preprocessing=manifest.preprocessing.as_json(),
         files={path.name: describe_file(path) for path in sorted(making.iterdir())},

@@ -85,6 +85,12 @@ class NetworkForm(Body):
     manifest: NetworkManifest
 
 
+class BundleForm(Body):
+    """The fields beside a bundle."""
+
+    name: Name | None = Field(default=None, description="unique; the name in the bundle when left out")
+
+
 class WeightsForm(Body):
     """The fields beside a safetensors file."""
 
@@ -194,6 +200,7 @@ class ModelLinks(SelfLink):
     """Links of a model."""
 
     card: str
+    bundle: str
     job: Omittable[str] = None
 
 
@@ -220,7 +227,7 @@ class ModelAnswer(Answer):
         ],
         created_at="2026-01-31T12:00:00Z",
         job=None,
-        links={"self": "/models/mdl_01…", "card": "/models/mdl_01…/card"},
+        links={"self": "/models/mdl_01…", "card": "/models/mdl_01…/card", "bundle": "/models/mdl_01…/bundle"},
     )
 
     id: str
@@ -258,6 +265,9 @@ class ModelAnswer(Answer):
             created_at=model.created_at,
             job=model.job_id,
             links=ModelLinks(
-                self=here, card=f"{here}/card", job=f"{prefix}/jobs/{model.job_id}" if model.job_id else None
+                self=here,
+                card=f"{here}/card",
+                bundle=f"{here}/bundle",
+                job=f"{prefix}/jobs/{model.job_id}" if model.job_id else None,
             ),
         )

@@ -64,7 +64,7 @@ class Engine:
         self._batcher = Batcher()
         self._encoders = Encoders(settings, self._batcher)
         self._snapshots = Snapshots(database, settings)
-        self._upkeep = Upkeep(self._snapshots)
+        self._upkeep = Upkeep(database, self._snapshots)
         self._query_encoder = QueryEncoder(database, settings, self._encoders, self._snapshots, decoder)
         self._illustrations = Illustrations(database, settings, self._query_encoder, decoder)
         threads = settings.threads or os.cpu_count() or 1

@@ -134,7 +134,7 @@ def test_a_damaged_gallery_is_left_out(database: Database, settings: Settings, g
 
 def test_upkeep_loads_ahead_and_lets_go_by_itself(database: Database, settings: Settings, galleries: Galleries) -> None:
     snapshots = Snapshots(database, settings)
-    upkeep = Upkeep(snapshots, seconds=0.05)
+    upkeep = Upkeep(database, snapshots, seconds=0.05)
     wait_until(lambda: all(_mapped(settings, galleries)))
     _delete(database, galleries[2])
     wait_until(lambda: _mapped(settings, galleries) == [True, True, False])

@@ -1,0 +1,143 @@
+"""A model in one file: a zip archive, not compressed, of its weights, their manifest and where it comes from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from pydantic import ValidationError
+
+from reid_core.errors import Fault, WeightsError
+from reid_core.external import EXTERNAL, NETWORK_NAME
+from service.db.tables import Model
+from service.errors import Problem, problem_at
+from service.settings import Settings
+
+if TYPE_CHECKING:  # brings PyTorch
+    from reid_core.model import Manifest
+
+FACTS = "bundle.json"
+_VERSION = 1
+_MANIFEST, _WEIGHTS = "manifest.json", "weights.safetensors"
+_NETWORKS = (_WEIGHTS, NETWORK_NAME)
+_MOST_JSON_BYTES = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A bundle that was taken apart: where its network lies, its manifest, and the name and lineage of the model."""
+
+    network: Path
+    manifest: dict[str, Any]
+    name: str
+    lineage: dict[str, Any]
+
+
+def write_bundle(model: Model, settings: Settings, sink: IO[bytes]) -> None:
+    """Writes the model's bundle to `sink`; raises 404 where one of its files is gone.
+
+    Exports and serving files are not in it: they are made again where it is taken in.
+    """
+    facts = {"version": _VERSION, "id": model.id, "name": model.name, "lineage": model.lineage}
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(FACTS, json.dumps(facts, indent=2))
+        for name in (_MANIFEST, NETWORK_NAME if model.method == EXTERNAL else _WEIGHTS):
+            path = settings.models_dir / model.id / name
+            if not path.is_file():
+                raise Problem("not-found", f"File {name!r} of model {model.name!r} is gone from its folder.")
+            archive.write(path, name)
+
+
+def open_bundle(path: Path, folder: Path) -> Contents:
+    """Takes the bundle at `path` apart, its network into `folder`; raises 422 for anything but a bundle."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            network = _check_entries(archive)
+            facts, manifest = _read_json(archive, FACTS), _read_json(archive, _MANIFEST)
+            with archive.open(network) as source, (folder / network).open("wb") as file:
+                shutil.copyfileobj(source, file)
+    except (zipfile.BadZipFile, OSError, ValueError, RecursionError) as error:
+        refuse_bundle("unreadable", f"it cannot be read: {error}", error)
+    name, lineage = facts.get("name"), facts.get("lineage")
+    if facts.get("version") != _VERSION or not isinstance(name, str) or not isinstance(lineage, dict):
+        refuse_bundle("unknown-version", f"{FACTS} is not of version {_VERSION}")
+    return Contents(folder / network, manifest, name, lineage)
+
+
+def save_contents(making: Path, contents: Contents) -> Manifest:
+    """Writes weights and manifest of a bundled network of one of our methods into `making`.
+
+    Raises:
+        Problem: 422 where the weights are damaged or do not fit the manifest.
+    """
+    from reid_core.methods import find_method
+    from reid_core.model import save_model
+    from reid_core.retrieval.store import file_sha256
+    from reid_core.training.imported import read_network
+
+    manifest = contents.manifest
+    if file_sha256(contents.network) != manifest.get("weights_sha256"):
+        refuse_bundle("damaged", "the weights do not match the checksum in its manifest")
+    try:
+        method = find_method(str(manifest.get("method")))
+        chosen = type(method.recipe).model_validate(manifest.get("settings"))
+        network, num_classes = read_network(contents.network, method, chosen)
+        preprocessing = _preprocessing(manifest)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        refuse_bundle("wrong-settings", f"its settings are not {method.name}'s: {where}: {fault['msg']}", error)
+    except WeightsError as error:
+        raise problem_at("/bundle", error) from error
+    contents.network.unlink()
+    return save_model(
+        making,
+        network,
+        method=method.name,
+        settings=chosen,
+        num_classes=num_classes,
+        preprocessing=preprocessing,
+    )
+
+
+def _preprocessing(manifest: dict[str, Any]) -> Any:
+    from reid_core.data.preprocessing import preprocessing_from_json
+
+    try:
+        return preprocessing_from_json(manifest["preprocessing"])
+    except (KeyError, TypeError, ValueError) as error:
+        refuse_bundle("wrong-preprocessing", f"its preprocessing cannot be read: {error}", error)
+
+
+def _check_entries(archive: zipfile.ZipFile) -> str:
+    """The name of the network among the entries: these are the three of a bundle, and no larger than the file."""
+    entries = archive.infolist()
+    names = sorted(entry.filename for entry in entries)
+    network = next((name for name in _NETWORKS if names == sorted((FACTS, _MANIFEST, name))), None)
+    if network is None:
+        refuse_bundle("other-files", f"it has to hold {FACTS}, {_MANIFEST} and one of {', '.join(_NETWORKS)}")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        refuse_bundle("compressed", "its files are compressed, those of a bundle are not")
+    return network
+
+
+def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
+    with archive.open(name) as file:
+        text = file.read(_MOST_JSON_BYTES + 1)
+    if len(text) > _MOST_JSON_BYTES:
+        raise ValueError(f"{name} has more than {_MOST_JSON_BYTES:,} bytes")
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is no object")
+    return value
+
+
+def refuse_bundle(code: str, message: str, cause: BaseException | None = None) -> NoReturn:
+    """Raises the 422 problem of a bundle."""
+    fault = Fault("/bundle", code, message)
+    hint = "Send the file that GET /models/{id}/bundle gave, as it was."
+    raise Problem("weights-unusable", f"The bundle cannot be used: {message}.", hint=hint, errors=[fault]) from cause
