@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -52,13 +52,21 @@ class HeldOutFit:
     reliability: tuple[Bin, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """What was reached, as plain values; the curve is not among them."""
+        """The fit as plain values."""
         return {
+            "curve": self.curve.as_json(),
             "folds": FOLDS,
             "log_loss": self.log_loss,
             "expected_calibration_error": self.expected_calibration_error,
-            "reliability": [{name: getattr(one, name) for name in Bin.__slots__} for one in self.reliability],
+            "reliability": [asdict(one) for one in self.reliability],
         }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> HeldOutFit:
+        """The fit that `as_json` gave; raises KeyError or TypeError where a part is missing."""
+        bins = tuple(Bin(**one) for one in value["reliability"])
+        curve, error = Curve.from_json(value["curve"]), value["expected_calibration_error"]
+        return cls(curve, value["log_loss"], error, bins)
 
 
 def fit_held_out(pairs: ScoredPairs) -> HeldOutFit:
@@ -70,7 +78,7 @@ def fit_held_out(pairs: ScoredPairs) -> HeldOutFit:
     Raises:
         DatasetError: too few people with pairs of their own, or no pairs of different people.
     """
-    _require_people(pairs)
+    require_people(pairs)
     folds = list(_deal(pairs))
     same = np.concatenate([inside.same for _, inside in folds])
     evidence = {
@@ -81,6 +89,16 @@ def fit_held_out(pairs: ScoredPairs) -> HeldOutFit:
     chosen = min(FITS, key=lambda name: losses[name])
     bins = reliability(probability(evidence[chosen]), same)
     return HeldOutFit(FITS[chosen](pairs), losses, expected_calibration_error(bins), bins)
+
+
+def require_people(pairs: ScoredPairs) -> None:
+    """Raises DatasetError where too few people have pairs of their own, or there are no pairs of different people."""
+    people = len(np.unique(pairs.first[pairs.same]))
+    if people < LEAST_PEOPLE or pairs.same.all():
+        raise DatasetError(
+            f"{people} people have images of more than one camera; a calibration needs {LEAST_PEOPLE} or more.",
+            hint="Use a data set with more people, and with the camera of each image.",
+        )
 
 
 def log_loss(evidence: Floats, same: NDArray[np.bool_]) -> float:
@@ -113,15 +131,6 @@ def reliability(probabilities: Floats, same: NDArray[np.bool_], *, balanced: boo
 def expected_calibration_error(bins: tuple[Bin, ...]) -> float:
     """The mean distance between probability and truth over bins, weighed by their shares (Naeini et al. 2015)."""
     return sum(one.share * abs(one.predicted - one.observed) for one in bins)
-
-
-def _require_people(pairs: ScoredPairs) -> None:
-    people = len(np.unique(pairs.first[pairs.same]))
-    if people < LEAST_PEOPLE or pairs.same.all():
-        raise DatasetError(
-            f"{people} people have images of more than one camera; a calibration needs {LEAST_PEOPLE} or more.",
-            hint="Use a data set with more people, and with the camera of each image.",
-        )
 
 
 def _deal(pairs: ScoredPairs) -> Iterator[tuple[ScoredPairs, ScoredPairs]]:

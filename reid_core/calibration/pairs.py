@@ -40,11 +40,17 @@ def pairs_across_cameras(scores: Floats, identities: Sequence[str], cameras: Seq
             have one score, only one of them counts.
         identities, cameras: of the N images.
     """
-    people = np.unique(np.asarray(identities, object).astype(str), return_inverse=True)[1].astype(np.int64)
-    names = np.asarray(cameras, object).astype(str)
-    differ = (names[:, None] != names) | (names == "")[:, None]
+    people, takers = encode(identities), encode(cameras)
+    unknown = np.array([camera == "" for camera in cameras], np.bool_)
+    differ = (takers[:, None] != takers) | unknown[:, None]
     known = differ & ~np.isnan(scores)
     np.fill_diagonal(known, False)
     known &= ~(np.tri(len(known), dtype=np.bool_) & (scores == scores.T))
     rows, columns = np.nonzero(known)
     return ScoredPairs(np.asarray(scores[rows, columns], np.float64), people[rows], people[columns])
+
+
+def encode(labels: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) codes of labels, from 0, in the order in which each comes first."""
+    codes: dict[str, int] = {}
+    return np.array([codes.setdefault(label, len(codes)) for label in labels], np.int64)
