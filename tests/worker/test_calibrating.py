@@ -17,14 +17,16 @@ from service.db.schema import upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Dataset, DatasetImage, Model
 from service.jobs.lifecycle import LeaseLost, claim, enqueue
+from service.jobs.planning import resolve
+from service.jobs.schemas import TrainBody
 from service.models.lifecycle import describe_file
 from service.settings import Settings
 from tests.reid_core.images import make_images
 from tests.service.galleries.stock import add_model_row
 from tests.service.search.stock import EMBEDDING_SIZE, MATCHER_ID, METHOD, save_matching_model
-from worker import calibrate
+from worker import calibrate, train
 from worker.reporter import Reporter
-from worker.work import Work
+from worker.work import Outcome, Work
 
 PEOPLE = 24
 
@@ -134,3 +136,69 @@ def test_a_damaged_file_is_replaced(settings: Settings, database: Database) -> N
     (settings.models_dir / MATCHER_ID / FILE_NAME).write_text("{")
     calibrate.run(make_work(settings, database))
     assert set(json.loads((settings.models_dir / MATCHER_ID / FILE_NAME).read_text())["calibrations"]) == {"none"}
+
+
+def run_training(
+    settings: Settings, database: Database, method: str = "bnneck", *, fraction: float = 0.5, **changes: Any
+) -> Outcome:
+    """The outcome of a training without a step, half of whose twelve people are held out unless told otherwise."""
+    chosen = {
+        "backbone": "resnet18",
+        "image": {"height": 64, "width": 32},
+        "batch": {"identities": 4, "images_per_identity": 2},
+        "schedule": {"epochs": 0},
+        "validation": {"fraction": fraction},
+    }
+    body = {"kind": "train", "method": method, "init_from": None, "settings": chosen, **changes}
+    if "chain" not in body:
+        body.setdefault("dataset", {"id": "people", "split": "all"})
+    with database.read() as session:
+        spec = resolve(session, settings, TrainBody.model_validate(body)).spec
+    with database.write() as session:
+        job = enqueue(session, "train", spec)
+    assert claim(database, job.id, "worker", 60) == 1
+    outcome = train.run(Work(settings, database, job, 1, Reporter(database, job.id, 1, 60), lambda: False))
+    with database.write() as session:
+        session.add_all(outcome.rows)
+    return outcome
+
+
+@pytest.mark.parametrize(("method", "fitted"), [("bnneck", ["none"]), ("qaconv-pk", ["none", "qaconv"])])
+def test_a_training_that_holds_people_out_is_published_with_its_calibration(
+    settings: Settings, database: Database, method: str, fitted: list[str]
+) -> None:
+    outcome = run_training(settings, database, method)
+    assert outcome.result["calibration"] == {"fitted": fitted, "reason": None}
+    kept = read_calibrations(settings.models_dir / outcome.result["model"])
+    assert list(kept) == fitted
+    assert kept["none"].fitted_on["identities"] == PEOPLE // 2
+    assert kept["none"].fitted_on["people"] == "those held out of the training"
+    with database.read() as session:
+        files = session.get_one(Model, outcome.result["model"]).files
+    assert files[FILE_NAME] == describe_file(settings.models_dir / outcome.result["model"] / FILE_NAME)
+
+
+def test_without_people_held_out_there_is_none_and_the_result_says_so(settings: Settings, database: Database) -> None:
+    everybody = run_training(settings, database, fraction=0.0).result
+    assert everybody["calibration"]["fitted"] == []
+    assert "settings.validation.fraction" in everybody["calibration"]["reason"]
+    assert read_calibrations(settings.models_dir / everybody["model"]) == {}
+
+    few = run_training(settings, database, dataset="people").result["calibration"]
+    assert few["fitted"] == []
+    assert "6 people" in few["reason"]
+
+
+def test_people_whom_an_earlier_stage_or_model_has_seen_are_not_held_out(
+    settings: Settings, database: Database
+) -> None:
+    part = {"id": "people", "split": "all"}
+    no_hold_out = {"validation": {"fraction": 0.0}}
+    chain = [{"dataset": part, "settings": no_hold_out}, {"dataset": part}]
+    assert run_training(settings, database, chain=chain).result["calibration"]["fitted"] == []
+
+    parent = run_training(settings, database).result
+    assert parent["calibration"]["fitted"] == ["none"]
+    child = run_training(settings, database, init_from=parent["model"]).result["calibration"]
+    assert child["fitted"] == []
+    assert "from which it learned" in child["reason"]
