@@ -12,7 +12,7 @@ from service.jobs.recording import progress_as_json
 from service.schemas import Answer, Body, Name, Omittable, Point, ProblemAnswer, Reference, SelfLink, Time, example
 
 State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "index", "export", "register", "delete"]
+Kind = Literal["train", "evaluate", "calibrate", "index", "export", "register", "delete"]
 
 
 class DatasetPart(Body):
@@ -92,6 +92,17 @@ class EvaluateBody(Body):
     )
 
 
+class CalibrateBody(Body):
+    """Learn what a model's scores mean, from images of people whom it was not trained on."""
+
+    kind: Literal["calibrate"]
+    model: Reference
+    dataset: Reference
+    rerank: Literal["none", "qaconv", "k_reciprocal"] = Field(
+        default="none", description="the searches whose scores are meant; each has a calibration of its own"
+    )
+
+
 class IndexBody(Body):
     """Embed a gallery's images anew and rebuild its index, or with `embed` false only that."""
 
@@ -111,7 +122,7 @@ class ExportBody(Body):
     )
 
 
-JobBody = Annotated[TrainBody | EvaluateBody | IndexBody | ExportBody, Field(discriminator="kind")]
+JobBody = Annotated[TrainBody | EvaluateBody | CalibrateBody | IndexBody | ExportBody, Field(discriminator="kind")]
 
 
 @with_config(extra="allow")
