@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from reid_core.data.records import ImageRecord
 from reid_core.devices import resolve_device
 from reid_core.errors import CoreError
+from reid_core.evaluation.labels import Labels, encode_labels
 from reid_core.evaluation.metrics import Metrics
-from reid_core.evaluation.ranking import BLOCK_SCORES, Labels, encode_labels, evaluate, evaluate_scores
+from reid_core.evaluation.ranking import BLOCK_SCORES, evaluate, evaluate_scores
 from reid_core.matching import FoldedHead
 from reid_core.model import TrainedModel, load_model, read_manifest
 from reid_core.reranking import Reciprocal, rerank_embeddings
@@ -57,7 +59,7 @@ def run(work: Work) -> Outcome:
         splits = _Splits(*(images(session, work.settings, dataset, split) for split in ("query", "gallery")))
     with as_dataset_problem([dataset.name]):
         first, metrics = _measure(work, splits)
-    return _outcome(work, dataset, first, metrics)
+    return _outcome(work, dataset, splits, first, metrics)
 
 
 def _measure(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
@@ -90,6 +92,7 @@ def _match(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
             _scores(pairs, query, gallery, spec["candidates"]),
             *splits.labels,
             similarity="score of the matcher",
+            comparable=_matches_all(spec["candidates"], gallery),
             block_scores=min(BLOCK_SCORES, _QUERIES_AT_ONCE * len(gallery)),
             on_progress=work.progress("rerank"),
         )
@@ -98,9 +101,14 @@ def _match(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
 
 def _scores(pairs: Pairs, query: Tensor, gallery: Tensor, candidates: int | None) -> Callable[[int, int], Tensor]:
     """Scores of a block of queries: the matcher's for all pairs, or for each query's first `candidates`."""
-    if candidates is None or candidates >= len(gallery):
+    if candidates is None or _matches_all(candidates, gallery):
         return pairs.score_all
     return lambda start, stop: pairs.score_candidates(start, query[start:stop] @ gallery.T, candidates)
+
+
+def _matches_all(candidates: int | None, gallery: Tensor) -> bool:
+    """Else what is not among the candidates has no score of the matcher."""
+    return candidates is None or candidates >= len(gallery)
 
 
 def _rerank(work: Work, splits: _Splits, query: Tensor, gallery: Tensor) -> Metrics:
@@ -169,9 +177,20 @@ def _warnings(first: Metrics, metrics: Metrics) -> list[dict[str, str]]:
     return [{"code": "reranking-below-first-stage", "detail": detail, "hint": hint}]
 
 
-def _outcome(work: Work, dataset: Dataset, first: Metrics, metrics: Metrics) -> Outcome:
-    spec, result = work.job.spec, metrics.as_json()
+def _camera_pairs(splits: _Splits, metrics: Metrics) -> list[dict[str, Any]]:
+    """The table of camera pairs by the cameras' names, "" for images without one."""
+    names: dict[int, str] = {}
+    for labels, images_ in zip(splits.labels, (splits.query, splits.gallery), strict=True):
+        names |= zip(labels.cameras.tolist(), (image.camera for image in images_), strict=True)
+    return [
+        asdict(pair) | {"query": names[pair.query], "gallery": names[pair.gallery]} for pair in metrics.camera_pairs
+    ]
+
+
+def _outcome(work: Work, dataset: Dataset, splits: _Splits, first: Metrics, metrics: Metrics) -> Outcome:
+    spec, result = work.job.spec, metrics.as_json() | {"camera_pairs": _camera_pairs(splits, metrics)}
     asked = {name: spec[name] for name in ("rerank", "reranker", "candidates")}
+    asked["splits"] = {"query": "query", "gallery": "gallery"}
     averaged = {"flip_average": _averages(work, spec["model"])}
     if spec["reranker"] is not None:
         averaged["reranker_flip_average"] = _averages(work, spec["reranker"])

@@ -13,7 +13,7 @@ from service.api.pagination import list_page
 from service.db.lookup import Named, find
 from service.db.tables import Dataset, Evaluation, Model
 from service.errors import Problem, invalid_request
-from service.evaluations.catalog import read_matrix
+from service.evaluations.catalog import find_evaluation, read_matrix
 from service.evaluations.schemas import EvaluationAnswer, MatrixAnswer
 from service.schemas import Listing
 
@@ -48,6 +48,13 @@ def read_evaluation_matrix(request: Request, database: DatabaseDep) -> MatrixAns
     """Models x data sets, the newest evaluation of each pair."""
     with database.read() as session:
         return read_matrix(session, prefix_of(request))
+
+
+@router.get("/{evaluation_id}")
+def read_evaluation(evaluation_id: str, request: Request, database: DatabaseDep) -> EvaluationAnswer:
+    """One evaluation with all that it measured."""
+    with database.read() as session:
+        return EvaluationAnswer.of(find_evaluation(session, evaluation_id), prefix_of(request), whole=True)
 
 
 def _filter(session: Session, table: type[Named], key: str, name: str) -> str:

@@ -15,7 +15,8 @@ import torch
 
 from reid_core.data.records import ImageRecord
 from reid_core.errors import Stopped
-from reid_core.evaluation.ranking import encode_labels, evaluate_scores
+from reid_core.evaluation.labels import encode_labels
+from reid_core.evaluation.ranking import evaluate_scores
 from reid_core.model import MANIFEST_NAME
 from reid_core.reranking import Reciprocal, rerank_embeddings
 from service.db.ids import new_ids
@@ -141,6 +142,9 @@ def test_without_re_ranking_embeddings_rank(settings: Settings, database: Databa
     names = ("cmc", "mAP", "mINP", "valid_queries", "queries", "gallery")
     assert {name: result[name] for name in names} == {name: expected[name] for name in names}
     assert "first_stage" not in result
+    cells = {(pair["query"], pair["gallery"]): pair["valid_queries"] for pair in result["camera_pairs"]}
+    assert cells == {("0", camera): 5 for camera in "123"}
+    assert result["verification"]["matching_pairs"] == 15
     assert {name: result["protocol"][name] for name in ("rerank", "reranker", "candidates")} == {
         "rerank": "none",
         "reranker": None,
@@ -170,6 +174,7 @@ def test_candidates_come_before_the_rest(
     expected = people.measure(scores)
     assert (result["cmc"], result["mAP"]) == (expected["cmc"], pytest.approx(expected["mAP"]))
     assert result["protocol"]["candidates"] == candidates
+    assert (result["verification"] is None) is (candidates < len(people.gallery))
 
 
 def test_another_model_may_find_the_candidates(settings: Settings, database: Database, people: People) -> None:
