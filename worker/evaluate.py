@@ -9,17 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from reid_core.data.records import ImageRecord
 from reid_core.devices import resolve_device
 from reid_core.errors import CoreError
+from reid_core.evaluation.fusion import fuse, join_queries
 from reid_core.evaluation.labels import Labels, encode_labels
 from reid_core.evaluation.metrics import Metrics
+from reid_core.evaluation.open_set import measure_open_set, take_out
 from reid_core.evaluation.ranking import BLOCK_SCORES, evaluate, evaluate_scores
 from reid_core.matching import FoldedHead
 from reid_core.model import TrainedModel, load_model, read_manifest
-from reid_core.reranking import Reciprocal, rerank_embeddings
+from reid_core.reranking import Reciprocal, rerank_embeddings, rerank_stored
 from reid_core.retrieval.maps import MapStore, map_bytes
 from reid_core.retrieval.pairs import Pairs, encode_into
 from service.datasets.checking import as_dataset_problem, check_files
@@ -33,21 +36,32 @@ from worker.work import Outcome, Work
 _QUERIES_AT_ONCE = 64
 """Queries matched between two signs of progress."""
 
+_BOTH = "qaconv+k_reciprocal"
+
 _MAP_DTYPE = "float16"
 
 
 @dataclass(frozen=True, slots=True)
 class _Splits:
+    """Queries, gallery and the files of both.
+
+    With `members` a query is several pictures (reid_core/evaluation/fusion.py); `taken_out` people were taken out of
+    the gallery for an open set.
+    """
+
     query: Sequence[ImageRecord]
     gallery: Sequence[ImageRecord]
+    paths: tuple[list[Path], list[Path]]
+    members: Sequence[Sequence[int]] | None = None
+    taken_out: int | None = None
 
     @property
     def labels(self) -> tuple[Labels, Labels]:
         return encode_labels(self.query, self.gallery)
 
-    @property
-    def paths(self) -> tuple[list[Path], list[Path]]:
-        return [image.path for image in self.query], [image.path for image in self.gallery]
+    def fuse(self, query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings of queries and gallery by those of the files."""
+        return (query if self.members is None else fuse(query, gallery, self.members)), gallery
 
 
 def run(work: Work) -> Outcome:
@@ -56,16 +70,29 @@ def run(work: Work) -> Outcome:
     check_files(work.database, work.settings, spec["dataset"], ("query", "gallery"), on_progress=work.progress("check"))
     with work.database.read() as session:
         dataset = find(session, Dataset, spec["dataset"])
-        splits = _Splits(*(images(session, work.settings, dataset, split) for split in ("query", "gallery")))
+        query, gallery = (images(session, work.settings, dataset, split) for split in ("query", "gallery"))
     with as_dataset_problem([dataset.name]):
+        splits = _prepare(spec, query, gallery)
         first, metrics = _measure(work, splits)
     return _outcome(work, dataset, splits, first, metrics)
+
+
+def _prepare(spec: dict[str, Any], query: list[ImageRecord], gallery: list[ImageRecord]) -> _Splits:
+    """The splits as asked for; jobs of earlier versions ask for every query by itself, and everybody in the gallery."""
+    taken_out = None
+    if open_set := spec.get("open_set"):
+        gallery, taken_out = take_out(query, gallery, open_set["share"], open_set["seed"])
+    paths = [image.path for image in query], [image.path for image in gallery]
+    if spec.get("multi_query"):
+        joined = join_queries(query, gallery)
+        return _Splits(joined.queries, gallery, paths, joined.members, taken_out)
+    return _Splits(query, gallery, paths, taken_out=taken_out)
 
 
 def _measure(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
     """Before and after re-ranking; the same twice where none is asked for."""
     spec = work.job.spec
-    if spec["rerank"] == "qaconv":
+    if spec["reranker"] is not None:
         return _match(work, splits)
     query, gallery = _embed(work, splits, _load(work, spec["model"]))
     first = metrics = evaluate(query, gallery, *splits.labels)
@@ -84,10 +111,13 @@ def _match(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
         encoder = reranker.encoder(flip_average=_flip_average(work))
         query = encode_into(query_maps, encoder, query_paths, work.progress("query maps"))
         gallery = encode_into(gallery_maps, encoder, gallery_paths, work.progress("gallery maps"))
+        query, gallery = splits.fuse(query, gallery)
         if spec["reranker"] != spec["model"]:
             query, gallery = _embed(work, splits, _load(work, spec["model"]))
         first = evaluate(query, gallery, *splits.labels)
-        pairs = Pairs(query_maps, gallery_maps, head, work.should_stop)
+        pairs = Pairs(query_maps, gallery_maps, head, work.should_stop, splits.members)
+        if spec["rerank"] == _BOTH:
+            return first, _rerank_matched(work, splits, pairs)
         metrics = evaluate_scores(
             _scores(pairs, query, gallery, spec["candidates"]),
             *splits.labels,
@@ -97,6 +127,18 @@ def _match(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
             on_progress=work.progress("rerank"),
         )
     return first, metrics
+
+
+def _rerank_matched(work: Work, splits: _Splits, pairs: Pairs) -> Metrics:
+    """After k-reciprocal re-ranking by the matcher's distances of all images, which lie beside the maps on disk."""
+    images_ = len(splits.query) + len(splits.gallery)
+    ensure_free_space(work.folder, needed_bytes=4 * images_**2, min_free_bytes=work.settings.min_free_bytes)
+    matrix = np.memmap(work.folder / "maps" / "distances", np.float32, "w+", shape=(images_, images_))
+    pairs.write_distances(matrix, work.progress("match"))
+    progress, queries = work.progress("rerank"), len(splits.query)
+    reranked = rerank_stored(matrix, queries, Reciprocal(), on_progress=progress, should_stop=work.should_stop)
+    similarity = "1 - k-reciprocal distance of the matcher's distances 1 - sigmoid(score / 10)"
+    return evaluate_scores(reranked.scores, *splits.labels, similarity=similarity)
 
 
 def _scores(pairs: Pairs, query: Tensor, gallery: Tensor, candidates: int | None) -> Callable[[int, int], Tensor]:
@@ -121,7 +163,7 @@ def _rerank(work: Work, splits: _Splits, query: Tensor, gallery: Tensor) -> Metr
 
 def _embed(work: Work, splits: _Splits, model: TrainedModel) -> tuple[Tensor, Tensor]:
     encoder, (query, gallery) = model.encoder(flip_average=_flip_average(work)), splits.paths
-    return (
+    return splits.fuse(
         encoder.embed_files(query, on_progress=work.progress("query")),
         encoder.embed_files(gallery, on_progress=work.progress("gallery")),
     )
@@ -190,7 +232,15 @@ def _camera_pairs(splits: _Splits, metrics: Metrics) -> list[dict[str, Any]]:
 def _outcome(work: Work, dataset: Dataset, splits: _Splits, first: Metrics, metrics: Metrics) -> Outcome:
     spec, result = work.job.spec, metrics.as_json() | {"camera_pairs": _camera_pairs(splits, metrics)}
     asked = {name: spec[name] for name in ("rerank", "reranker", "candidates")}
+    asked |= {name: spec.get(name) for name in ("open_set", "multi_query")}
     asked["splits"] = {"query": "query", "gallery": "gallery"}
+    if splits.members is not None:
+        asked["queries"] = (
+            "the query images of one identity and camera fused to their mean, with the gallery's of the same, "
+            "which the protocol takes out of its ranking"
+        )
+    if splits.taken_out is not None:
+        result["open_set"] = asdict(measure_open_set(metrics)) | {"taken_out_identities": splits.taken_out}
     averaged = {"flip_average": _averages(work, spec["model"])}
     if spec["reranker"] is not None:
         averaged["reranker_flip_average"] = _averages(work, spec["reranker"])

@@ -40,6 +40,21 @@ class VerificationAnswer(Answer):
     impostor_pairs: int
 
 
+class OpenSetAnswer(Answer):
+    """How many queries find their person, at thresholds that few queries without one in the gallery pass.
+
+    Keys are false-accept rates: the share of `unmated_queries` with any result above the threshold.
+    """
+
+    rate: dict[str, float] = Field(
+        description="detection and identification rate: share of `mated_queries` whose first result is right and above"
+    )
+    threshold: dict[str, float | None] = Field(description="the score to exceed; null where none need be")
+    mated_queries: int
+    unmated_queries: int
+    taken_out_identities: int
+
+
 class CameraPairAnswer(Answer):
     """The accuracy of the queries of one camera, searched for on one other alone; "" for images without a camera."""
 
@@ -108,6 +123,7 @@ class EvaluationAnswer(Answer):
     camera_pairs: Omittable[list[CameraPairAnswer]] = Field(
         default=None, description="of one evaluation, not in lists; left out by older ones"
     )
+    open_set: Omittable[OpenSetAnswer] = Field(default=None, description="where one was asked for")
     first_stage: Omittable[FirstStage] = None
     warnings: Omittable[list[EvaluationWarning]] = None
     protocol: dict[str, Any] = Field(description="how the accuracies came about")
