@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_core.data.records import ImageRecord
@@ -30,6 +31,7 @@ from service.datasets.images import images
 from service.db.ids import new_id
 from service.db.lookup import find
 from service.db.tables import Dataset, Evaluation
+from service.evaluations.queries import QueryResults, write_results
 from service.storage import ensure_free_space
 from worker.work import Outcome, Work
 
@@ -45,13 +47,14 @@ _MAP_DTYPE = "float16"
 class _Splits:
     """Queries, gallery and the files of both.
 
-    With `members` a query is several pictures (reid_core/evaluation/fusion.py); `taken_out` people were taken out of
-    the gallery for an open set.
+    `places` are those of the gallery images in the data set's split. With `members` a query is several pictures
+    (reid_core/evaluation/fusion.py); `taken_out` people were taken out of the gallery for an open set.
     """
 
     query: Sequence[ImageRecord]
     gallery: Sequence[ImageRecord]
     paths: tuple[list[Path], list[Path]]
+    places: NDArray[np.int64]
     members: Sequence[Sequence[int]] | None = None
     taken_out: int | None = None
 
@@ -79,14 +82,16 @@ def run(work: Work) -> Outcome:
 
 def _prepare(spec: dict[str, Any], query: list[ImageRecord], gallery: list[ImageRecord]) -> _Splits:
     """The splits as asked for; jobs of earlier versions ask for every query by itself, and everybody in the gallery."""
-    taken_out = None
+    taken_out, everybody = None, gallery
     if open_set := spec.get("open_set"):
         gallery, taken_out = take_out(query, gallery, open_set["share"], open_set["seed"])
+    here = {id(image) for image in gallery}
+    places = np.array([place for place, image in enumerate(everybody) if id(image) in here], dtype=np.int64)
     paths = [image.path for image in query], [image.path for image in gallery]
     if spec.get("multi_query"):
         joined = join_queries(query, gallery)
-        return _Splits(joined.queries, gallery, paths, joined.members, taken_out)
-    return _Splits(query, gallery, paths, taken_out=taken_out)
+        return _Splits(joined.queries, gallery, paths, places, joined.members, taken_out)
+    return _Splits(query, gallery, paths, places, taken_out=taken_out)
 
 
 def _measure(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
@@ -229,6 +234,20 @@ def _camera_pairs(splits: _Splits, metrics: Metrics) -> list[dict[str, Any]]:
     ]
 
 
+def _query_results(splits: _Splits, metrics: Metrics) -> QueryResults:
+    """What was found for each query; images by their places in the data set's splits."""
+    queries = range(len(splits.query)) if splits.members is None else [members[0] for members in splits.members]
+    return QueryResults(
+        queries=list(queries),
+        people=splits.labels[0].identities.tolist(),
+        matches=[len(row.ranks) for row in metrics.rows],
+        average_precision=[None if np.isnan(value) else value for value in metrics.average_precision.tolist()],
+        first_rank=metrics.first_rank.tolist(),
+        first=[splits.places[row.first].tolist() for row in metrics.rows],
+        scores=[[score if np.isfinite(score) else None for score in row.first_scores.tolist()] for row in metrics.rows],
+    )
+
+
 def _outcome(work: Work, dataset: Dataset, splits: _Splits, first: Metrics, metrics: Metrics) -> Outcome:
     spec, result = work.job.spec, metrics.as_json() | {"camera_pairs": _camera_pairs(splits, metrics)}
     asked = {name: spec[name] for name in ("rerank", "reranker", "candidates")}
@@ -246,6 +265,7 @@ def _outcome(work: Work, dataset: Dataset, splits: _Splits, first: Metrics, metr
         averaged["reranker_flip_average"] = _averages(work, spec["reranker"])
     read_as = {"dataset": {**(dataset.report or {}).get("protocol", {}), "fingerprint": dataset.fingerprint}}
     result["protocol"] = {**result["protocol"], **asked, **averaged, **read_as}
+    write_results(work.folder, _query_results(splits, metrics))
     if spec["rerank"] != "none":
         before = first.as_json()
         result["first_stage"] = {"cmc": before["cmc"], "mAP": before["mAP"]}

@@ -18,6 +18,22 @@ class EvaluationLinks(SelfLink):
     job: Omittable[str] = None
 
 
+class ShownImageLinks(SelfLink):
+    """Links of an image of a data set."""
+
+    content: str
+
+
+class ShownImage(Answer):
+    """An image of the data set that was evaluated on."""
+
+    id: str
+    path: str
+    identity: str
+    camera: str
+    links: ShownImageLinks
+
+
 class FirstStage(Answer):
     """The accuracy of the embeddings alone, before re-ranking."""
 

@@ -24,6 +24,7 @@ from service.db.ids import new_ids
 from service.db.schema import upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Dataset, DatasetImage, Evaluation
+from service.evaluations.queries import read_results
 from service.jobs.lifecycle import claim, enqueue
 from service.settings import Settings
 from tests.service.galleries.stock import add_model_row, load, save_tiny_model
@@ -155,6 +156,21 @@ def test_without_re_ranking_embeddings_rank(settings: Settings, database: Databa
         "reranker": None,
         "candidates": None,
     }
+
+
+def test_what_was_found_for_each_query_is_kept(settings: Settings, database: Database, people: People) -> None:
+    work = make_work(settings, database, open_set={"share": 0.4, "seed": 3})
+    (row,) = evaluate.run(work).rows
+    assert isinstance(row, Evaluation)
+    results = read_results(settings, row)
+    assert (list(results.queries), sum(rank > 0 for rank in results.first_rank)) == (list(range(10)), 3)
+    here = {one.identity for one in take_out(people.query, people.gallery, 0.4, 3)[0]}
+    kept = np.array([one.identity in here for one in people.gallery])
+    for cosines, first in zip(people.vectors @ people.others.T, results.first, strict=True):
+        assert first == np.argsort(np.where(kept, -cosines, np.inf), kind="stable")[: len(first)].tolist()
+    assert [len(first) for first in results.first] == [9] * 10
+    precision = [value for value in results.average_precision if value is not None]
+    assert np.mean(precision) == pytest.approx(row.metrics["mAP"])
 
 
 def test_the_matcher_scores_all_pairs(settings: Settings, database: Database, people: People) -> None:
