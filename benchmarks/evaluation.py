@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reid_core.evaluation.ranking import BLOCK_SCORES, NOBODY, Labels, evaluate
+from reid_core.evaluation.labels import NOBODY, Labels
+from reid_core.evaluation.ranking import BLOCK_SCORES, evaluate
 
 QUERIES, GALLERY, PEOPLE, CAMERAS, DISTRACTORS = 3368, 15913, 750, 6, 2798
 

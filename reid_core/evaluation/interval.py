@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1000
 LEVEL = 0.95
+SEED = 0
+
+_DRAWN_AT_ONCE = 2**20
 
 
 def bootstrap_interval(
@@ -26,10 +31,16 @@ def bootstrap_interval(
     people, person = np.unique(identities, return_inverse=True)
     rows = [*values, np.ones(len(person))]  # the last sums to the number of queries
     totals = np.stack([np.bincount(person, weights=row) for row in rows])  # (M + 1, P)
-    sums = np.empty((RESAMPLES, len(totals)))
-    # One resample at a time: all at once need RESAMPLES x P numbers, gigabytes for a large data set.
-    for resample in range(RESAMPLES):
-        drawn = generator.integers(len(people), size=len(people))
-        sums[resample] = totals @ np.bincount(drawn, minlength=len(people))
+    sums = np.concatenate([drawn @ totals.T for drawn in _resamples(len(people), generator)])
     tail = (1 - LEVEL) / 2
-    return np.quantile(sums[:, :-1] / sums[:, -1:], (tail, 1 - tail), axis=0).T
+    ends: NDArray[np.float64] = np.quantile(sums[:, :-1] / sums[:, -1:], (tail, 1 - tail), axis=0)
+    return ends.T
+
+
+def _resamples(people: int, generator: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+    """(resamples, P) how often each person is drawn; all at once take gigabytes of a large set."""
+    rows = max(1, min(RESAMPLES, _DRAWN_AT_ONCE // people))
+    for start in range(0, RESAMPLES, rows):
+        count = min(rows, RESAMPLES - start)
+        drawn = generator.integers(people, size=(count, people)) + people * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * people).reshape(count, people).astype(np.float64)

@@ -6,3 +6,4 @@ from reid_core.reranking.k_reciprocal import Reranked as Reranked
 from reid_core.reranking.k_reciprocal import rerank_candidates as rerank_candidates
 from reid_core.reranking.k_reciprocal import rerank_distances as rerank_distances
 from reid_core.reranking.k_reciprocal import rerank_embeddings as rerank_embeddings
+from reid_core.reranking.k_reciprocal import rerank_stored as rerank_stored

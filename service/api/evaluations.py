@@ -8,18 +8,21 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.api.dependencies import DatabaseDep, PageDep, prefix_of, require
-from service.api.pagination import list_page
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, prefix_of, require
+from service.api.pagination import MAX_LIMIT, list_page
 from service.db.lookup import Named, find
 from service.db.tables import Dataset, Evaluation, Model
 from service.errors import Problem, invalid_request
-from service.evaluations.catalog import read_matrix
+from service.evaluations.catalog import find_evaluation, read_matrix
+from service.evaluations.comparison import compare_evaluations
+from service.evaluations.comparison_schemas import ComparisonAnswer
 from service.evaluations.schemas import EvaluationAnswer, MatrixAnswer
 from service.schemas import Listing
 
 router = APIRouter(prefix="/evaluations", tags=["evaluations"], dependencies=[require("read")])
 
 Key = Annotated[str | None, Query(max_length=200)]
+EvaluationId = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]+$", description="The id of an evaluation.")]
 
 
 @router.get("")
@@ -48,6 +51,36 @@ def read_evaluation_matrix(request: Request, database: DatabaseDep) -> MatrixAns
     """Models x data sets, the newest evaluation of each pair."""
     with database.read() as session:
         return read_matrix(session, prefix_of(request))
+
+
+@router.get("/compare")
+def compare_two_evaluations(
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    a: EvaluationId,
+    b: EvaluationId,
+    limit: Annotated[int, Query(ge=0, le=MAX_LIMIT, description="Most queries in `changed`.")] = 20,
+) -> ComparisonAnswer:
+    """Evaluation `b` beside `a`: is the difference more than chance? Those that did not ask the same are refused."""
+    with database.read() as session:
+        first, second = _known(session, a, "a"), _known(session, b, "b")
+        return compare_evaluations(session, settings, first, second, limit=limit, prefix=prefix_of(request))
+
+
+@router.get("/{evaluation_id}")
+def read_evaluation(evaluation_id: str, request: Request, database: DatabaseDep) -> EvaluationAnswer:
+    """One evaluation with all that it measured."""
+    with database.read() as session:
+        return EvaluationAnswer.of(find_evaluation(session, evaluation_id), prefix_of(request), whole=True)
+
+
+def _known(session: Session, evaluation_id: str, name: str) -> Evaluation:
+    """The evaluation with that id. Raises 422 for an unknown one."""
+    try:
+        return find_evaluation(session, evaluation_id)
+    except Problem as problem:
+        raise invalid_request(f"/query/{name}", "unknown", problem.detail) from problem
 
 
 def _filter(session: Session, table: type[Named], key: str, name: str) -> str:

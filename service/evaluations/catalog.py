@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db.tables import Dataset, Evaluation, Model
+from service.errors import not_found
 from service.evaluations.schemas import EvaluatedDataset, EvaluatedModel, EvaluationAnswer, MatrixAnswer
 
 
@@ -13,6 +14,14 @@ def evaluations_of(session: Session, model_id: str) -> list[Evaluation]:
     """The model's evaluations, newest first."""
     of_model = select(Evaluation).where(Evaluation.model_id == model_id)
     return list(session.scalars(of_model.order_by(Evaluation.id.desc())))
+
+
+def find_evaluation(session: Session, evaluation_id: str) -> Evaluation:
+    """The evaluation with that id. Raises the 404 problem."""
+    row = session.get(Evaluation, evaluation_id)
+    if row is None:
+        raise not_found("evaluation", evaluation_id)
+    return row
 
 
 def read_matrix(session: Session, prefix: str = "") -> MatrixAnswer:

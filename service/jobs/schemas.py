@@ -72,13 +72,20 @@ class TrainBody(Body):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
+class OpenSet(Body):
+    """Some queries show nobody of the gallery: the images of a share of their people are taken out of it."""
+
+    share: float = Field(default=0.5, gt=0, lt=1, description="of the identities of query and gallery, drawn by `seed`")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
 class EvaluateBody(Body):
     """Measure a model on the query and gallery splits of a data set."""
 
     kind: Literal["evaluate"]
     model: Reference
     dataset: Reference
-    rerank: Literal["none", "qaconv", "k_reciprocal"] | None = Field(
+    rerank: Literal["none", "qaconv", "k_reciprocal", "qaconv+k_reciprocal"] | None = Field(
         default=None, description="null: qaconv for a model whose method matches local features, else none"
     )
     reranker: Reference | None = Field(
@@ -90,6 +97,8 @@ class EvaluateBody(Body):
     flip_average: bool | None = Field(
         default=None, description="means of an image and its mirror image; null: as each model's manifest says"
     )
+    multi_query: bool = Field(default=False, description="pictures of one person and camera ask together")
+    open_set: OpenSet | None = Field(default=None, description="null: everybody stays in the gallery")
 
 
 class CalibrateBody(Body):
