@@ -356,8 +356,10 @@ def count_rows(home: Home, name: str) -> int:
 
 
 def memory(pids: list[int]) -> int:
-    """Resident bytes of the processes together."""
-    return sum(psutil.Process(pid).memory_info().rss for pid in pids)
+    """Bytes of the processes and their children together, mapped pages that they share counted once."""
+    parents = [psutil.Process(pid) for pid in pids]
+    all_of_them = [one for parent in parents for one in (parent, *parent.children(recursive=True))]
+    return sum(one.memory_full_info().pss for one in all_of_them)
 
 
 def print_stages(load: Load) -> None:
