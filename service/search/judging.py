@@ -96,22 +96,27 @@ class Judge:
         people = self._learn(opened, (gallery.id, "people"), partial(count_people, self._database, gallery.id))
         prior = PRESENT / max(1, people * _share_seen(query, gallery))
         probabilities = probability(calibration.evidence(scores), prior).tolist()
-        threshold, verdict = None, None
-        votes = []
+        threshold, votes = None, list[Verdict]()
         if query.min_probability is not None:
-            votes.append(
-                _vote(probabilities, query.min_probability, min(query.min_probability, 1 - query.min_probability))
-            )
+            least = query.min_probability
+            votes.append(_vote(probabilities, least, min(least, 1 - least)))
         if query.far is not None:
-            strangers = self._strangers(query, gallery, opened)
-            threshold = _threshold(query, strangers)
-            ranked = logit(scores).tolist() if query.rerank == "qaconv" else scores
-            votes.append(_vote(ranked, threshold, strangers.threshold(0.5)))
-            threshold = float(sigmoid(threshold)) if query.rerank == "qaconv" else threshold
-        if votes:
-            verdict = _joined(votes)
-        warning = self._warn(query, gallery, opened, calibration)
+            threshold, vote = self._vote_by_rate(query, gallery, opened, scores, query.far)
+            votes.append(vote)
+        verdict, warning = _joined(votes) if votes else None, self._warn(query, gallery, opened, calibration)
         return Judgement(tuple(probabilities), prior, verdict, threshold, warning)
+
+    def _vote_by_rate(
+        self, query: Query, gallery: SearchedGallery, opened: OpenGallery, scores: Sequence[float], rate: float
+    ) -> tuple[float, Verdict]:
+        """The score that strangers reach at `rate`, and the verdict by it."""
+        strangers = self._strangers(query, gallery, opened)
+        if rate < strangers.lowest_rate:
+            raise _too_low(query, rate, strangers)
+        threshold, usual = strangers.threshold(rate), strangers.threshold(0.5)
+        if query.rerank == "qaconv":  # strangers are known by the scores from which its probabilities come
+            return float(sigmoid(threshold)), _vote(logit(scores).tolist(), threshold, usual)
+        return threshold, _vote(scores, threshold, usual)
 
     def _warn(
         self, query: Query, gallery: SearchedGallery, opened: OpenGallery, calibration: Calibration
@@ -199,15 +204,12 @@ def _share_seen(query: Query, gallery: SearchedGallery) -> float:
     return min(1, query.width / max(1, gallery.images)) if query.rerank == "k_reciprocal" else 1
 
 
-def _threshold(query: Query, strangers: Strangers) -> float:
-    rate = query.far or 0.0
-    if rate < strangers.lowest_rate:
-        message = (
-            f"far is {rate:g}; {strangers.probes} images of {strangers.compared + 1} people tell rates from "
-            f"{_round_up(strangers.lowest_rate):g} on"
-        )
-        raise impossible(query, "far", "too-low", message, hint="Ask for a higher rate, or add images with identities.")
-    return strangers.threshold(rate)
+def _too_low(query: Query, rate: float, strangers: Strangers) -> Problem:
+    message = (
+        f"far is {rate:g}; {strangers.probes} images of {strangers.compared + 1} people tell rates from "
+        f"{_round_up(strangers.lowest_rate):g} on"
+    )
+    return impossible(query, "far", "too-low", message, hint="Ask for a higher rate, or add images with identities.")
 
 
 def _round_up(rate: float) -> float:
