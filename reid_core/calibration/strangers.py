@@ -17,7 +17,8 @@ TAIL = 0.1
 """Exceedances a probe, above which scores count as the tail."""
 
 BEYOND = 10
-"""Rates are told down to a tenth of the lowest that the probes show: one decade by the tail alone."""
+"""Rates are told down to a tenth of the lowest that the people probed show: one decade by the tail alone. People count
+here and not their images, which resemble others together."""
 
 _EXPONENTIAL = 1e-6
 """Shapes below which the distribution is the exponential one."""
@@ -42,7 +43,8 @@ class Strangers:
     @property
     def lowest_rate(self) -> float:
         """The lowest false-accept rate that can be told."""
-        return self._accepted(1 / (BEYOND * self.probes * self.compared))
+        pairs = BEYOND * min(self.probes, self.compared + 1) * self.compared
+        return float(-np.expm1(self.people * np.log1p(-1 / pairs)))
 
     def threshold(self, rate: float) -> float:
         """The score that a stranger's best reaches at `rate`, between `lowest_rate` and 1."""
@@ -57,9 +59,6 @@ class Strangers:
 
     def _tail(self) -> Floats:
         return self.scores[-max(2, round(TAIL * self.probes)) :]
-
-    def _accepted(self, share: float) -> float:
-        return float(-np.expm1(self.people * np.log1p(-share)))
 
 
 def _fit_pareto(excess: Floats) -> tuple[float, float]:
