@@ -221,7 +221,8 @@ def _describe(similarity: str, query: Labels, gallery: Labels) -> dict[str, obje
         "ties": "equal scores rank by gallery order",
         "max_rank": None,
         "average_precision": "mean of the precision at each match",
-        "interval": f"{LEVEL:.0%}, percentiles of {RESAMPLES} bootstrap resamples of the query identities, seed {SEED}",
+        "interval": f"{LEVEL:.0%}, expanded percentiles of {RESAMPLES} bootstrap resamples of the query identities, "
+        f"seed {SEED}",
         "false_accepts": "pairs of different people, of all queries that have a match",
         "query_identities": _count_people(query),
         "gallery_identities": _count_people(gallery),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -16,10 +16,15 @@ from service.errors import Problem, invalid_request
 from service.evaluations.catalog import find_evaluation, read_matrix
 from service.evaluations.comparison import compare_evaluations
 from service.evaluations.comparison_schemas import ComparisonAnswer
+from service.evaluations.failures import find_failures
+from service.evaluations.failures_schemas import FailuresAnswer
+from service.evaluations.matrix import as_markdown
 from service.evaluations.schemas import EvaluationAnswer, MatrixAnswer
 from service.schemas import Listing
 
 router = APIRouter(prefix="/evaluations", tags=["evaluations"], dependencies=[require("read")])
+
+_MARKDOWN = "text/markdown"
 
 Key = Annotated[str | None, Query(max_length=200)]
 EvaluationId = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]+$", description="The id of an evaluation.")]
@@ -46,11 +51,23 @@ def list_evaluations(
         )
 
 
-@router.get("/matrix")
-def read_evaluation_matrix(request: Request, database: DatabaseDep) -> MatrixAnswer:
-    """Models x data sets, the newest evaluation of each pair."""
+@router.get(
+    "/matrix", response_model=MatrixAnswer, responses={200: {"content": {_MARKDOWN: {"schema": {"type": "string"}}}}}
+)
+def read_evaluation_matrix(
+    request: Request,
+    database: DatabaseDep,
+    format: Annotated[
+        Literal["json", "markdown"] | None, Query(description="Left out: as `Accept` says, which is JSON if nothing.")
+    ] = None,
+    accept: Annotated[str, Header()] = "",
+) -> MatrixAnswer | Response:
+    """Models x data sets, the newest evaluation of each pair, by single queries of a closed set."""
     with database.read() as session:
-        return read_matrix(session, prefix_of(request))
+        matrix = read_matrix(session, prefix_of(request))
+    if format == "markdown" or (format is None and _MARKDOWN in accept):
+        return Response(as_markdown(matrix), media_type=f"{_MARKDOWN}; charset=utf-8")
+    return matrix
 
 
 @router.get("/compare")
@@ -66,6 +83,20 @@ def compare_two_evaluations(
     with database.read() as session:
         first, second = _known(session, a, "a"), _known(session, b, "b")
         return compare_evaluations(session, settings, first, second, limit=limit, prefix=prefix_of(request))
+
+
+@router.get("/{evaluation_id}/failures")
+def read_evaluation_failures(
+    evaluation_id: str,
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    limit: Annotated[int, Query(ge=0, le=MAX_LIMIT, description="Most entries in each list.")] = 20,
+) -> FailuresAnswer:
+    """Where the evaluation failed: worst queries with their first results, hardest people, cameras, label suspects."""
+    with database.read() as session:
+        evaluation = find_evaluation(session, evaluation_id)
+        return find_failures(session, settings, evaluation, limit=limit, prefix=prefix_of(request))
 
 
 @router.get("/{evaluation_id}")

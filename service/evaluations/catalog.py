@@ -27,10 +27,13 @@ def find_evaluation(session: Session, evaluation_id: str) -> Evaluation:
 def read_matrix(session: Session, prefix: str = "") -> MatrixAnswer:
     """The newest evaluation of each pair of model and data set; `prefix` is put before links.
 
+    Multi queries and open sets are left out: their numbers cannot be compared with the others.
     Only models and data sets that were evaluated are named; the name of a data set that is gone is null.
     """
     newest = {
-        (row.model_id, row.dataset_id): row for row in session.scalars(select(Evaluation).order_by(Evaluation.id))
+        (row.model_id, row.dataset_id): row
+        for row in session.scalars(select(Evaluation).order_by(Evaluation.id))
+        if not row.protocol.get("multi_query") and not row.protocol.get("open_set")
     }
     models = session.scalars(select(Model).where(Model.id.in_({model for model, _ in newest})).order_by(Model.id))
     datasets = sorted({dataset for _, dataset in newest})

@@ -16,6 +16,9 @@ class EvaluationLinks(SelfLink):
     model: str
     dataset: str
     job: Omittable[str] = None
+    failures: Omittable[str] = Field(default=None, description="left out by evaluations of earlier versions")
+    compare: str = Field(description="beside another one; to be called with `&b=` and its id")
+    matrix: str
 
 
 class ShownImageLinks(SelfLink):
@@ -117,7 +120,13 @@ class EvaluationAnswer(Answer):
         protocol={"similarity": "dot product of embeddings, larger is closer", "rerank": "none"},
         created_at="2026-01-31T12:00:00Z",
         job=None,
-        links={"self": "/evaluations/eval_01…", "model": "/models/mdl_01…", "dataset": "/datasets/ds_01…"},
+        links={
+            "self": "/evaluations/eval_01…",
+            "model": "/models/mdl_01…",
+            "dataset": "/datasets/ds_01…",
+            "compare": "/evaluations/compare?a=eval_01…",
+            "matrix": "/evaluations/matrix",
+        },
     )
 
     id: str
@@ -166,8 +175,16 @@ class EvaluationAnswer(Answer):
                 model=f"{prefix}/models/{evaluation.model_id}",
                 dataset=f"{prefix}/datasets/{evaluation.dataset_id}",
                 job=f"{prefix}/jobs/{evaluation.job_id}" if evaluation.job_id else None,
+                failures=f"{prefix}/evaluations/{evaluation.id}/failures" if _kept_queries(evaluation) else None,
+                compare=f"{prefix}/evaluations/compare?a={evaluation.id}",
+                matrix=f"{prefix}/evaluations/matrix",
             ),
         )
+
+
+def _kept_queries(evaluation: Evaluation) -> bool:
+    """Evaluations that kept what they found for each query say how queries asked."""
+    return "multi_query" in evaluation.protocol
 
 
 def _shortened(metrics: dict[str, Any]) -> dict[str, Any]:

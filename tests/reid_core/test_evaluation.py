@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reid_core.data.records import DISTRACTOR, ImageRecord
 from reid_core.errors import CoreError, DatasetError, Stopped
-from reid_core.evaluation.interval import bootstrap_interval
+from reid_core.evaluation.interval import _student_quantile, bootstrap_interval
 from reid_core.evaluation.labels import encode_labels
 from reid_core.evaluation.metrics import Metrics
 from reid_core.evaluation.ranking import evaluate, evaluate_scores
@@ -402,6 +402,27 @@ def test_more_images_of_the_same_people_make_the_interval_no_narrower() -> None:
     once = bootstrap_interval(value, person, np.random.default_rng(1))
     tenfold = bootstrap_interval(np.tile(value, 10), np.tile(person, 10), np.random.default_rng(1))
     np.testing.assert_allclose(once, tenfold)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(5, 2.5706), (9, 2.2622), (19, 2.0930), (99, 1.9842), (10**6, 1.9600)]
+)
+def test_quantiles_of_student_are_those_of_the_tables(degrees: int, quantile: float) -> None:
+    assert _student_quantile(0.975, degrees) == pytest.approx(quantile, abs=3e-3)
+
+
+@pytest.mark.parametrize("people", [15, 60])
+def test_the_interval_holds_the_mean_as_often_as_it_says(people: int) -> None:
+    """Of average precisions of mean 0.6 by construction, 1 to 8 queries a person."""
+    held = [_holds_the_mean(people, np.random.default_rng(seed)) for seed in range(600)]
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+def _holds_the_mean(people: int, generator: np.random.Generator) -> bool:
+    person = np.repeat(np.arange(people), generator.integers(1, 9, people))
+    mean = generator.beta(3, 2, people)[person]
+    ((low, high),) = bootstrap_interval(generator.beta(8 * mean, 8 * (1 - mean))[None], person, generator)
+    return bool(low <= 0.6 <= high)
 
 
 def test_the_interval_of_one_person_is_the_mean() -> None:

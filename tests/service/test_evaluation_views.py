@@ -1,4 +1,4 @@
-"""Evaluations compared over the API."""
+"""Evaluations compared and looked into over the API."""
 
 from __future__ import annotations
 
@@ -141,3 +141,73 @@ def test_a_comparison_outlives_the_data_set(client: httpx.Client, database: Data
         session.delete(session.get_one(Dataset, DATASET))
     changed = client.get("/evaluations/compare", params={"a": a, "b": b}).json()["changed"]
     assert [(one["image"], one["average_precision"]) for one in changed] == [(None, [0.5, 1.0])]
+
+
+WRONG = QueryResults(
+    queries=[0, 1, 2, 3],
+    people=[0, 0, 1, 2],
+    matches=[1, 1, 2, 0],
+    average_precision=[0.2, 1.0, 0.75, None],
+    first_rank=[5, 1, 2, 0],
+    first=[[1, 2, 4, 3, 0], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [1, 2, 4, 3, 0]],
+    scores=[[0.9, 0.8, 0.7, 0.6, 0.5]] * 3 + [[0.5, 0.4, 0.3, 0.2, None]],
+)
+
+
+def failures(client: httpx.Client, evaluation: str, **query: Any) -> Any:
+    answer = client.get(f"/v1/evaluations/{evaluation}/failures", params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_failures_show_the_worst_first(client: httpx.Client, database: Database, settings: Settings) -> None:
+    evaluation = add_evaluation(database, settings, WRONG)
+    link = client.get(f"/v1/evaluations/{evaluation}").json()["links"]["failures"]
+    body = failures(client, evaluation)
+    assert body["links"] == {"self": link, "evaluation": f"/v1/evaluations/{evaluation}"}
+    worst = body["worst_queries"]
+    assert [one["image"]["id"] for one in worst] == ["img_query0", "img_query2", "img_query1"]
+    assert (worst[0]["average_precision"], worst[0]["first_rank"], worst[0]["matches"]) == (0.2, 5, 1)
+    assert [result["image"]["identity"] for result in worst[0]["results"]] == ["b", "b", "b", "x", "a"]
+    assert [result["match"] for result in worst[0]["results"]] == [False] * 4 + [True]
+    assert worst[0]["results"][0]["image"]["links"]["content"].startswith(f"/v1/datasets/{DATASET}/images/img_gallery1")
+    hardest = [(one["identity"], one["queries"], one["mAP"]) for one in body["hardest_identities"]]
+    assert hardest == [("a", 2, pytest.approx(0.6)), ("b", 1, 0.75)]
+    # Queries 0 and 2, both by camera 1, have a first result that shows somebody else, by camera 3.
+    assert body["confused_cameras"] == [{"query": "1", "gallery": "3", "wrong_first": 2, "queries": 2}]
+    assert [len(failures(client, evaluation, limit=1)[name]) for name in body if name != "links"] == [1, 1, 1, 1]
+
+
+def test_a_query_whose_neighbours_all_bear_another_name_is_a_label_suspect(
+    client: httpx.Client, database: Database, settings: Settings
+) -> None:
+    (suspect,) = failures(client, add_evaluation(database, settings, WRONG))["label_suspects"]
+    assert (suspect["image"]["id"], suspect["nearest_identity"], suspect["agreeing"]) == ("img_query3", "b", 3)
+    assert [result["score"] for result in suspect["results"]] == [0.5, 0.4, 0.3, 0.2, None]
+    taken_out = add_evaluation(database, settings, WRONG, open_set={"share": 0.5, "seed": 0})
+    assert failures(client, taken_out)["label_suspects"] == []
+
+
+def test_failures_need_the_data_set_and_the_results(
+    client: httpx.Client, database: Database, settings: Settings
+) -> None:
+    older, newer = add_evaluation(database, settings, None), add_evaluation(database, settings)
+    with database.write() as session:
+        session.delete(session.get_one(Dataset, DATASET))
+    for evaluation, word in ((older, "has not kept"), (newer, "data set")):
+        answer = client.get(f"/evaluations/{evaluation}/failures")
+        assert (answer.status_code, word in answer.json()["detail"]) == (409, True)
+    assert client.get("/evaluations/eval_no/failures").status_code == 404
+
+
+def test_the_matrix_is_told_in_markdown_too(client: httpx.Client, database: Database, settings: Settings) -> None:
+    add_evaluation(database, settings, None)
+    add_evaluation(database, settings, None, multi_query=True)
+    rows = ["| model | people |", "| --- | --- |", "| plain (bnneck) | mAP 0.500 [0.100, 0.900], rank-1 0.500 |"]
+    asked = [{"params": {"format": "markdown"}}, {"headers": {"Accept": "text/markdown"}}]
+    for answer in (client.get("/evaluations/matrix", **one) for one in asked):
+        assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+        assert answer.text.splitlines() == rows
+    as_json = client.get("/evaluations/matrix", params={"format": "json"}, headers={"Accept": "text/markdown"})
+    assert list(as_json.json()) == ["models", "datasets", "cells"]
+    assert client.get("/evaluations/matrix?format=png").status_code == 422
