@@ -35,6 +35,9 @@ PRESENT = 0.5
 _SUMMARISED = 2000
 """Images by which a gallery is compared with a calibration; of more, as many at even distances."""
 
+_UNNOTICED = 0.01
+"""Share of a gallery's images that may come and go before it is looked at again."""
+
 _KEPT = 256
 
 
@@ -55,15 +58,24 @@ class Judgement:
     warning: SearchWarning | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A gallery's state when it was looked at: its generation, and counts of positions and of deletions."""
+
+    generation: int
+    positions: int
+    deletions: int
+
+
 class Judge:
-    """Judges searches. What it learns of a gallery it keeps until the gallery changes. Threads may share it."""
+    """Judges searches. What it learns of a gallery it keeps until that has changed noticeably. Threads may share it."""
 
     def __init__(self, database: Database, settings: Settings, encoder: QueryEncoder) -> None:
         self._database = database
         self._settings = settings
         self._encoder = encoder
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[object, ...], tuple[int, Any]] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], tuple[_Mark, Any]] = OrderedDict()
         self._learning: dict[tuple[object, ...], threading.Lock] = {}
 
     def calibration(self, query: Query, gallery: SearchedGallery) -> Calibration | None:
@@ -178,20 +190,30 @@ class Judge:
         return labels
 
     def _learn(self, opened: OpenGallery, key: tuple[object, ...], look: Callable[[], Any]) -> Any:
-        """What `look` finds, once for each revision of the gallery; those who ask meanwhile wait."""
+        """What `look` finds, once until the gallery has changed noticeably; those who ask meanwhile wait."""
         with self._lock:
             turn = self._learning.setdefault(key, threading.Lock())
         with turn:
             with self._lock:
                 known = self._known.get(key)
-            if known is None or known[0] != opened.revision:
-                known = (opened.revision, look())
+            if known is None or _has_changed(known[0], _mark(opened)):
+                known = (_mark(opened), look())
                 with self._lock:
                     self._known[key] = known
                     self._known.move_to_end(key)
                     if len(self._known) > _KEPT:
                         self._learning.pop(self._known.popitem(last=False)[0], None)
             return known[1]
+
+
+def _mark(opened: OpenGallery) -> _Mark:
+    return _Mark(opened.generation, len(opened.snapshot), opened.deletions)
+
+
+def _has_changed(before: _Mark, now: _Mark) -> bool:
+    """True where images were embedded anew, or too many have come and gone for what was learned to hold."""
+    changes = abs(now.positions - before.positions) + abs(now.deletions - before.deletions)
+    return before.generation != now.generation or changes > _UNNOTICED * before.positions
 
 
 def _scorer(query: Query, gallery: SearchedGallery) -> str:

@@ -221,3 +221,20 @@ def test_what_was_learned_of_a_gallery_is_kept_until_it_changes(
     added_ids(upload(client, "hall", [scene(200)]))
     assert found(client, image_id=ids[0])["prior"] == pytest.approx(0.5 / 7)
     assert len(looked) == 2
+
+
+def test_a_few_images_more_are_not_looked_at_again(
+    client: httpx.Client, ids: list[str], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_calibrations(settings, None, "none")
+    counted: list[str] = []
+    monkeypatch.setattr("service.search.judging.count_people", lambda database, gallery: counted.append(gallery) or 15)
+    monkeypatch.setattr("service.search.judging._UNNOTICED", 0.1)  # three of thirty images
+    found(client, image_id=ids[0])
+    for number in range(3):
+        added_ids(upload(client, "hall", [scene(100 + number)]))
+        found(client, image_id=ids[0])
+    assert len(counted) == 1
+    assert client.delete(f"/galleries/hall/images/{ids[-1]}").status_code == 204
+    found(client, image_id=ids[0])
+    assert len(counted) == 2
