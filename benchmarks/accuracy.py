@@ -14,7 +14,8 @@ import torch
 
 from reid_core.data.contents import Contents
 from reid_core.devices import resolve_dtype
-from reid_core.evaluation.ranking import encode_labels, evaluate
+from reid_core.evaluation.labels import encode_labels
+from reid_core.evaluation.ranking import evaluate
 from reid_core.methods import METHODS
 from reid_core.model import TrainedModel, load_model, save_model
 from reid_core.retrieval.encoder import torch_encoder

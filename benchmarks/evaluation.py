@@ -1,9 +1,11 @@
-"""Seconds and memory of an evaluation at Market-1501's size, beside a plain evaluator that sorts every row.
+"""Seconds and memory of an evaluation of Market-1501's or MSMT17's size, beside a plain evaluator that sorts every row.
 
     python -m benchmarks.evaluation --dim 512 --repeat 5
+    python -m benchmarks.evaluation --size msmt17 --dim 256 --repeat 1 --reference-queries 100
 
-Both get the same made-up embeddings: 3,368 queries of 750 people by 6 cameras, 15,913 gallery images, of them 2,798
-distractors. `--noise` says how hard they are: 2 resembles a trained network; 1000 is chance, the slowest case for ours.
+Both get the same made-up embeddings: for Market-1501 3,368 queries of 750 people by 6 cameras, 15,913 gallery images,
+of them 2,798 distractors; for MSMT17 11,659 queries of 3,060 people by 15 cameras, 82,161 images. `--noise` says how
+hard they are: 2 resembles a trained network; 1000 is chance, the slowest case for ours.
 The plain evaluator does what is commonly done: all scores in one matrix, an argsort, a Python loop over the queries.
 `--reference-queries` gives it fewer queries and scales its time. Each runs in a process of its own, so that the peak
 of memory is its own; it is counted beyond what the embeddings take.
@@ -26,9 +28,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reid_core.evaluation.ranking import BLOCK_SCORES, NOBODY, Labels, evaluate
+from reid_core.evaluation.labels import NOBODY, Labels
+from reid_core.evaluation.ranking import BLOCK_SCORES, evaluate
 
-QUERIES, GALLERY, PEOPLE, CAMERAS, DISTRACTORS = 3368, 15913, 750, 6, 2798
+
+@dataclass(frozen=True)
+class Size:
+    queries: int
+    gallery: int
+    people: int
+    cameras: int
+    distractors: int
+
+
+SIZES = {"market1501": Size(3368, 15913, 750, 6, 2798), "msmt17": Size(11659, 82161, 3060, 15, 0)}
 
 
 @dataclass(frozen=True)
@@ -50,13 +63,14 @@ class Reading:
 Evaluator = Callable[[Inputs], tuple[float, float]]
 
 
-def make_inputs(dim: int, noise: float, seed: int, queries: int) -> Inputs:
+def make_inputs(size: Size, dim: int, noise: float, seed: int, queries: int) -> Inputs:
     """Unit embeddings around one direction per person; distractors each have a direction of their own."""
     generator = np.random.default_rng(seed)
     torch_generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(PEOPLE + DISTRACTORS, dim, generator=torch_generator)
-    asked = np.arange(QUERIES) % PEOPLE
-    shown = np.concatenate([generator.integers(0, PEOPLE, GALLERY - DISTRACTORS), PEOPLE + np.arange(DISTRACTORS)])
+    directions = torch.randn(size.people + size.distractors, dim, generator=torch_generator)
+    asked = np.arange(size.queries) % size.people
+    known = generator.integers(0, size.people, size.gallery - size.distractors)
+    shown = np.concatenate([known, size.people + np.arange(size.distractors)])
     shown = generator.permutation(shown)
 
     def embed(people: np.ndarray) -> Tensor:
@@ -68,12 +82,14 @@ def make_inputs(dim: int, noise: float, seed: int, queries: int) -> Inputs:
         return embeddings
 
     query, gallery = embed(asked), embed(shown)
-    query_cameras, gallery_cameras = (generator.integers(0, CAMERAS, count) for count in (QUERIES, GALLERY))
+    query_cameras, gallery_cameras = (
+        generator.integers(0, size.cameras, count) for count in (size.queries, size.gallery)
+    )
     return Inputs(
         query[:queries],
         gallery,
         Labels(asked[:queries], query_cameras[:queries]),
-        Labels(np.where(shown < PEOPLE, shown, NOBODY), gallery_cameras),
+        Labels(np.where(shown < size.people, shown, NOBODY), gallery_cameras),
     )
 
 
@@ -101,8 +117,8 @@ def run_plain(inputs: Inputs) -> tuple[float, float]:
 
 def time_product(inputs: Inputs) -> float:
     """Seconds for the scores alone, in blocks as `evaluate` makes them."""
-    rows = BLOCK_SCORES // GALLERY
-    block = np.empty((rows, GALLERY), np.float32)
+    rows = BLOCK_SCORES // len(inputs.gallery)
+    block = np.empty((rows, len(inputs.gallery)), np.float32)
     started = time.perf_counter()
     for part in inputs.query.split(rows):
         np.matmul(part.numpy(), inputs.gallery.numpy().T, out=block[: len(part)])
@@ -112,7 +128,7 @@ def time_product(inputs: Inputs) -> float:
 def measure(run: Evaluator, queries: int, options: argparse.Namespace) -> Reading:
     """Median seconds over the repeats, after one run to start threads and fill caches."""
     torch.set_num_threads(options.threads)
-    inputs = make_inputs(options.dim, options.noise, options.seed, queries)
+    inputs = make_inputs(SIZES[options.size], options.dim, options.noise, options.seed, queries)
     resident = psutil.Process().memory_info().rss
     result = run(inputs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux
@@ -139,7 +155,9 @@ def report(name: str, reading: Reading, scale: float = 1.0) -> None:
 
 
 def check_agreement(plain: Reading, options: argparse.Namespace) -> None:
-    ours = run_ours(make_inputs(options.dim, options.noise, options.seed, options.reference_queries))
+    ours = run_ours(
+        make_inputs(SIZES[options.size], options.dim, options.noise, options.seed, options.reference_queries)
+    )
     # Products in blocks of different size may round differently, which can swap two nearly equal scores.
     if not np.allclose(ours, plain.rank1_and_map, atol=1e-4):
         raise SystemExit(f"The evaluators disagree on rank-1 and mAP: {ours} against {plain.rank1_and_map}.")
@@ -147,23 +165,26 @@ def check_agreement(plain: Reading, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="market1501")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--noise", type=float, default=2.0)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--reference-queries", type=int, default=QUERIES)
+    parser.add_argument("--reference-queries", type=int, help="all, if left out")
     options = parser.parse_args()
+    size = SIZES[options.size]
+    options.reference_queries = min(options.reference_queries or size.queries, size.queries)
 
     print(
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {torch.backends.cpu.get_cpu_capability()}, "
         f"{options.threads} threads, torch {torch.__version__}, numpy {np.__version__}"
     )
-    print(f"{QUERIES} x {GALLERY} x {options.dim}, noise {options.noise}, median of {options.repeat}")
-    report("ours", measure_apart(run_ours, QUERIES, options))
+    print(f"{size.queries} x {size.gallery} x {options.dim}, noise {options.noise}, median of {options.repeat}")
+    report("ours", measure_apart(run_ours, size.queries, options))
     plain = measure_apart(run_plain, options.reference_queries, options)
-    report("plain", plain, QUERIES / options.reference_queries)
-    if options.reference_queries < QUERIES:
+    report("plain", plain, size.queries / options.reference_queries)
+    if options.reference_queries < size.queries:
         print(f"plain: seconds scaled up from {options.reference_queries} queries; its memory grows likewise")
     check_agreement(plain, options)
 

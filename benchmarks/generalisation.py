@@ -32,7 +32,8 @@ from benchmarks.accuracy import Row, make_folder, make_plan, read_or_run, span
 from reid_core.data.contents import Contents
 from reid_core.data.reader import read
 from reid_core.data.records import ImageRecord
-from reid_core.evaluation.ranking import Labels, encode_labels, evaluate_scores
+from reid_core.evaluation.labels import Labels, encode_labels
+from reid_core.evaluation.ranking import evaluate_scores
 from reid_core.heads.retrieval import RetrievalHead
 from reid_core.matching import FoldedHead, symmetric_scores
 from reid_core.merging import merge

@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from reid_core.evaluation.labels import Labels
 from reid_core.evaluation.metrics import Metrics
-from reid_core.evaluation.ranking import BLOCK_SCORES, Labels, evaluate, evaluate_scores
+from reid_core.evaluation.ranking import BLOCK_SCORES, evaluate, evaluate_scores
 from reid_core.reranking import Reciprocal, rerank_embeddings
 
 Floats = NDArray[np.float32]

@@ -17,7 +17,8 @@ from torch.nn.functional import normalize
 
 from reid_core.data.reader import read
 from reid_core.data.records import ImageRecord
-from reid_core.evaluation.ranking import encode_labels, evaluate
+from reid_core.evaluation.labels import encode_labels
+from reid_core.evaluation.ranking import evaluate
 
 
 def embed(images: Sequence[ImageRecord]) -> Tensor:

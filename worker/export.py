@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,12 +14,11 @@ from reid_core.data.records import SPLITS
 from reid_core.export import export_model
 from reid_core.model import load_model, weights_name
 from service.datasets.checking import check_files
-from service.db.tables import Dataset, DatasetImage, Model
+from service.db.tables import Dataset, DatasetImage
 from service.jobs.kinds.export import COMPARED_IMAGES, nothing_to_compare
-from service.jobs.lifecycle import renew
 from service.jobs.recording import progress_as_json
-from service.models.lifecycle import describe_file
-from service.storage import ensure_free_space, find_stored, flush_file, replace_file
+from service.storage import ensure_free_space, find_stored
+from worker.model_files import publish_files
 from worker.work import Outcome, Work
 
 _COPIES = 3
@@ -44,7 +41,7 @@ def run(work: Work) -> Outcome:
     try:
         work.reporter.progress(progress_as_json(0.0, "convert"))
         files, agreement = export_model(model, spec["format"], making, images, on_progress=work.progress("compare"))
-        _publish(work, files)
+        publish_files(work, files)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     names = [path.name for path in files]
@@ -75,27 +72,3 @@ def _check_files(work: Work) -> None:
         left = session.scalars(select(Dataset.id).where(Dataset.id.in_(work.job.spec["datasets"]))).all()
     for key in left:
         check_files(work.database, work.settings, key, SPLITS, on_progress=work.progress("check"))
-
-
-def _publish(work: Work, files: Sequence[Path]) -> None:
-    """Moves the files beside the weights, in the place of an earlier export, and lists them in the model's row.
-
-    In between they are not listed, so that no file is ever served under another's checksum.
-    """
-    for path in files:
-        flush_file(path)
-    facts = {path.name: describe_file(path) for path in files}
-    with _own_model(work) as model:
-        model.files = {name: known for name, known in model.files.items() if name not in facts}
-    with _own_model(work) as model:
-        for path in files:
-            replace_file(path, work.settings.models_dir / model.id / path.name)
-        model.files = {**model.files, **facts}
-
-
-@contextmanager
-def _own_model(work: Work) -> Iterator[Model]:
-    """The model's row, locked; raises `LeaseLost` unless this attempt still has the job."""
-    with work.database.write() as session:
-        renew(session, work.job.id, work.attempt, work.settings.lease_seconds)
-        yield session.get_one(Model, work.job.spec["model"], with_for_update=True)

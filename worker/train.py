@@ -35,6 +35,7 @@ from service.jobs.stages import Stage, stages_of
 from service.models.engines import engine_of_row
 from service.models.lifecycle import describe_file
 from service.storage import publish_folder
+from worker.held_out import calibrate_held_out
 from worker.work import Outcome, Work
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,9 @@ def run(work: Work) -> Outcome:
             checkpoint_seconds=work.settings.checkpoint_seconds,
         )
     model_id = f"mdl_{work.job.id.removeprefix('job_')}"
-    folder, manifest, engine = _publish(work, model_id, plans[-1], result)
+    making, manifest, engine = _make(work, plans[-1], result)
+    calibration = calibrate_held_out(work, making, plans, datasets)
+    folder = _publish(work, model_id, making)
     warnings = [*result.warnings, *_engine_warnings(work, engine, stage=len(plans))]
     row = Model(
         id=model_id,
@@ -73,6 +76,7 @@ def run(work: Work) -> Outcome:
         "identities": result.num_classes,
         "images": len(plans[-1].images),
         "warnings": [asdict(warning) for warning in warnings],
+        "calibration": calibration,
     }
     return Outcome(summary, [row])
 
@@ -156,7 +160,7 @@ def _warn(work: Work, warning: TrainingWarning) -> None:
     work.reporter.event("warning", asdict(warning))
 
 
-def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Path, Manifest, Published]:
+def _make(work: Work, plan: Plan, result: Result) -> tuple[Path, Manifest, Published]:
     work.reporter.progress(progress_as_json(1.0, "publish"))
     making = work.folder / "model"
     shutil.rmtree(making, ignore_errors=True)
@@ -169,12 +173,15 @@ def _publish(work: Work, model_id: str, plan: Plan, result: Result) -> tuple[Pat
         num_classes=result.num_classes,
         preprocessing=result.preprocessing,
     )
-    engine = publish_engine(making, [image.path for image in plan.images], work.settings.engine)
+    return making, manifest, publish_engine(making, [image.path for image in plan.images], work.settings.engine)
+
+
+def _publish(work: Work, model_id: str, making: Path) -> Path:
     folder = work.settings.models_dir / model_id
     # An attempt that was lost between its rename and its row has left a folder.
     shutil.rmtree(folder, ignore_errors=True)
     publish_folder(making, folder)
-    return folder, manifest, engine
+    return folder
 
 
 def _engine_warnings(work: Work, engine: Published, *, stage: int) -> list[TrainingWarning]:

@@ -6,52 +6,26 @@ number of images before it, so the gallery need not be put in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_core.data.records import DISTRACTOR, ImageRecord
 from reid_core.errors import CoreError, DatasetError, Stopped
-from reid_core.evaluation.interval import LEVEL, RESAMPLES
-from reid_core.evaluation.metrics import Integers, Metrics, measure
-
-NOBODY = -1
-"""Identity code of distractors: a match for no query."""
-
-UNKNOWN_CAMERA = -1
-"""Camera code of images without a camera: never removed as taken by the query's own camera."""
+from reid_core.evaluation.interval import LEVEL, RESAMPLES, SEED
+from reid_core.evaluation.labels import NOBODY, UNKNOWN_CAMERA, Integers, Labels, Targets, find_targets
+from reid_core.evaluation.metrics import Metrics, measure
+from reid_core.evaluation.rows import Row, Scores, impostors_from, rank_row
+from reid_core.evaluation.verification import Impostors, count_keys
 
 BLOCK_SCORES = 2**24
 """Scores held at once: 64 MB, enough rows for a fast matrix product."""
 
 _ROWS_PER_TASK = 32
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Labels:
-    """The identities and cameras of N images: (N,) int64 codes, shared by query and gallery."""
-
-    identities: Integers
-    cameras: Integers
-
-    def __len__(self) -> int:
-        return len(self.identities)
-
-
-def encode_labels(query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]) -> tuple[Labels, Labels]:
-    """The labels of both splits in codes that mean the same in either.
-
-    The label of distractors is a person's where a query bears it, as in data sets that count people from 0000.
-    """
-    identities = {} if any(image.identity == DISTRACTOR for image in query) else {DISTRACTOR: NOBODY}
-    cameras = {"": UNKNOWN_CAMERA}
-    return _encode(query, identities, cameras), _encode(gallery, identities, cameras)
 
 
 def evaluate(
@@ -69,7 +43,7 @@ def evaluate(
 
     Args:
         query, gallery: (Q, D) and (G, D) floating, unit length, on any one device; compared in float32.
-        query_labels, gallery_labels: of the same images, by `encode_labels`.
+        query_labels, gallery_labels: of the same images, by `reid_core.evaluation.labels.encode_labels`.
 
     Other arguments and errors as in `evaluate_scores`.
 
@@ -112,6 +86,7 @@ def evaluate_scores(
     gallery_labels: Labels,
     *,
     similarity: str = "scores as given",
+    comparable: bool = True,
     ranks: Sequence[int] = (1, 5, 10, 20),
     block_scores: int = BLOCK_SCORES,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -124,6 +99,7 @@ def evaluate_scores(
         score_block: (start, stop) -> (stop - start, G) scores of these queries, on any device. Called in order, once
             per block; a block is only read, and no longer needed when the next is asked for.
         similarity: what the scores are, for the protocol.
+        comparable: True if scores of different queries mean the same, so that one threshold may hold for all.
         ranks: where the CMC is read; it is 1 from the gallery's size on.
         block_scores: at most so many scores are asked for at once, but always a whole row.
         on_progress: gets (queries done, queries in all) after every block.
@@ -134,38 +110,26 @@ def evaluate_scores(
         CoreError: a block has the wrong shape or a score is not a number.
         Stopped: `should_stop` said so.
     """
-    targets = _find_targets(query_labels, gallery_labels)
+    targets = find_targets(query_labels, gallery_labels)
     queries, rows = len(query_labels), _block_rows(block_scores, len(gallery_labels))
-    found: list[Integers] = []
+    impostors = Impostors(targets, len(gallery_labels)) if comparable else None
+    ranked: list[Row] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        ranker = _Ranker(query_labels, gallery_labels, targets, impostors, pool)
         for start in range(0, queries, rows):
             if should_stop():
                 raise Stopped
             stop = min(start + rows, queries)
             scores = _read_block(score_block, start, stop, len(gallery_labels))
-            found += _rank_block(scores, targets[start:stop], pool)
+            ranked += ranker.rank(scores, start)
             on_progress(stop, queries)
     return measure(
-        found,
-        query_labels.identities,
+        ranked,
+        query_labels,
+        impostors,
         gallery=len(gallery_labels),
         ranks=ranks,
         protocol=_describe(similarity, query_labels, gallery_labels),
-    )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Targets:
-    """Gallery indices for one query: its matches, and what its own camera took of its person."""
-
-    matches: Integers
-    removed: Integers
-
-
-def _encode(images: Sequence[ImageRecord], identities: dict[str, int], cameras: dict[str, int]) -> Labels:
-    return Labels(
-        np.array([identities.setdefault(image.identity, len(identities)) for image in images], dtype=np.int64),
-        np.array([cameras.setdefault(image.camera, len(cameras)) for image in images], dtype=np.int64),
     )
 
 
@@ -190,36 +154,7 @@ def _block_rows(block_scores: int, gallery: int) -> int:
     return max(1, block_scores // max(1, gallery))
 
 
-def _find_targets(query: Labels, gallery: Labels) -> list[_Targets]:
-    order = np.argsort(gallery.identities)
-    identities, cameras = gallery.identities[order], gallery.cameras[order]
-    starts = np.searchsorted(identities, query.identities)
-    stops = np.where(query.identities == NOBODY, starts, np.searchsorted(identities, query.identities, side="right"))
-    targets = []
-    for start, stop, camera in zip(starts.tolist(), stops.tolist(), query.cameras.tolist(), strict=True):
-        same_person, same_camera = order[start:stop], cameras[start:stop] == camera
-        if camera == UNKNOWN_CAMERA:
-            same_camera[:] = False
-        targets.append(_Targets(same_person[~same_camera], same_person[same_camera]))
-    if not any(len(target.matches) for target in targets):
-        raise _no_match(targets)
-    return targets
-
-
-def _no_match(targets: list[_Targets]) -> DatasetError:
-    if any(len(target.removed) for target in targets):
-        return DatasetError(
-            f"None of {len(targets)} queries has a match: the gallery shows their people only on the query's own "
-            "camera, and those images do not count.",
-            hint="Add gallery images from another camera, or leave the camera empty if all come from one.",
-        )
-    return DatasetError(
-        f"None of {len(targets)} queries has a match: no person is in both query and gallery.",
-        hint="Label the same person with the same identity in both splits; 0000 means distractor and matches nobody.",
-    )
-
-
-def _read_block(score_block: Callable[[int, int], Tensor], start: int, stop: int, gallery: int) -> NDArray[np.float32]:
+def _read_block(score_block: Callable[[int, int], Tensor], start: int, stop: int, gallery: int) -> Scores:
     scores = score_block(start, stop).detach()
     if scores.shape != (stop - start, gallery):
         raise CoreError(
@@ -235,33 +170,45 @@ def _read_block(score_block: Callable[[int, int], Tensor], start: int, stop: int
     return scores.float().cpu().numpy()
 
 
-def _rank_block(
-    scores: NDArray[np.float32], targets: Sequence[_Targets], pool: ThreadPoolExecutor
-) -> Iterator[Integers]:
-    parts = [slice(first, first + _ROWS_PER_TASK) for first in range(0, len(targets), _ROWS_PER_TASK)]
-    ranked = pool.map(_rank_rows, (scores[part] for part in parts), (targets[part] for part in parts))
-    return chain.from_iterable(ranked)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ranker:
+    """Ranks blocks of scores in threads, and lets `impostors` take them in."""
 
+    query: Labels
+    gallery: Labels
+    targets: Sequence[Targets]
+    impostors: Impostors | None
+    pool: ThreadPoolExecutor
 
-def _rank_rows(scores: NDArray[np.float32], targets: Sequence[_Targets]) -> list[Integers]:
-    return [_rank_matches(row, target) for row, target in zip(scores, targets, strict=True)]
+    def rank(self, scores: Scores, start: int) -> list[Row]:
+        """The rankings of queries `start` and on."""
+        starts = range(0, len(scores), _ROWS_PER_TASK)
+        parts = [(scores[first : first + _ROWS_PER_TASK], start + first) for first in starts]
+        if self.impostors is not None:
+            least = self.impostors.least
+            for counts, best in self.pool.map(lambda part: self._find_impostors(part[0], part[1], least), parts):
+                self.impostors.add(counts, best)
+        return list(chain.from_iterable(self.pool.map(lambda part: self._rank_rows(part[0], part[1]), parts)))
 
+    def _rank_rows(self, scores: Scores, start: int) -> list[Row]:
+        chosen = range(start, start + len(scores))
+        identities = self.query.identities[start : start + len(scores)].tolist()
+        return [
+            rank_row(row, identity, self.targets[query], self.gallery)
+            for row, identity, query in zip(scores, identities, chosen, strict=True)
+        ]
 
-def _rank_matches(scores: NDArray[np.float32], target: _Targets) -> Integers:
-    """Ranks of one query's matches from 1, ascending. `scores` is (G,)."""
-    if not len(target.matches):
-        return target.matches
-    values = scores[target.matches]
-    # Only what reaches the hardest match can come before a match, with a trained network a small part of the gallery.
-    contends = scores >= values.min()
-    contends[target.removed] = False
-    contenders = np.sort(np.compress(contends, scores))
-    not_better = np.searchsorted(contenders, values, side="right")
-    ranks = len(contenders) - not_better + 1
-    for place in np.flatnonzero(not_better - np.searchsorted(contenders, values) > 1):  # others have the same score
-        match = target.matches[place]
-        ranks[place] += np.count_nonzero(contends[:match] & (scores[:match] == values[place]))
-    return np.sort(ranks)
+    def _find_impostors(self, scores: Scores, start: int, least: np.float32) -> tuple[Integers, list[Scores]]:
+        """How many impostors' scores have each key, and those that reach `least`; of queries that have a match."""
+        valid = [row for row in range(len(scores)) if len(self.targets[start + row].matches)]
+        counts = count_keys(scores if len(valid) == len(scores) else scores[valid])
+        if valid:
+            counts -= count_keys(np.concatenate([self._own_person(scores[row], start + row) for row in valid]))
+        return counts, [impostors_from(scores[row], self.targets[start + row], least) for row in valid]
+
+    def _own_person(self, scores: Scores, query: int) -> Scores:
+        target = self.targets[query]
+        return np.concatenate([scores[target.matches], scores[target.removed]])
 
 
 def _describe(similarity: str, query: Labels, gallery: Labels) -> dict[str, object]:
@@ -274,7 +221,9 @@ def _describe(similarity: str, query: Labels, gallery: Labels) -> dict[str, obje
         "ties": "equal scores rank by gallery order",
         "max_rank": None,
         "average_precision": "mean of the precision at each match",
-        "interval": f"{LEVEL:.0%}, percentiles of {RESAMPLES} bootstrap resamples of the query identities",
+        "interval": f"{LEVEL:.0%}, expanded percentiles of {RESAMPLES} bootstrap resamples of the query identities, "
+        f"seed {SEED}",
+        "false_accepts": "pairs of different people, of all queries that have a match",
         "query_identities": _count_people(query),
         "gallery_identities": _count_people(gallery),
         "distractor_pictures": int(np.count_nonzero(gallery.identities == NOBODY)),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -72,6 +73,19 @@ def read_matrix(distances: Array) -> Distances:
         block.copy_(matrix[start : start + block.shape[0], first : first + block.shape[1]])
 
     return Distances(len(matrix), matrix.device, fill, lambda rows, columns: matrix[rows, columns])
+
+
+def read_stored(matrix: NDArray[np.float32]) -> Distances:
+    """Distances of a square matrix that need not fit in memory, such as a memory map; 0 on its diagonal."""
+
+    def fill(block: Tensor, start: int, first: int) -> None:
+        part = matrix[start : start + block.shape[0], first : first + block.shape[1]]
+        block.copy_(torch.from_numpy(np.array(part)))
+
+    def pairs(rows: Tensor, columns: Tensor) -> Tensor:
+        return torch.from_numpy(np.array(matrix[rows.numpy(), columns.numpy()]))
+
+    return Distances(len(matrix), torch.device("cpu"), fill, pairs)
 
 
 def split_rows(size: int, should_stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, int]]:

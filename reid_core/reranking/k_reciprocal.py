@@ -24,11 +24,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_core.errors import CoreError
-from reid_core.reranking.distances import Array, Distances, read_embeddings, read_matrix, split_rows
+from reid_core.reranking.distances import Array, Distances, read_embeddings, read_matrix, read_stored, split_rows
 from reid_core.reranking.encoding import Sparse, encode_neighbours, expand_queries, find_neighbours, sum_minima
 
 
@@ -99,6 +101,24 @@ def rerank_distances(distances: Array, parameters: Reciprocal) -> Tensor:
     matrix = read_matrix(distances)
     reranked = _rerank(matrix, 0, parameters)
     return torch.cat([reranked.distances(start, stop) for start, stop in split_rows(matrix.size)])
+
+
+def rerank_stored(
+    matrix: NDArray[np.float32],
+    queries: int,
+    parameters: Reciprocal,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Reranked:
+    """Re-ranked distances of every query to every gallery image, by a matrix that need not fit in memory.
+
+    Args:
+        matrix: (N, N) 0 or more, smaller is closer, 0 on the diagonal; the first `queries` images are queries.
+
+    Other arguments and errors as in `rerank_embeddings`.
+    """
+    return _rerank(read_stored(matrix), queries, parameters, on_progress, should_stop)
 
 
 def rerank_candidates(query_to_candidates: Array, candidates_to_candidates: Array, parameters: Reciprocal) -> Tensor:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid_core.data.records import ImageRecord
+from reid_core.evaluation.labels import encode_labels
 from reid_core.evaluation.metrics import Metrics
-from reid_core.evaluation.ranking import encode_labels, evaluate, evaluate_scores
+from reid_core.evaluation.ranking import evaluate, evaluate_scores
 from reid_core.matching import FoldedHead, folded_scores
 from reid_core.retrieval.encoder import Encoder
 

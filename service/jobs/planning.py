@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service.jobs.kinds import evaluate, export, index, train
+from service.jobs.kinds import calibrate, evaluate, export, index, train
 from service.jobs.kinds.plan import Plan, Resolved
 from service.jobs.schemas import JobBody, WarningAnswer
 from service.settings import Settings
 
-PLANS: dict[str, Plan] = {"train": train.PLAN, "evaluate": evaluate.PLAN, "index": index.PLAN, "export": export.PLAN}
+PLANS: dict[str, Plan] = {
+    "train": train.PLAN,
+    "evaluate": evaluate.PLAN,
+    "calibrate": calibrate.PLAN,
+    "index": index.PLAN,
+    "export": export.PLAN,
+}
 """The plan of each kind that POST /jobs takes."""
 
 

@@ -12,7 +12,7 @@ from service.jobs.recording import progress_as_json
 from service.schemas import Answer, Body, Name, Omittable, Point, ProblemAnswer, Reference, SelfLink, Time, example
 
 State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "index", "export", "register", "delete"]
+Kind = Literal["train", "evaluate", "calibrate", "index", "export", "register", "delete"]
 
 
 class DatasetPart(Body):
@@ -72,13 +72,20 @@ class TrainBody(Body):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
+class OpenSet(Body):
+    """Some queries show nobody of the gallery: the images of a share of their people are taken out of it."""
+
+    share: float = Field(default=0.5, gt=0, lt=1, description="of the identities of query and gallery, drawn by `seed`")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
 class EvaluateBody(Body):
     """Measure a model on the query and gallery splits of a data set."""
 
     kind: Literal["evaluate"]
     model: Reference
     dataset: Reference
-    rerank: Literal["none", "qaconv", "k_reciprocal"] | None = Field(
+    rerank: Literal["none", "qaconv", "k_reciprocal", "qaconv+k_reciprocal"] | None = Field(
         default=None, description="null: qaconv for a model whose method matches local features, else none"
     )
     reranker: Reference | None = Field(
@@ -89,6 +96,19 @@ class EvaluateBody(Body):
     )
     flip_average: bool | None = Field(
         default=None, description="means of an image and its mirror image; null: as each model's manifest says"
+    )
+    multi_query: bool = Field(default=False, description="pictures of one person and camera ask together")
+    open_set: OpenSet | None = Field(default=None, description="null: everybody stays in the gallery")
+
+
+class CalibrateBody(Body):
+    """Learn what a model's scores mean, from images of people whom it was not trained on."""
+
+    kind: Literal["calibrate"]
+    model: Reference
+    dataset: Reference
+    rerank: Literal["none", "qaconv", "k_reciprocal"] = Field(
+        default="none", description="the searches whose scores are meant; each has a calibration of its own"
     )
 
 
@@ -111,7 +131,7 @@ class ExportBody(Body):
     )
 
 
-JobBody = Annotated[TrainBody | EvaluateBody | IndexBody | ExportBody, Field(discriminator="kind")]
+JobBody = Annotated[TrainBody | EvaluateBody | CalibrateBody | IndexBody | ExportBody, Field(discriminator="kind")]
 
 
 @with_config(extra="allow")

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from service.db.tables import Evaluation, Model
 from service.evaluations.schemas import EvaluationAnswer
+from service.models.calibrations import describe_calibrations
 from service.models.engines import describe_engine
 from service.schemas import Answer, Body, Name, Omittable, Pair, SelfLink, Time, Triple, example
 from service.settings import Settings
@@ -196,6 +197,42 @@ class EngineAnswer(Answer):
     reason: str | None = Field(description="why it is PyTorch, or cannot be used")
 
 
+class ReliabilityBin(Answer):
+    """Pairs of held-out people by the probability they were given; both kinds of pairs weigh alike."""
+
+    low: float
+    high: float
+    predicted: float = Field(description="the mean probability of these pairs")
+    observed: float = Field(description="the share of them that show the same person")
+    share: float = Field(description="the share of all pairs that lies here")
+
+
+@with_config(extra="allow")
+class FittedOn(TypedDict, total=False):
+    """The images of a calibration."""
+
+    dataset: str
+    name: str
+    fingerprint: str | None
+    people: str
+    identities: int
+    cameras: int
+    images: int
+    same_pairs: int
+    different_pairs: int
+
+
+class CalibrationAnswer(Answer):
+    """A calibration: what a model's scores mean in searches that re-rank so."""
+
+    rerank: Literal["none", "qaconv", "k_reciprocal"]
+    kind: Literal["logistic", "isotonic"] = Field(description="the curve with the lower `log_loss`")
+    log_loss: dict[str, float] = Field(description="of both kinds of curve on held-out people; 0.69 says nothing")
+    expected_calibration_error: float = Field(description="mean distance of `predicted` and `observed`, held out")
+    reliability: list[ReliabilityBin]
+    fitted_on: FittedOn
+
+
 class ModelLinks(SelfLink):
     """Links of a model."""
 
@@ -216,6 +253,7 @@ class ModelAnswer(Answer):
         embedding_size=2048,
         preprocessing={"height": 256, "width": 128, "interpolation": "bilinear", "flip_average": False},
         evaluations=[],
+        calibrations=[],
         engine={"name": "openvino", "precision": "fp32", "difference": 4e-7, "images": 16, "reason": None},
         files=[
             {
@@ -238,6 +276,7 @@ class ModelAnswer(Answer):
     embedding_size: int
     preprocessing: Preprocessing
     evaluations: list[EvaluationAnswer] = Field(description="newest first")
+    calibrations: list[CalibrationAnswer] = Field(description="one for each `rerank` that has one; docs/search.md")
     engine: EngineAnswer
     files: list[ModelFile]
     created_at: Time
@@ -257,6 +296,7 @@ class ModelAnswer(Answer):
             embedding_size=model.embedding_size,
             preprocessing=cast("Preprocessing", model.preprocessing),
             evaluations=[EvaluationAnswer.of(evaluation, prefix) for evaluation in evaluations],
+            calibrations=[CalibrationAnswer(**value) for value in describe_calibrations(settings, model.id)],
             engine=EngineAnswer(**describe_engine(model, settings)),
             files=[
                 ModelFile(name=name, **facts, links=FileLinks(content=f"{here}/files/{name}"))

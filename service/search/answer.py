@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from service.galleries.image_schemas import content_link, image_link
 from service.search.explanations.pairs import Explanation
+from service.search.judging import Judgement
 from service.search.rows import FoundImage
 from service.search.schemas import Correspondence, MatchAnswer, MatchLinks, SearchAnswer
 
@@ -34,6 +35,7 @@ class SearchOutcome:
     timings_ms: dict[str, float]
     matches: tuple[Match, ...]
     drawable: bool = False
+    judgement: Judgement | None = None
 
     def answer(self, prefix: str = "") -> SearchAnswer:
         """The outcome as clients see it; `prefix` is put before links."""
@@ -44,6 +46,10 @@ class SearchOutcome:
             model=self.model,
             reranker=self.reranker,
             rerank=self.rerank,
+            verdict=self.judgement.verdict if self.judgement else None,
+            prior=self.judgement.prior if self.judgement else None,
+            threshold=self.judgement.threshold if self.judgement else None,
+            warning=self.judgement.warning if self.judgement else None,
             timings_ms=self.timings_ms,
             results=[self._match_answer(rank, match, prefix) for rank, match in enumerate(self.matches, 1)],
         )
@@ -55,6 +61,7 @@ class SearchOutcome:
             rank=rank,
             image_id=image.id,
             score=match.score,
+            probability=self.judgement.probabilities[rank - 1] if self.judgement else None,
             retrieval_score=match.retrieval_score,
             retrieval_rank=match.retrieval_rank,
             identity=image.identity,

@@ -149,6 +149,13 @@ class QueryEncoder:
         maps = read_maps(opened, [image.position])
         return EncodedQuery(unit(vectors), self._matching(maps, ((image.width, image.height),), gallery))
 
+    def stored(self, gallery: SearchedGallery, opened: OpenGallery, position: int, *, with_maps: bool) -> EncodedQuery:
+        """What the snapshot keeps of the image at `position`, as a query without a size in pixels."""
+        vectors = unit(opened.snapshot.store.read([position]))
+        if not with_maps:
+            return EncodedQuery(vectors)
+        return EncodedQuery(vectors, self._matching(read_maps(opened, [position]), ((0, 0),), gallery))
+
     def _encoded(
         self, contents: Sequence[bytes], query: Query, gallery: SearchedGallery, timer: SearchTimer
     ) -> EncodedQuery:

@@ -26,6 +26,7 @@ from service.search.encoding import ATTEMPTS, EncodedQuery, QueryEncoder, changi
 from service.search.explanations.illustrations import Illustrations
 from service.search.explanations.pairs import explain
 from service.search.journal import SearchJournal
+from service.search.judging import Judge
 from service.search.models import Encoders, SharedEncoder
 from service.search.queries import validate_query
 from service.search.rerank import Candidate, rerank, retrieve
@@ -66,6 +67,7 @@ class Engine:
         self._snapshots = Snapshots(database, settings)
         self._upkeep = Upkeep(database, self._snapshots)
         self._query_encoder = QueryEncoder(database, settings, self._encoders, self._snapshots, decoder)
+        self._judge = Judge(database, settings, self._query_encoder)
         self._illustrations = Illustrations(database, settings, self._query_encoder, decoder)
         threads = settings.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
@@ -84,17 +86,23 @@ class Engine:
         """The outcome of `query`; `images` are the files of an ImageQuery.
 
         Raises:
-            Problem: 404 for an unknown gallery or image, 410 for an erased one, 409 for a gallery without images,
-                413 and 415 for files that cannot be taken, 422 for what is impossible, 507 where there is no room to
-                keep what an explanation needs.
+            Problem: 404 for an unknown gallery or image, 410 for an erased one, 409 for a gallery without images or a
+                verdict without a calibration, 413 and 415 for files that cannot be taken, 422 for what is impossible,
+                507 where there is no room to keep what an explanation needs.
         """
         timer = SearchTimer()
         gallery = self._open(query)
+        calibration = self._judge.calibration(query, gallery)
         encoded = self._query_encoder.encode(query, images, gallery, timer)
         opened, matches = self._find(query, gallery, encoded, timer)
         if query.explain:
             with timer.stage("explain"):
                 matches = _explained(matches, encoded, opened)
+        judgement = None
+        if calibration is not None:
+            with timer.stage("judge"):
+                scores = [match.score for match in matches]
+                judgement = self._judge.judge(query, gallery, opened, scores, calibration)
         outcome = SearchOutcome(
             search_id=new_id("search"),
             gallery=gallery.id,
@@ -105,6 +113,7 @@ class Engine:
             timings_ms=timer.timings_ms(),
             matches=matches,
             drawable=query.explain and self._settings.explanation_minutes > 0,
+            judgement=judgement,
         )
         self._journal.note(key_id=key_id, gallery=gallery.id, search_id=outcome.search_id)
         if outcome.drawable:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reid_core.calibration.curves import sigmoid
 from reid_core.matching import folded_scores
-from reid_core.reranking import Reciprocal, rerank_candidates
+from reid_core.reranking import score_candidates
 from reid_core.retrieval.filters import Filters
 from service.search.encoding import EncodedQuery, Matching, read_maps
 from service.search.fusion import best_scores
@@ -64,7 +65,7 @@ def _by_matching(candidates: Sequence[Candidate], encoded: EncodedQuery, opened:
     """
     pairs = score_pairs(encoded.need_matching(), read_maps(opened, [candidate.position for candidate in candidates]))
     logits = pairs.mean(axis=0) if encoded.fusion == "mean" else pairs.max(axis=0)
-    return _ordered(candidates, logits, _sigmoid(logits))
+    return _ordered(candidates, logits, sigmoid(logits))
 
 
 def _by_neighbours(candidates: Sequence[Candidate], encoded: EncodedQuery, opened: OpenGallery) -> list[Candidate]:
@@ -73,21 +74,8 @@ def _by_neighbours(candidates: Sequence[Candidate], encoded: EncodedQuery, opene
     Neighbours are sought among the candidates only. Of several query images the closest counts for each candidate.
     """
     stored = opened.snapshot.store.read([candidate.position for candidate in candidates])
-    to_query = _distances(encoded.vectors, stored).min(axis=0)
-    distances = rerank_candidates(to_query, _distances(stored, stored), Reciprocal())
-    scores = 1 - distances.double().numpy()
+    scores = score_candidates(encoded.vectors, stored)
     return _ordered(candidates, scores, scores)
-
-
-def _distances(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(A, B) squared Euclidean distances of unit vectors (A, D) and (B, D)."""
-    squared: NDArray[np.float32] = (2 - 2 * (first @ second.T)).clip(min=0)
-    return squared
-
-
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    small: NDArray[np.float64] = np.exp(-np.abs(logits))  # never overflows
-    return np.where(logits >= 0, 1, small) / (1 + small)
 
 
 def _ordered(candidates: Sequence[Candidate], keys: NDArray[Any], scores: NDArray[Any]) -> list[Candidate]:

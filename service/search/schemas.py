@@ -26,6 +26,15 @@ class Options(Body):
     captured_after: CaptureTime | None = Field(default=None, description="taken then or later")
     captured_before: CaptureTime | None = Field(default=None, description="taken before then")
     min_score: float | None = Field(default=None, description="no results with a lower score, by `rerank` where given")
+    min_probability: float | None = Field(
+        default=None, gt=0, lt=1, description="a match is at least so probable; asks for a `verdict`"
+    )
+    far: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="share of people who are not in the gallery that may be taken for a match; asks for a `verdict`",
+    )
     explain: bool = Field(
         default=False, description="say which places of the two images match; can be drawn for a while"
     )
@@ -89,6 +98,17 @@ class EmbeddingQuery(ImageQuery):
 Query = StoredQuery | ImageQuery | EmbeddingQuery
 
 
+Verdict = Literal["match", "unsure", "unknown"]
+
+
+class SearchWarning(Answer):
+    """A reason not to believe the probabilities of a search, and what to do about it."""
+
+    code: str
+    detail: str
+    hint: str
+
+
 class Correspondence(Answer):
     """A place (x, y) of the query, the place of the match that it corresponds to, and their similarity, -1 to 1."""
 
@@ -110,6 +130,9 @@ class MatchAnswer(Answer):
     rank: int
     image_id: str
     score: float
+    probability: Omittable[float] = Field(
+        default=None, description="that it shows who was searched for, where the model has a calibration"
+    )
     retrieval_score: float
     retrieval_rank: int
     identity: str | None
@@ -158,5 +181,11 @@ class SearchAnswer(Answer):
     model: str
     reranker: str | None
     rerank: str
+    verdict: Omittable[Verdict] = Field(default=None, description="of the best result, with min_probability or far")
+    prior: Omittable[float] = Field(
+        default=None, description="the probability of any image before its score is seen; docs/search.md"
+    )
+    threshold: Omittable[float] = Field(default=None, description="with far: the score that strangers reach so often")
+    warning: Omittable[SearchWarning] = Field(default=None, description="why probabilities are not to be believed")
     timings_ms: dict[str, float]
     results: list[MatchAnswer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from reid_core.data.records import DISTRACTOR, ImageRecord
 from reid_core.errors import CoreError, DatasetError, Stopped
-from reid_core.evaluation.interval import bootstrap_interval
+from reid_core.evaluation.interval import _student_quantile, bootstrap_interval
+from reid_core.evaluation.labels import encode_labels
 from reid_core.evaluation.metrics import Metrics
-from reid_core.evaluation.ranking import encode_labels, evaluate, evaluate_scores
+from reid_core.evaluation.ranking import evaluate, evaluate_scores
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,73 @@ def check_against_definitions(case: Case, metrics: Metrics, ranks: Sequence[int]
     }
     assert metrics.first_rank.tolist() == [places[0] if places else 0 for places in found]
     assert np.isnan(metrics.average_precision).tolist() == [not places for places in found]
+    check_camera_pairs(case, metrics)
+    check_verification(case, metrics)
+    check_first_results(case, metrics)
+
+
+def counts_for(query: ImageRecord, image: ImageRecord) -> bool:
+    return not (image.identity == query.identity and image.camera == query.camera and query.camera)
+
+
+def matches(query: ImageRecord, image: ImageRecord, case: Case) -> bool:
+    nobody = image.identity == DISTRACTOR and all(one.identity != DISTRACTOR for one in case.query)
+    return image.identity == query.identity and not nobody
+
+
+def check_camera_pairs(case: Case, metrics: Metrics) -> None:
+    """Each pair of cameras, evaluated with the queries and the gallery images of those alone."""
+    codes = [
+        dict(zip((one.camera for one in images), labels.cameras.tolist(), strict=True))
+        for images, labels in zip((case.query, case.gallery), encode_labels(case.query, case.gallery), strict=True)
+    ]
+    expected = {}
+    for (asking, query_code), (answering, gallery_code) in itertools.product(*(code.items() for code in codes)):
+        columns = [place for place, image in enumerate(case.gallery) if image.camera == answering]
+        gallery = [case.gallery[place] for place in columns]
+        rows = [place for place, image in enumerate(case.query) if image.camera == asking]
+        found = [
+            rank_matches([case.scores[row].tolist()[c] for c in columns], case.query[row], gallery) for row in rows
+        ]
+        if valid := [places for places in found if places]:
+            precisions = [np.mean([hit / place for hit, place in enumerate(places, start=1)]) for places in valid]
+            ranked_first = np.mean([places[0] == 1 for places in valid])
+            expected[query_code, gallery_code] = (np.mean(precisions), ranked_first, len(valid))
+    found = {(pair.query, pair.gallery): (pair.mAP, pair.rank1, pair.valid_queries) for pair in metrics.camera_pairs}
+    assert found == {pair: pytest.approx(values, abs=1e-6) for pair, values in expected.items()}
+
+
+def check_verification(case: Case, metrics: Metrics) -> None:
+    """As `evaluate_roc` of fast-reid pools pairs: those of valid queries, without what their own camera took."""
+    genuine, impostors = [], []
+    for row, query in zip(case.scores.tolist(), case.query, strict=True):
+        counted = [(score, image) for score, image in zip(row, case.gallery, strict=True) if counts_for(query, image)]
+        if any(matches(query, image, case) for _, image in counted):
+            genuine += [score for score, image in counted if matches(query, image, case)]
+            impostors += [score for score, image in counted if not matches(query, image, case)]
+    verification = metrics.verification
+    assert verification is not None
+    assert (verification.matching_pairs, verification.impostor_pairs) == (len(genuine), len(impostors))
+    curve = {(0.0, 0.0)}
+    for threshold in {*genuine, *impostors}:
+        false, true = (sum(score >= threshold for score in scores) for scores in (impostors, genuine))
+        curve.add((false / max(1, len(impostors)), true / len(genuine)))
+    for rate, accepted in verification.tpr.items():
+        assert accepted == pytest.approx(max(true for false, true in curve if false <= float(rate)), abs=1e-6)
+    assert len(verification.curve) == 61
+    assert verification.curve == sorted(verification.curve)
+    rounded = {(round(false, 9), round(true, 9)) for false, true in curve}
+    coarse = case.scores.unique().bfloat16().float().equal(case.scores.unique())
+    assert not coarse or {(round(false, 9), round(true, 9)) for false, true in verification.curve} <= rounded
+
+
+def check_first_results(case: Case, metrics: Metrics) -> None:
+    for scores, query, row in zip(case.scores.tolist(), case.query, metrics.rows, strict=True):
+        order = sorted(range(len(scores)), key=lambda place: -scores[place])
+        counted = [place for place in order if counts_for(query, case.gallery[place]) or not query.camera]
+        assert row.first.tolist() == counted[: len(row.first)]
+        assert len(row.first) == min(10, len(counted))
+        assert row.first_scores.tolist() == [scores[place] for place in row.first]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -150,7 +219,7 @@ def test_one_query_worked_by_hand() -> None:
     assert metrics.cmc == {1: 0, 2: 1, 3: 1, 4: 1}
     assert metrics.mAP == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert metrics.mINP == pytest.approx(2 / 4)
-    assert metrics.interval == {"mAP": (0.5, 0.5), "rank1": (0, 0)}
+    assert metrics.interval == {"mAP": (0.5, 0.5), "mINP": (0.5, 0.5), "rank1": (0, 0)}
 
 
 def test_equal_scores_rank_by_gallery_order() -> None:
@@ -307,7 +376,9 @@ def test_blocks_of_the_wrong_shape_are_refused() -> None:
 def test_the_answer_is_json_with_the_protocol_and_intervals() -> None:
     metrics = draw_case(2).evaluate()
     answer = json.loads(json.dumps(metrics.as_json()))
-    assert set(answer) == {"cmc", "mAP", "mINP", "valid_queries", "queries", "gallery", "protocol", "interval"}
+    named = {"cmc", "mAP", "mINP", "valid_queries", "queries", "gallery", "protocol", "interval", "verification"}
+    assert set(answer) == named
+    assert answer["protocol"]["interval"].endswith("1000 bootstrap resamples of the query identities, seed 0")
     assert set(answer["cmc"]) == {"1", "5", "10", "20"}
     assert answer["interval"]["mAP"][0] <= answer["mAP"] <= answer["interval"]["mAP"][1]
     assert answer["interval"]["rank1"][0] <= answer["cmc"]["1"] <= answer["interval"]["rank1"][1]
@@ -331,6 +402,27 @@ def test_more_images_of_the_same_people_make_the_interval_no_narrower() -> None:
     once = bootstrap_interval(value, person, np.random.default_rng(1))
     tenfold = bootstrap_interval(np.tile(value, 10), np.tile(person, 10), np.random.default_rng(1))
     np.testing.assert_allclose(once, tenfold)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(5, 2.5706), (9, 2.2622), (19, 2.0930), (99, 1.9842), (10**6, 1.9600)]
+)
+def test_quantiles_of_student_are_those_of_the_tables(degrees: int, quantile: float) -> None:
+    assert _student_quantile(0.975, degrees) == pytest.approx(quantile, abs=3e-3)
+
+
+@pytest.mark.parametrize("people", [15, 60])
+def test_the_interval_holds_the_mean_as_often_as_it_says(people: int) -> None:
+    """Of average precisions of mean 0.6 by construction, 1 to 8 queries a person."""
+    held = [_holds_the_mean(people, np.random.default_rng(seed)) for seed in range(600)]
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+def _holds_the_mean(people: int, generator: np.random.Generator) -> bool:
+    person = np.repeat(np.arange(people), generator.integers(1, 9, people))
+    mean = generator.beta(3, 2, people)[person]
+    ((low, high),) = bootstrap_interval(generator.beta(8 * mean, 8 * (1 - mean))[None], person, generator)
+    return bool(low <= 0.6 <= high)
 
 
 def test_the_interval_of_one_person_is_the_mean() -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from reid_core.errors import CoreError, Stopped
-from reid_core.evaluation.ranking import Labels, evaluate, evaluate_scores
+from reid_core.evaluation.labels import Labels
+from reid_core.evaluation.ranking import evaluate, evaluate_scores
 from reid_core.reranking import Reciprocal, distances, encoding, rerank_candidates, rerank_distances, rerank_embeddings
 
 Floats = NDArray[np.float64]

@@ -38,6 +38,7 @@ ASKED: list[tuple[dict[str, Any], tuple[str, str | None, int | None]]] = [
     ({"model": "matcher", "rerank": "qaconv"}, ("qaconv", MATCHER, None)),
     ({"model": "plain", "rerank": "qaconv", "reranker": "matcher"}, ("qaconv", MATCHER, None)),
     ({"model": "matcher", "rerank": "qaconv", "reranker": OTHER, "candidates": 50}, ("qaconv", OTHER, 50)),
+    ({"model": "matcher", "rerank": "qaconv+k_reciprocal"}, ("qaconv+k_reciprocal", MATCHER, None)),
 ]
 
 
@@ -55,6 +56,14 @@ def test_whether_mirror_images_count_stands_in_the_spec(client: httpx.Client, as
     assert evaluate(client, model="plain").json()["spec"]["flip_average"] is None
 
 
+def test_how_queries_ask_stands_in_the_spec(client: httpx.Client) -> None:
+    plain = evaluate(client, model="plain").json()["spec"]
+    assert (plain["multi_query"], plain["open_set"]) == (False, None)
+    assert evaluate(client, model="plain", multi_query=True).json()["spec"]["multi_query"]
+    asked = evaluate(client, model="plain", open_set={"share": 0.25}).json()["spec"]["open_set"]
+    assert asked == {"share": 0.25, "seed": 0}
+
+
 REFUSED: list[tuple[dict[str, Any], int, str | None]] = [
     ({"model": "plain", "rerank": "qaconv"}, 422, "/rerank"),
     ({"model": "matcher", "rerank": "qaconv", "reranker": "plain"}, 422, "/reranker"),
@@ -64,6 +73,11 @@ REFUSED: list[tuple[dict[str, Any], int, str | None]] = [
     ({"model": "plain", "candidates": 10}, 422, "/candidates"),
     ({"model": "matcher", "rerank": "qaconv", "candidates": 0}, 422, "/candidates"),
     ({"model": "matcher", "rerank": "magic"}, 422, "/rerank"),
+    ({"model": "plain", "rerank": "qaconv+k_reciprocal"}, 422, "/rerank"),
+    ({"model": "matcher", "rerank": "qaconv+k_reciprocal", "candidates": 5}, 422, "/candidates"),
+    ({"model": "matcher", "rerank": "qaconv+k_reciprocal", "multi_query": True}, 422, "/multi_query"),
+    ({"model": "plain", "multi_query": True, "open_set": {}}, 422, "/multi_query"),
+    ({"model": "plain", "open_set": {"share": 1}}, 422, "/open_set/share"),
     ({"model": "plain", "flip_average": "sometimes"}, 422, "/flip_average"),
 ]
 

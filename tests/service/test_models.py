@@ -168,6 +168,32 @@ def test_evaluations_are_listed_and_narrowed_down(client: httpx.Client, database
     assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/query/model")
 
 
+def test_an_evaluation_of_an_earlier_version_is_shown_without_what_it_lacks(
+    client: httpx.Client, database: Database, models: list[str]
+) -> None:
+    older = add_evaluation(database, models[0], "ds_1", 0.5)
+    shown = client.get(f"/v1/evaluations/{older}")
+    assert shown.status_code == 200, shown.text
+    assert shown.json()["links"]["self"] == f"/v1/evaluations/{older}"
+    assert not {"verification", "camera_pairs"} & set(shown.json())
+    assert client.get("/evaluations/eval_nobody").status_code == 404
+
+
+def test_an_evaluation_alone_shows_the_curve_and_the_cameras_which_lists_leave_out(
+    client: httpx.Client, database: Database, models: list[str]
+) -> None:
+    identifier = add_evaluation(database, models[0], "ds_1", 0.5)
+    rates = {"tpr": {"0.01": 0.9}, "threshold": {"0.01": None}, "matching_pairs": 3, "impostor_pairs": 0}
+    pair = {"query": "1", "gallery": "", "mAP": 0.5, "rank1": 0.25, "valid_queries": 3}
+    with database.write() as session:
+        row = session.get_one(Evaluation, identifier)
+        verification = rates | {"curve": [[0.0, 1.0]]}
+        row.metrics = row.metrics | {"verification": verification, "camera_pairs": [pair]}
+    shown, (listed,) = client.get(f"/evaluations/{identifier}").json(), client.get("/evaluations").json()["items"]
+    assert (shown["verification"], shown["camera_pairs"]) == (verification, [pair])
+    assert (listed["verification"], "camera_pairs" in listed) == (rates, False)
+
+
 def test_the_matrix_shows_the_newest_evaluation_of_each_pair(
     client: httpx.Client, database: Database, models: list[str]
 ) -> None:

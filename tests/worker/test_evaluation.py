@@ -15,13 +15,16 @@ import torch
 
 from reid_core.data.records import ImageRecord
 from reid_core.errors import Stopped
-from reid_core.evaluation.ranking import encode_labels, evaluate_scores
+from reid_core.evaluation.labels import encode_labels
+from reid_core.evaluation.open_set import take_out
+from reid_core.evaluation.ranking import evaluate_scores
 from reid_core.model import MANIFEST_NAME
-from reid_core.reranking import Reciprocal, rerank_embeddings
+from reid_core.reranking import Reciprocal, rerank_distances, rerank_embeddings
 from service.db.ids import new_ids
 from service.db.schema import upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Dataset, DatasetImage, Evaluation
+from service.evaluations.queries import read_results
 from service.jobs.lifecycle import claim, enqueue
 from service.settings import Settings
 from tests.service.galleries.stock import add_model_row, load, save_tiny_model
@@ -87,20 +90,24 @@ def database(settings: Settings, people: People) -> Iterator[Database]:
     database = open_database(settings.database_url)
     add_model_row(database, MATCHER_ID, "matcher", method=METHOD, size=EMBEDDING_SIZE)
     add_model_row(database, TINY_ID)
-    folder = str(people.query[0].path.parent)
     with database.write() as session:
-        session.add(Dataset(id="ds_1", name="people", path=folder, format="auto", state="ready", uploaded=False))
+        session.add(_dataset("ds_1", people))
         session.flush()
         session.add_all(_rows("query", people.query) + _rows("gallery", people.gallery))
     yield database
     database.close()
 
 
-def _rows(split: str, images: list[ImageRecord]) -> list[DatasetImage]:
+def _dataset(dataset_id: str, people: People) -> Dataset:
+    folder = str(people.query[0].path.parent)
+    return Dataset(id=dataset_id, name=dataset_id, path=folder, format="auto", state="ready", uploaded=False)
+
+
+def _rows(split: str, images: list[ImageRecord], dataset_id: str = "ds_1") -> list[DatasetImage]:
     return [
         DatasetImage(
             id=image_id,
-            dataset_id="ds_1",
+            dataset_id=dataset_id,
             split=split,
             position=position,
             path=image.path.name,
@@ -141,11 +148,29 @@ def test_without_re_ranking_embeddings_rank(settings: Settings, database: Databa
     names = ("cmc", "mAP", "mINP", "valid_queries", "queries", "gallery")
     assert {name: result[name] for name in names} == {name: expected[name] for name in names}
     assert "first_stage" not in result
+    cells = {(pair["query"], pair["gallery"]): pair["valid_queries"] for pair in result["camera_pairs"]}
+    assert cells == {("0", camera): 5 for camera in "123"}
+    assert result["verification"]["matching_pairs"] == 15
     assert {name: result["protocol"][name] for name in ("rerank", "reranker", "candidates")} == {
         "rerank": "none",
         "reranker": None,
         "candidates": None,
     }
+
+
+def test_what_was_found_for_each_query_is_kept(settings: Settings, database: Database, people: People) -> None:
+    work = make_work(settings, database, open_set={"share": 0.4, "seed": 3})
+    (row,) = evaluate.run(work).rows
+    assert isinstance(row, Evaluation)
+    results = read_results(settings, row)
+    assert (list(results.queries), sum(rank > 0 for rank in results.first_rank)) == (list(range(10)), 3)
+    here = {one.identity for one in take_out(people.query, people.gallery, 0.4, 3)[0]}
+    kept = np.array([one.identity in here for one in people.gallery])
+    for cosines, first in zip(people.vectors @ people.others.T, results.first, strict=True):
+        assert first == np.argsort(np.where(kept, -cosines, np.inf), kind="stable")[: len(first)].tolist()
+    assert [len(first) for first in results.first] == [9] * 10
+    precision = [value for value in results.average_precision if value is not None]
+    assert np.mean(precision) == pytest.approx(row.metrics["mAP"])
 
 
 def test_the_matcher_scores_all_pairs(settings: Settings, database: Database, people: People) -> None:
@@ -170,6 +195,7 @@ def test_candidates_come_before_the_rest(
     expected = people.measure(scores)
     assert (result["cmc"], result["mAP"]) == (expected["cmc"], pytest.approx(expected["mAP"]))
     assert result["protocol"]["candidates"] == candidates
+    assert (result["verification"] is None) is (candidates < len(people.gallery))
 
 
 def test_another_model_may_find_the_candidates(settings: Settings, database: Database, people: People) -> None:
@@ -184,6 +210,73 @@ def test_neighbours_may_re_rank(settings: Settings, database: Database, people: 
     scores = rerank_embeddings(people.vectors, people.others, Reciprocal()).scores(0, len(people.query))
     assert result["mAP"] == pytest.approx(people.measure(scores.numpy())["mAP"])
     assert set(result["first_stage"]) == {"cmc", "mAP"}
+
+
+def test_neighbours_may_re_rank_what_the_matcher_says(settings: Settings, database: Database, people: People) -> None:
+    result = run(settings, database, rerank="qaconv+k_reciprocal", reranker=MATCHER_ID)
+    contents = [one.path.read_bytes() for one in people.query + people.gallery]
+    maps = encode(settings, MATCHER_ID, contents)[1].half()
+    distances = 1 - 1 / (1 + np.exp(-match(settings, maps, maps) / 10))
+    expected = rerank_distances(distances, Reciprocal())[:10, 10:]
+    metrics = people.measure(1 - expected.numpy())
+    assert result["mAP"] == pytest.approx(metrics["mAP"])
+    assert result["cmc"] == metrics["cmc"]
+    assert result["protocol"]["rerank"] == "qaconv+k_reciprocal"
+    assert result["first_stage"]["mAP"] == pytest.approx(people.measure(people.vectors @ people.others.T)["mAP"])
+    assert result["verification"] is not None
+
+
+@pytest.mark.parametrize("rerank", ["none", "qaconv"])
+def test_several_pictures_of_a_person_and_camera_ask_together(
+    settings: Settings, database: Database, people: People, rerank: str
+) -> None:
+    """The data set's query split has two images by camera 0 of persons 6 to 10, its gallery a third of person 10."""
+    changes: dict[str, Any] = {"rerank": rerank, "reranker": MATCHER_ID if rerank == "qaconv" else None}
+    name = f"ds_{rerank}"
+    images = people.query[5:] + [replace(one, camera="0") for one in people.gallery[:5]]
+    gallery = [replace(people.gallery[-1], camera="0"), *people.gallery[5:-1]]
+    with database.write() as session:
+        session.add(_dataset(name, people))
+        session.flush()
+        session.add_all(_rows("query", images, name) + _rows("gallery", gallery, name))
+    result = run(settings, database, dataset=name, multi_query=True, **changes)
+    groups = [[place, place + 5] for place in range(5)]
+    groups[4].append(10)
+    vectors, maps = encode(settings, MATCHER_ID, [one.path.read_bytes() for one in images + gallery])
+    if rerank == "none":
+        fused = np.stack([vectors[group].mean(axis=0) for group in groups])
+        scores = fused / np.linalg.norm(fused, axis=1, keepdims=True) @ vectors[10:].T
+    else:
+        logits = match(settings, maps.half(), maps[10:].half())
+        scores = np.stack([logits[group].mean(axis=0) for group in groups])
+    expected = People(people.query[5:], gallery, vectors, vectors, scores).measure(scores)
+    assert (result["queries"], result["cmc"]) == (5, expected["cmc"])
+    assert result["mAP"] == pytest.approx(expected["mAP"])
+    assert result["protocol"]["multi_query"]
+
+
+@pytest.mark.parametrize("candidates", [None, 4])
+def test_an_open_set_takes_people_out_of_the_gallery(
+    settings: Settings, database: Database, people: People, candidates: int | None
+) -> None:
+    asked = {"share": 0.4, "seed": 3}
+    matched = {"rerank": "qaconv", "reranker": MATCHER_ID, "candidates": candidates}
+    result = run(settings, database, open_set=asked, **(matched if candidates else {}))
+    assert result["open_set"]["taken_out_identities"] == 2
+    assert (result["open_set"]["mated_queries"], result["open_set"]["unmated_queries"]) == (3, 7)
+    assert result["gallery"] == 9
+    assert set(result["open_set"]["rate"]) == {"0.1", "0.01", "0.001"}
+    gallery, _ = take_out(people.query, people.gallery, **asked)
+    kept = [people.gallery.index(one) for one in gallery]
+    cosines, logits = (people.vectors @ people.others.T)[:, kept], people.logits[:, kept]
+    if candidates:
+        chosen = np.argsort(-cosines, axis=1, kind="stable")[:, :candidates]
+        first = [row[places].max() for row, places in zip(logits, chosen, strict=True)]
+    else:
+        first = cosines.max(axis=1).tolist()
+    identities = {one.identity for one in gallery}
+    unmated = [score for score, one in zip(first, people.query, strict=True) if one.identity not in identities]
+    assert result["open_set"]["threshold"]["0.1"] == pytest.approx(max(unmated), rel=1e-3)
 
 
 def test_a_result_says_where_re_ranking_made_it_worse(settings: Settings, database: Database) -> None:

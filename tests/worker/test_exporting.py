@@ -21,6 +21,7 @@ from service.jobs.lifecycle import LeaseLost, claim, enqueue
 from service.settings import Settings
 from tests.service.galleries.stock import add_dataset, add_model_row, save_tiny_model
 from worker import export
+from worker.model_files import publish_files
 from worker.reporter import Reporter
 from worker.work import Work
 
@@ -99,13 +100,13 @@ def test_an_export_that_is_stopped_or_has_lost_its_lease_leaves_nothing(settings
 def test_an_export_that_broke_between_its_files_lists_none_of_them(settings: Settings, database: Database) -> None:
     work, folder = make_work(settings, database, "openvino"), settings.models_dir / MODEL
     before = listed(database)
-    export._publish(work, written(work.folder, "first"))
+    publish_files(work, written(work.folder, "first"))
     assert set(listed(database)) == {*before, "model.xml", "model.bin"}
 
     (folder / "model.bin").unlink()
     (folder / "model.bin").mkdir()
     with pytest.raises(IsADirectoryError):
-        export._publish(work, written(work.folder, "second"))
+        publish_files(work, written(work.folder, "second"))
     assert (folder / "model.xml").read_text() == "second"
     assert listed(database) == before
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from reid_core.data.records import ImageRecord
-from reid_core.evaluation.ranking import encode_labels, evaluate
+from reid_core.evaluation.labels import encode_labels
+from reid_core.evaluation.ranking import evaluate
 from reid_core.external.runtime import import_onnxruntime
 from tests.reid_core.onnx_files import EMBEDDING_SIZE, embed, write_network
 from tests.service.datasets.registering import make_market

@@ -98,6 +98,7 @@ class Runner:
 
         def is_same(spec: Mapping[str, Any]) -> bool:
             as_asked = spec["candidates"] is None and spec["flip_average"] is None and spec["reranker"] in (None, model)
+            as_asked = as_asked and not spec.get("multi_query") and spec.get("open_set") is None
             return as_asked and all(spec[name] == body[name] for name in ("model", "dataset", "rerank"))
 
         return self._start("evaluate", body, f"{model}-{dataset.id}-{rerank}", is_same)

@@ -51,6 +51,7 @@ class JobKind:
 KINDS: dict[str, JobKind] = {
     "train": JobKind(TRAINING_QUEUE, "worker.train"),
     "evaluate": JobKind(SHORT_QUEUE, "worker.evaluate"),
+    "calibrate": JobKind(SHORT_QUEUE, "worker.calibrate"),
     "index": JobKind(SHORT_QUEUE, "worker.index", _gallery),
     "export": JobKind(SHORT_QUEUE, "worker.export"),
     "register": JobKind(SHORT_QUEUE, "worker.register", _dataset, uses_networks=False),

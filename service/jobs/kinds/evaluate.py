@@ -22,9 +22,8 @@ def resolve(session: Session, settings: Settings, body: EvaluateBody) -> Resolve
     """The spec of the evaluation asked for."""
     model, dataset = find(session, Model, body.model), find_ready(session, body.dataset)
     rerank = body.rerank or _usual_rerank(model)
-    if rerank != "qaconv":
-        _refuse_unused(body)
-    reranker = _resolve_reranker(session, body, model) if rerank == "qaconv" else None
+    _refuse_unused(body, rerank)
+    reranker = _resolve_reranker(session, body, model) if "qaconv" in rerank else None
     if not (dataset.report or {}).get("evaluable_queries"):
         raise Problem(
             "invalid-dataset",
@@ -39,6 +38,8 @@ def resolve(session: Session, settings: Settings, body: EvaluateBody) -> Resolve
         "reranker": reranker.id if reranker else None,
         "candidates": body.candidates,
         "flip_average": body.flip_average,
+        "multi_query": body.multi_query,
+        "open_set": body.open_set and body.open_set.model_dump(),
     }
     return Resolved("evaluate", spec, (dataset.id,))
 
@@ -59,10 +60,17 @@ def _usual_rerank(model: Model) -> str:
     return "qaconv" if matches_locally(model.method) else "none"
 
 
-def _refuse_unused(body: EvaluateBody) -> None:
-    for name in ("reranker", "candidates"):
-        if getattr(body, name) is not None:
-            raise invalid_request(f"/{name}", "not-used", f"{name} is only used with rerank qaconv")
+def _refuse_unused(body: EvaluateBody, rerank: str) -> None:
+    if body.reranker is not None and "qaconv" not in rerank:
+        raise invalid_request("/reranker", "not-used", "reranker is only used with rerank qaconv")
+    if body.candidates is not None and rerank != "qaconv":
+        raise invalid_request("/candidates", "not-used", "candidates is only used with rerank qaconv")
+    if body.multi_query and body.open_set:
+        message = "multi_query joins gallery images to queries, which people taken out of an open set's gallery lack"
+        raise invalid_request("/multi_query", "not-together", message)
+    if body.multi_query and rerank == "qaconv+k_reciprocal":
+        message = "multi_query is used with rerank none, qaconv and k_reciprocal"
+        raise invalid_request("/multi_query", "not-together", message)
 
 
 def _resolve_reranker(session: Session, body: EvaluateBody, model: Model) -> Model:

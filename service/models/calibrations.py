@@ -1,0 +1,47 @@
+"""Calibrations of models, as their folders keep them; read again only where the file has changed."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from reid_core.calibration.record import FILE_NAME, Calibration, read_calibrations
+from reid_core.errors import WeightsError
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_KEPT = 64
+
+
+def calibrations_of(settings: Settings, model_id: str) -> dict[str, Calibration]:
+    """The model's calibrations by their way of re-ranking; raises WeightsError where their file is damaged."""
+    folder = settings.models_dir / model_id
+    try:
+        found = (folder / FILE_NAME).stat()
+    except OSError:
+        return {}
+    return _read(folder, found.st_mtime_ns, found.st_ino)
+
+
+def describe_calibrations(settings: Settings, model_id: str) -> list[dict[str, Any]]:
+    """What clients see of them; none of a damaged file, which the log names."""
+    try:
+        kept = calibrations_of(settings, model_id)
+    except WeightsError as error:
+        log.warning("calibrations of model %s are not shown: %s", model_id, error.detail)
+        return []
+    shown = ("log_loss", "expected_calibration_error", "reliability", "fitted_on")
+    values = {rerank: calibration.as_json() for rerank, calibration in sorted(kept.items())}
+    return [
+        {"rerank": rerank, "kind": value["curve"]["kind"], **{name: value[name] for name in shown}}
+        for rerank, value in values.items()
+    ]
+
+
+@lru_cache(_KEPT)
+def _read(folder: Path, changed: int, inode: int) -> dict[str, Calibration]:
+    """`changed` and `inode` tell one file from the next, which takes its place whole."""
+    return read_calibrations(folder)
