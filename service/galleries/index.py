@@ -21,6 +21,7 @@ from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.galleries.files import embedding_size, generation_folder, open_store, save_index_file
 from service.galleries.lifecycle import lock_gallery
+from service.galleries.removal import sweep_files
 from service.settings import Settings
 from service.storage import delete_file
 
@@ -31,7 +32,10 @@ Switch = Callable[[Session, Gallery, dict[str, Any] | None], None]
 
 
 def index_in_place(database: Database, settings: Settings, gallery_id: str, *, should_stop: Callable[[], bool]) -> None:
-    """Builds the gallery's index over all of its vectors, for kinds that are slow to search without one."""
+    """Builds the gallery's index over all of its vectors, for kinds that are slow to search without one.
+
+    The file of the one before goes: it holds vectors that may be erased one day.
+    """
     with database.read() as session:
         gallery = find(session, Gallery, gallery_id)
         kind = resolve_kind(gallery.index_kind, gallery.next_position, embedding_size(session, gallery))
@@ -48,6 +52,7 @@ def index_in_place(database: Database, settings: Settings, gallery_id: str, *, s
     build_and_switch(
         database, gallery_id, folder, gallery.next_position, GalleryImage.position, switch, should_stop=should_stop
     )
+    sweep_files(database, settings, gallery_id)
 
 
 def build_and_switch(

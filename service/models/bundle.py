@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
+from reid_core.calibration.record import FILE_NAME, read_calibrations
 from reid_core.errors import Fault, WeightsError
 from reid_core.external import EXTERNAL, NETWORK_NAME
 from service.db.tables import Model
@@ -20,7 +21,7 @@ from service.settings import Settings
 if TYPE_CHECKING:  # brings PyTorch
     from reid_core.model import Manifest
 
-FACTS = "bundle.json"
+FACTS, CALIBRATIONS = "bundle.json", FILE_NAME
 _VERSION = 1
 _MANIFEST, _WEIGHTS = "manifest.json", "weights.safetensors"
 _NETWORKS = (_WEIGHTS, NETWORK_NAME)
@@ -29,9 +30,11 @@ _MOST_JSON_BYTES = 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """A bundle that was taken apart: where its network lies, its manifest, and the name and lineage of the model."""
+    """A bundle that was taken apart: where its network lies and, if it has one, the file of its calibrations; its
+    manifest, and the name and lineage of the model."""
 
     network: Path
+    calibrations: Path | None
     manifest: dict[str, Any]
     name: str
     lineage: dict[str, Any]
@@ -45,11 +48,12 @@ def write_bundle(model: Model, settings: Settings, sink: IO[bytes]) -> None:
     facts = {"version": _VERSION, "id": model.id, "name": model.name, "lineage": model.lineage}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(FACTS, json.dumps(facts, indent=2))
-        for name in (_MANIFEST, NETWORK_NAME if model.method == EXTERNAL else _WEIGHTS):
+        for name in (_MANIFEST, NETWORK_NAME if model.method == EXTERNAL else _WEIGHTS, CALIBRATIONS):
             path = settings.models_dir / model.id / name
-            if not path.is_file():
+            if path.is_file():
+                archive.write(path, name)
+            elif name != CALIBRATIONS:
                 raise Problem("not-found", f"File {name!r} of model {model.name!r} is gone from its folder.")
-            archive.write(path, name)
 
 
 def open_bundle(path: Path, folder: Path) -> Contents:
@@ -58,14 +62,24 @@ def open_bundle(path: Path, folder: Path) -> Contents:
         with zipfile.ZipFile(path) as archive:
             network = _check_entries(archive)
             facts, manifest = _read_json(archive, FACTS), _read_json(archive, _MANIFEST)
-            with archive.open(network) as source, (folder / network).open("wb") as file:
-                shutil.copyfileobj(source, file)
+            taken_out = [_take_out(archive, name, folder) for name in (network, CALIBRATIONS)]
     except (zipfile.BadZipFile, OSError, ValueError, RecursionError) as error:
         refuse_bundle("unreadable", f"it cannot be read: {error}", error)
     name, lineage = facts.get("name"), facts.get("lineage")
     if facts.get("version") != _VERSION or not isinstance(name, str) or not isinstance(lineage, dict):
         refuse_bundle("unknown-version", f"{FACTS} is not of version {_VERSION}")
-    return Contents(folder / network, manifest, name, lineage)
+    return Contents(folder / network, taken_out[1], manifest, name, lineage)
+
+
+def save_calibrations(making: Path, contents: Contents) -> None:
+    """Puts the bundle's calibrations into `making`, if it has any; raises 422 where they cannot be read."""
+    if contents.calibrations is None:
+        return
+    contents.calibrations.rename(making / CALIBRATIONS)
+    try:
+        read_calibrations(making)
+    except WeightsError as error:
+        raise problem_at("/bundle", error) from error
 
 
 def save_contents(making: Path, contents: Contents) -> Manifest:
@@ -114,15 +128,28 @@ def _preprocessing(manifest: dict[str, Any]) -> Any:
 
 
 def _check_entries(archive: zipfile.ZipFile) -> str:
-    """The name of the network among the entries: these are the three of a bundle, and no larger than the file."""
+    """The name of the network among the entries: these are those of a bundle, and no larger than the file."""
     entries = archive.infolist()
     names = sorted(entry.filename for entry in entries)
-    network = next((name for name in _NETWORKS if names == sorted((FACTS, _MANIFEST, name))), None)
+    needed = [name for name in names if name != CALIBRATIONS]
+    network = next((name for name in _NETWORKS if needed == sorted((FACTS, _MANIFEST, name))), None)
     if network is None:
-        refuse_bundle("other-files", f"it has to hold {FACTS}, {_MANIFEST} and one of {', '.join(_NETWORKS)}")
+        refuse_bundle(
+            "other-files",
+            f"it has to hold {FACTS}, {_MANIFEST}, perhaps {CALIBRATIONS}, and one of {', '.join(_NETWORKS)}",
+        )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         refuse_bundle("compressed", "its files are compressed, those of a bundle are not")
     return network
+
+
+def _take_out(archive: zipfile.ZipFile, name: str, folder: Path) -> Path | None:
+    """The entry as a file in `folder`; None where there is no such entry."""
+    if name not in archive.namelist():
+        return None
+    with archive.open(name) as source, (folder / name).open("wb") as file:
+        shutil.copyfileobj(source, file)
+    return folder / name
 
 
 def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from service.db.tables import Evaluation, Model
 from service.evaluations.schemas import EvaluationAnswer
+from service.models.calibrations import describe_calibrations
 from service.models.engines import describe_engine
-from service.models.schemas import EngineAnswer, Lineage, Preprocessing
+from service.models.schemas import CalibrationAnswer, EngineAnswer, Lineage, Preprocessing
 from service.schemas import Answer, Time, example
 from service.settings import Settings
 
@@ -53,6 +54,7 @@ class CardAnswer(Answer):
         lineage={"datasets": [], "parent": None, "init_from": "imagenet", "teacher": None, "seed": 0},
         changed_settings=[{"name": "schedule.epochs", "recipe": 120, "chosen": 12}],
         evaluations=[],
+        calibrations=[],
         engine={"name": "openvino", "precision": "fp32", "difference": 4e-7, "images": 16, "reason": None},
         licences=[_IMAGENET_NOTE, _DATA_NOTE],
         limits=[_LIMITS[0]],
@@ -69,6 +71,7 @@ class CardAnswer(Answer):
     lineage: Lineage = Field(description="data sets with their fingerprints, weights and teacher it was made from")
     changed_settings: list[ChangedSetting]
     evaluations: list[EvaluationAnswer] = Field(description="newest first, each with its protocol")
+    calibrations: list[CalibrationAnswer]
     engine: EngineAnswer
     licences: list[str]
     limits: list[str]
@@ -92,6 +95,7 @@ def make_card(model: Model, evaluations: Sequence[Evaluation], settings: Setting
         lineage=cast("Lineage", model.lineage),
         changed_settings=list(_changes(recipe, model.settings)),
         evaluations=[EvaluationAnswer.of(evaluation, prefix) for evaluation in evaluations],
+        calibrations=[CalibrationAnswer(**value) for value in describe_calibrations(settings, model.id)],
         engine=EngineAnswer(**describe_engine(model, settings)),
         licences=list(_licences(model.lineage)),
         limits=list(_LIMITS),
@@ -148,6 +152,9 @@ def _lines(card: CardAnswer) -> Iterator[str]:
         for one in card.evaluations
     ]
     yield from _table(("data set", "re-ranking", "mAP", "rank-1", "queries", "date"), rows)
+    yield "\n## Calibration"
+    fits = [(one.rerank, one.kind, one.expected_calibration_error) for one in card.calibrations]
+    yield from _table(("re-ranking", "curve", "expected calibration error"), fits)
     for title, notes in (("Licences", card.licences), ("Limits", card.limits)):
         yield f"\n## {title}"
         yield from (f"- {note}" for note in notes)

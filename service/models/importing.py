@@ -23,7 +23,7 @@ from service.db import audit
 from service.db.session import Database
 from service.db.tables import Model
 from service.errors import Problem, problem_at, problem_from_core
-from service.models.bundle import Contents, open_bundle, refuse_bundle, save_contents
+from service.models.bundle import Contents, open_bundle, refuse_bundle, save_calibrations, save_contents
 from service.models.engines import engine_of_row
 from service.models.lifecycle import check_name_is_free, describe_file
 from service.models.schemas import BundleForm, NetworkForm, NetworkManifest, WeightsForm
@@ -86,6 +86,7 @@ def import_model(
     origin = {"file": upload.filename, **describe_file(upload.path)}
     if contents is not None:
         manifest = _save_bundled(settings, making, contents)
+        save_calibrations(making, contents)
     elif isinstance(form, WeightsForm):
         manifest = _save_weights(making, upload.path, form)
     elif isinstance(form, NetworkForm):

@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from reid_core.calibration.curves import Curve
+from reid_core.calibration.folds import HeldOutFit
+from reid_core.calibration.record import FILE_NAME, Calibration, write_calibrations
+from reid_core.calibration.shift import describe_origin
 from reid_core.model import MANIFEST_NAME, WEIGHTS_NAME, load_model
 from service.db.session import Database
 from service.db.tables import Model
@@ -134,6 +138,21 @@ def test_what_is_no_bundle_is_refused_with_the_reason(
     assert answer.status_code == 422, answer.text
     assert (answer.json()["errors"][0]["pointer"], answer.json()["errors"][0]["code"]) == ("/bundle", code)
     assert [one["name"] for one in client.get("/models").json()["items"]] == ["tiny"]
+
+
+def test_calibrations_move_along(client: httpx.Client, settings: Settings, model: str) -> None:
+    vectors = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+    origin = describe_origin(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.arange(40) // 2)
+    fit = HeldOutFit(Curve("logistic", (-1.0, 1.0), (-5.0, 5.0)), {"logistic": 0.2}, 0.03, ())
+    facts = {"dataset": "ds_1", "identities": 20}
+    write_calibrations(settings.models_dir / model / FILE_NAME, {"none": Calibration("none", fit, origin, facts)})
+    before = client.get("/models/tiny").json()["calibrations"]
+    bundle = client.get("/models/tiny/bundle").content
+    made = send(client, bundle, name="other").json()
+    assert before == made["calibrations"] == client.get("/models/other/card").json()["calibrations"] != []
+    assert "| none | logistic | 0.03 |" in client.get("/models/other/card?format=markdown").text
+    refused = send(client, packed(unpacked(bundle) | {FILE_NAME: b"{}"}), name="third")
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/bundle")
 
 
 def test_an_unknown_method_is_refused(client: httpx.Client, model: str) -> None:

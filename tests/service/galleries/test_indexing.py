@@ -328,6 +328,20 @@ def test_only_the_index_is_built_over_the_vectors_that_are_there(
     assert worker.run(embed=False)["revision"] == result["revision"]
 
 
+def test_an_index_that_takes_the_place_of_another_leaves_no_file_of_it(
+    worker: Worker, settings: Settings, database: Database
+) -> None:
+    for start in (0, 30):
+        seeds = range(start, start + 30)
+        vectors = np.concatenate([unit(seed) for seed in seeds])
+        append(database, settings, worker.gallery_id, [uploaded(seed) for seed in seeds], (vectors,))
+        worker.run(embed=False)
+        index = worker.gallery().index
+        assert index is not None
+        assert index["images"] == start + 30
+        assert [path.name for path in settings.galleries_dir.rglob("index-*")] == [index["file"]]
+
+
 def test_what_is_known_of_an_index_is_kept_when_an_image_is_erased_from_it(
     worker: Worker, split: dict[str, str], settings: Settings, database: Database
 ) -> None:
