@@ -3,8 +3,9 @@
     python -m benchmarks.significance --draws 1000 --pairs 100
 
 Coverage: data sets are drawn from one population, in which people differ in how hard they are and each person's images
-resemble each other; counted is in how many of them the 95 % interval holds the mean over all draws. Once it is ranked
-embeddings, once average precisions drawn from a distribution whose mean is known.
+resemble each other; counted is in how many of them the 95 % interval holds the mean over all draws. Once average
+precisions are drawn from a distribution whose mean is known, once people ask in one gallery of 2,000, and once gallery
+and queries are drawn together, of which intervals over query identities know only the second.
 
 Comparison: two trainings with two seeds see the same images; each embeds people and images with errors of its own, of
 one size. A half-trained model's errors are larger (`--half`). Counted is how many pairs are called different.
@@ -28,6 +29,7 @@ from reid_core.evaluation.metrics import Metrics
 from reid_core.evaluation.ranking import evaluate
 
 CAMERAS, SIZE = 4, 32
+_EVERYBODY = 2000
 OWN_ERROR, COMMON_ERROR = 0.6, 0.9
 """Of a training's embeddings: errors of its own, and those that the images cause in all trainings alike."""
 
@@ -79,6 +81,19 @@ def cover_ranked(draws: int, people: int, seed: int) -> dict[str, float]:
     }
 
 
+def cover_asking(draws: int, people: int, seed: int) -> dict[str, float]:
+    """Of each measure the share of draws of people whose interval holds the mean over all people of the gallery."""
+    generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    found = rank(draw_scene(_EVERYBODY, generator).embed(OWN_ERROR, generator))
+    values = np.stack([found.average_precision, found.first_rank == 1]).reshape(2, _EVERYBODY, CAMERAS)
+    person, truth, held = np.repeat(np.arange(people), CAMERAS), values.mean(axis=(1, 2)), np.zeros(2)
+    for _ in range(draws):
+        chosen = values[:, random.integers(_EVERYBODY, size=people)].reshape(2, -1)
+        low, high = bootstrap_interval(chosen, person, random).T
+        held += (low <= truth) & (truth <= high)
+    return dict(zip(("mAP", "rank1"), (held / draws).tolist(), strict=True))
+
+
 def cover_drawn(draws: int, people: int, seed: int) -> float:
     """The same for average precisions of 1 to 8 queries a person, of mean 0.6 by construction."""
     generator = np.random.default_rng(seed)
@@ -121,7 +136,9 @@ def main() -> None:
 
     print(f"{options.people} people, {options.draws} draws, {options.pairs} pairs, seed {options.seed}")
     print(f"coverage, drawn average precisions: {cover_drawn(options.draws, options.people, options.seed):.3f}")
-    print("coverage, ranked embeddings")
+    asking = cover_asking(options.draws, options.people, options.seed)
+    print(f"coverage, people drawn to ask in one gallery: mAP {asking['mAP']:.3f}, rank-1 {asking['rank1']:.3f}")
+    print("coverage, gallery and queries drawn together")
     for name, share in cover_ranked(options.draws, options.people, options.seed).items():
         print(f"  {name} {share:.3f}")
     for title, errors in (("two seeds", (OWN_ERROR, OWN_ERROR)), ("half-trained", (OWN_ERROR, options.half))):
