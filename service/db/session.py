@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
 _BUSY_TIMEOUT_SECONDS = 30.0
+_LOCKED_SECONDS = 0.01
 _SQLITE_POOL = {"pool_size": 5, "max_overflow": 40}  # a connection for each of the 40 threads that run handlers
 _POSTGRESQL_POOL = {"pool_size": 5, "max_overflow": 15, "pool_pre_ping": True}  # a server allows 100 in all by default
 
@@ -102,8 +104,23 @@ def _postgresql_engine(url: URL) -> Engine:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # Python's driver would begin late and never immediate; `_begin_sqlite` does it
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
+    _switch_to_wal(connection)
+    for pragma in ("synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Waits by itself where several open a new database at once: SQLite's wait for locks leaves this statement out."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_LOCKED_SECONDS)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -120,6 +120,30 @@ def test_sqlite_is_set_up_to_survive_and_to_forget(database: Database) -> None:
     assert found == {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "secure_delete": 1}
 
 
+def test_a_new_database_is_opened_by_several_at_once(tmp_path: Path) -> None:
+    for number in range(30):
+        databases = [open_database(f"sqlite:///{tmp_path}/{number}.db") for _ in range(4)]
+        start = threading.Barrier(len(databases))
+        failed: list[Exception] = []
+
+        def write(database: Database, start: threading.Barrier = start, failed: list[Exception] = failed) -> None:
+            start.wait()
+            try:
+                with database.write() as session:
+                    session.execute(text("CREATE TABLE IF NOT EXISTS made (by INTEGER)"))
+            except Exception as error:  # noqa: BLE001  the assertion shows it
+                failed.append(error)
+
+        threads = [threading.Thread(target=write, args=(database,)) for database in databases]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for database in databases:
+            database.close()
+        assert failed == []
+
+
 def test_scrub_leaves_no_byte_of_a_deleted_row(database: Database, settings: Settings) -> None:
     with database.write() as session:
         session.add_all([AuditEntry(action=f"forget-me-{i}", detail={"padding": "x" * 500}) for i in range(200)])
