@@ -1,4 +1,4 @@
-"""How far probabilities, false-accept rates and the warning of a shift can be trusted: on drawn and on real people.
+"""Measures how far probabilities, false-accept rates and the warning of a shift hold, on drawn and on real people.
 
     OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.calibration --real <folder> --weights <mobilenet_v2 file>
 

@@ -18,7 +18,6 @@ import argparse
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import insert, select
 
+from benchmarks.crowd import free_port
 from benchmarks.serving_load import Load, ask, form, run_load
 from benchmarks.serving_script import find, make_database, open_index
 from reid_core.data.preprocessing import preprocessing_of
@@ -388,13 +388,6 @@ def answers(port: int, path: str) -> bool:
     except OSError:
         return False
     return status == 200
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def parse_options() -> argparse.Namespace:

@@ -65,7 +65,7 @@ def rank(embeddings: Tensor) -> Metrics:
 
 
 def cover_ranked(draws: int, people: int, seed: int) -> dict[str, float]:
-    """Of each measure the share of draws whose interval holds the mean of as many other draws."""
+    """The share of draws, by measure, whose interval holds the mean of as many other draws."""
     generator = torch.Generator().manual_seed(seed)
     drawn = [rank(draw_scene(people, generator).embed(OWN_ERROR, generator)) for _ in range(2 * draws)]
     values = {
@@ -82,7 +82,7 @@ def cover_ranked(draws: int, people: int, seed: int) -> dict[str, float]:
 
 
 def cover_asking(draws: int, people: int, seed: int) -> dict[str, float]:
-    """Of each measure the share of draws of people whose interval holds the mean over all people of the gallery."""
+    """The share of draws of people, by measure, whose interval holds the mean over all people of the gallery."""
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     found = rank(draw_scene(_EVERYBODY, generator).embed(OWN_ERROR, generator))
     values = np.stack([found.average_precision, found.first_rank == 1]).reshape(2, _EVERYBODY, CAMERAS)
@@ -107,7 +107,7 @@ def cover_drawn(draws: int, people: int, seed: int) -> float:
 
 
 def count_different(pairs: int, people: int, errors: tuple[float, float], seed: int) -> dict[str, int]:
-    """How many pairs of trainings with errors of these sizes are called different, by each measure."""
+    """Counts the pairs of trainings with errors of these sizes that are called different, by measure."""
     generator = torch.Generator().manual_seed(seed)
     counts, means = {"mAP": 0, "rank1": 0}, []
     for _ in range(pairs):

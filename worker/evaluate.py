@@ -235,7 +235,7 @@ def _camera_pairs(splits: _Splits, metrics: Metrics) -> list[dict[str, Any]]:
 
 
 def _query_results(splits: _Splits, metrics: Metrics) -> QueryResults:
-    """What was found for each query; images by their places in the data set's splits."""
+    """The results of each query, with images by their places in the data set's splits."""
     queries = range(len(splits.query)) if splits.members is None else [members[0] for members in splits.members]
     return QueryResults(
         queries=list(queries),

@@ -31,7 +31,7 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """What a model's scores mean, for one way of re-ranking.
+    """The meaning of a model's scores, for one way of re-ranking.
 
     Attributes:
         fit: the curve, and how well it holds for people who were held out; of `qaconv` by the matcher's score before it

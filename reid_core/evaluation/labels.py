@@ -50,7 +50,7 @@ def encode_labels(query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]) 
 
 
 def find_targets(query: Labels, gallery: Labels) -> list[Targets]:
-    """Of each query its targets. Raises DatasetError where no query has a match."""
+    """The targets of each query, in their order. Raises DatasetError where no query has a match."""
     order = np.argsort(gallery.identities)
     identities, cameras = gallery.identities[order], gallery.cameras[order]
     starts = np.searchsorted(identities, query.identities)

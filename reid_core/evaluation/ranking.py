@@ -199,7 +199,7 @@ class _Ranker:
         ]
 
     def _find_impostors(self, scores: Scores, start: int, least: np.float32) -> tuple[Integers, list[Scores]]:
-        """How many impostors' scores have each key, and those that reach `least`; of queries that have a match."""
+        """Counts impostors' scores by key, and gives those that reach `least`; of queries that have a match."""
         valid = [row for row in range(len(scores)) if len(self.targets[start + row].matches)]
         counts = count_keys(scores if len(valid) == len(scores) else scores[valid])
         if valid:

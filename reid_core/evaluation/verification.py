@@ -109,7 +109,7 @@ def _share_above(matching: Scores, threshold: np.float32 | None) -> float:
 
 
 def _curve(impostors: NDArray[np.int64], matching: NDArray[np.int64]) -> list[tuple[float, float]]:
-    """Of each of the rates aimed at, the last point that does not exceed it."""
+    """The last point that does not exceed each of the rates aimed at: (false-accept rate, true-accept rate)."""
     false, true = (_accepted(counts) for counts in (impostors, matching))
     aims = np.logspace(np.log10(_LOWEST_RATE), 0, CURVE_POINTS)
     places = np.searchsorted(false, aims, side="right") - 1

@@ -1,4 +1,4 @@
-"""Where an evaluation failed: its worst queries, hardest people, confused cameras, and labels that may be wrong."""
+"""The failures of an evaluation: its worst queries, hardest people, confused cameras, and labels that may be wrong."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What was found, and (identity, camera) of the images of both splits by their places."""
+    """The results of all queries, and (identity, camera) of the images of both splits by their places."""
 
     results: QueryResults
     query: Mapping[int, tuple[str, str]]

@@ -35,7 +35,7 @@ class HardIdentity(Answer):
 
 
 class ConfusedCameras(Answer):
-    """How many queries of one camera have a first result by the other that shows another person."""
+    """The number of queries of one camera whose first result, of the other camera, shows another person."""
 
     query: str
     gallery: str
@@ -59,7 +59,7 @@ class FailuresLinks(SelfLink):
 
 
 class FailuresAnswer(Answer):
-    """Where an evaluation failed; each list has the worst first, and at most `limit` entries."""
+    """The failures of an evaluation; each list has the worst first, and at most `limit` entries."""
 
     model_config = example(
         worst_queries=[],

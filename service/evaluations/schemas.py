@@ -45,7 +45,7 @@ class FirstStage(Answer):
 
 
 class VerificationAnswer(Answer):
-    """How many pairs of images of one person are accepted, at thresholds that few pairs of different people pass.
+    """The share of pairs of one person that are accepted, at thresholds that few pairs of different people pass.
 
     Keys are false-accept rates: the share of impostor pairs accepted.
     """
@@ -60,7 +60,7 @@ class VerificationAnswer(Answer):
 
 
 class OpenSetAnswer(Answer):
-    """How many queries find their person, at thresholds that few queries without one in the gallery pass.
+    """The share of queries that find their person, at thresholds that few queries without one in the gallery pass.
 
     Keys are false-accept rates: the share of `unmated_queries` with any result above the threshold.
     """

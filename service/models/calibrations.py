@@ -27,7 +27,7 @@ def calibrations_of(settings: Settings, model_id: str) -> dict[str, Calibration]
 
 
 def describe_calibrations(settings: Settings, model_id: str) -> list[dict[str, Any]]:
-    """What clients see of them; none of a damaged file, which the log names."""
+    """The model's calibrations as clients see them; none of a damaged file, which the log names."""
     try:
         kept = calibrations_of(settings, model_id)
     except WeightsError as error:

@@ -150,7 +150,7 @@ class QueryEncoder:
         return EncodedQuery(unit(vectors), self._matching(maps, ((image.width, image.height),), gallery))
 
     def stored(self, gallery: SearchedGallery, opened: OpenGallery, position: int, *, with_maps: bool) -> EncodedQuery:
-        """What the snapshot keeps of the image at `position`, as a query without a size in pixels."""
+        """The stored features of the image at `position`, as a query without a size in pixels."""
         vectors = unit(opened.snapshot.store.read([position]))
         if not with_maps:
             return EncodedQuery(vectors)

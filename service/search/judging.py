@@ -1,4 +1,4 @@
-"""What a search's scores mean: probabilities, a verdict, and a warning where they are not to be believed."""
+"""The meaning of a search's scores: probabilities, a verdict, and a warning where they are not to be believed."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class Judge:
         return labels
 
     def _learn(self, opened: OpenGallery, key: tuple[object, ...], look: Callable[[], Any]) -> Any:
-        """What `look` finds, once until the gallery has changed noticeably; those who ask meanwhile wait."""
+        """The outcome of `look`, kept until the gallery has changed noticeably; those who ask meanwhile wait."""
         with self._lock:
             turn = self._learning.setdefault(key, threading.Lock())
         with turn:

@@ -1,4 +1,4 @@
-"""How high strangers score in a gallery: its own images, searched among all people but their own."""
+"""The scores that strangers reach in a gallery: its own images, searched among all people but their own."""
 
 from __future__ import annotations
 

@@ -413,7 +413,7 @@ def test_quantiles_of_student_are_those_of_the_tables(degrees: int, quantile: fl
 
 @pytest.mark.parametrize("people", [15, 60])
 def test_the_interval_holds_the_mean_as_often_as_it_says(people: int) -> None:
-    """Of average precisions of mean 0.6 by construction, 1 to 8 queries a person."""
+    """Average precisions have the mean 0.6 by construction, 1 to 8 queries a person."""
     held = [_holds_the_mean(people, np.random.default_rng(seed)) for seed in range(600)]
     assert 0.93 <= np.mean(held) <= 0.97
 
