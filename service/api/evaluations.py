@@ -93,7 +93,7 @@ def read_evaluation_failures(
     settings: SettingsDep,
     limit: Annotated[int, Query(ge=0, le=MAX_LIMIT, description="Most entries in each list.")] = 20,
 ) -> FailuresAnswer:
-    """The failures of an evaluation: worst queries with their first results, hardest people, cameras, label suspects."""
+    """The failures of an evaluation: worst queries and their first results, hardest people, cameras, label suspects."""
     with database.read() as session:
         evaluation = find_evaluation(session, evaluation_id)
         return find_failures(session, settings, evaluation, limit=limit, prefix=prefix_of(request))

@@ -44,7 +44,7 @@ def write_results(folder: Path, results: QueryResults) -> None:
 
 
 def read_results(settings: Settings, evaluation: Evaluation) -> QueryResults:
-    """The results of the evaluation, query by query; raises 409 where it is of an earlier version, or its file is gone."""
+    """The results of the evaluation, query by query; raises 409 for one of before, or whose file is gone."""
     path = settings.jobs_dir / evaluation.job_id / _NAME if evaluation.job_id else None
     if path is None or not path.is_file():
         raise Problem(

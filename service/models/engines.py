@@ -16,7 +16,7 @@ _SHOWN = ("name", "precision", "difference", "images", "reason")
 
 
 def engine_of_row(published: Published) -> dict[str, Any]:
-    """The engine as the model's row keeps it: `name`, `precision`, `difference`, `images` and `reason` of `published`."""
+    """The engine as the model's row keeps it: name, precision, difference, images and reason of `published`."""
     return {name: getattr(published, name) for name in _SHOWN}
 
 
