@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Mapping
 
 import typer
 
-from service.cli.parts import STOP_SECONDS, Part, end_with_parent, stop_together
+from service.cli.parts import STOP_SECONDS, python_part, stop_together
 from service.cli.up import read_settings
 from service.home import keep_private
 from service.settings import Settings
@@ -64,7 +61,10 @@ def _serve_together(settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     with _shared_port(settings), tempfile.TemporaryDirectory(prefix="reid-metrics-") as metrics:
         environment = {**os.environ, METRICS_FOLDER: metrics, "REID_THREADS": str(_threads(settings))}
-        parts = [_part(number, environment) for number in range(1, settings.api_processes + 1)]
+        words = ["service.cli", "api", "--one-of-several"]
+        parts = [
+            python_part(f"API process {number}", words, environment) for number in range(1, settings.api_processes + 1)
+        ]
         try:
             while not stop.wait(_RUNNING_SECONDS):
                 for part in parts:
@@ -94,18 +94,3 @@ def _shared_port(settings: Settings) -> socket.socket:
         typer.echo(f"{settings.host} port {settings.port} cannot be listened on: {error.strerror}", err=True)
         raise typer.Exit(1) from error
     return shared
-
-
-def _part(number: int, environment: Mapping[str, str]) -> Part:
-    command = [sys.executable, "-P", "-m", "service.cli", "api", "--one-of-several"]
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=end_with_parent,
-        )
-
-    return Part(f"API process {number}", start)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import typer
 
@@ -60,6 +60,20 @@ class Part:
     def _begin(self) -> None:
         self.process = self._start()
         self._began, self._start_at = time.monotonic(), None
+
+
+def python_part(name: str, words: Sequence[str], environment: Mapping[str, str]) -> Part:
+    """A part that runs `python -m` with the words, in a session of its own, and ends with this process."""
+    # -P: a folder called `service` where the command is given must not be taken for ours.
+    command = [sys.executable, "-P", "-m", *words]
+
+    def start() -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C reaches this process only, which then stops the others in order.
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_parent
+        )
+
+    return Part(name, start)
 
 
 def stop_together(parts: Sequence[Part], seconds: float = STOP_SECONDS) -> None:

@@ -6,8 +6,6 @@ import http.client
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,7 +13,7 @@ from contextlib import ExitStack
 import typer
 from pydantic import ValidationError
 
-from service.cli.parts import Part, end_with_parent, stop_together
+from service.cli.parts import Part, end_with_parent, python_part, stop_together
 from service.home import HomeTaken, hold_home, keep_private, prepare_home
 from service.queue.broker import EmbeddedBroker
 from service.queue.tasks import SHORT_QUEUE, TRAINING_QUEUE
@@ -108,8 +106,8 @@ class _Service:
             environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **self._start_broker(ending)}
             ending.callback(lambda: stop_together(self._parts))
             slots = f"{TRAINING_QUEUE}=1,{SHORT_QUEUE}={self._settings.short_jobs}"
-            self._parts.append(_python("API", ["service.cli", "api"], environment))
-            self._parts.append(_python("worker", ["worker", "--queues", slots], environment))
+            self._parts.append(python_part("API", ["service.cli", "api"], environment))
+            self._parts.append(python_part("worker", ["worker", "--queues", slots], environment))
             if not self._is_ready():
                 return self._failed()
             self._welcome(is_new=not had_key)
@@ -161,19 +159,6 @@ class _Service:
 
 def _show_key(settings: Settings, key: str) -> None:
     typer.echo(f"Admin key, shown this once and kept in {settings.admin_key_path}: {key}")
-
-
-def _python(name: str, words: list[str], environment: Mapping[str, str]) -> Part:
-    # -P: a folder called `service` where the command is given must not be taken for ours.
-    command = [sys.executable, "-P", "-m", *words]
-
-    def start() -> subprocess.Popen[bytes]:
-        # A session of its own: Ctrl-C reaches this process only, which then stops the others in order.
-        return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_parent
-        )
-
-    return Part(name, start)
 
 
 def _check_port(settings: Settings) -> None:
