@@ -92,10 +92,8 @@ def open_or_create_maps(folder: Path, kept: Mapping[str, Any], *, count: int) ->
 
 def save_index_file(folder: Path, kind: str, index: Any) -> dict[str, Any]:
     """Writes `index` under a fresh name; what the gallery's row keeps of it: kind, file, sha256, images, parameters."""
-    from reid_core.retrieval.index import (
-        parameters_of,
-        save_index,
-    )  # brings FAISS, which workers and a start do without
+    # Brings FAISS, which workers and a start do without.
+    from reid_core.retrieval.index import parameters_of, save_index
 
     name = f"{_INDEX}{secrets.token_hex(8)}"
     return {

@@ -78,7 +78,9 @@ class IndexAnswer(Answer):
     kind: str
     built_images: int
     parameters: dict[str, int] = Field(description="by which the index was built and is searched; {} for flat")
-    recall: IndexRecallAnswer | None = Field(description="measured when the index was built; null: search is exact")
+    recall: IndexRecallAnswer | None = Field(
+        description="measured when the index was built; null for exact search, and for an index of an earlier version"
+    )
 
     @classmethod
     def of(cls, gallery: Gallery) -> IndexAnswer:
