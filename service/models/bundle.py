@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from reid_core.calibration.record import FILE_NAME, read_calibrations
 from reid_core.errors import Fault, WeightsError
 from reid_core.external import EXTERNAL, NETWORK_NAME
 from service.db.tables import Model
 from service.errors import Problem, problem_at
+from service.models.schemas import Lineage
+from service.schemas import Name
 from service.settings import Settings
 
 if TYPE_CHECKING:  # brings PyTorch
@@ -26,6 +28,20 @@ _VERSION = 1
 _MANIFEST, _WEIGHTS = "manifest.json", "weights.safetensors"
 _NETWORKS = (_WEIGHTS, NETWORK_NAME)
 _MOST_JSON_BYTES = 1024**2
+
+
+class Facts(BaseModel):
+    """The facts of a bundle that a model's row keeps, as answers show them."""
+
+    name: Name
+    lineage: Lineage
+
+    @field_validator("lineage")
+    @classmethod
+    def _data_sets_have_ids(cls, lineage: Lineage) -> Lineage:
+        if any("id" not in origin for origin in lineage.get("datasets", [])):
+            raise ValueError("a data set without an id")
+        return lineage
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +81,14 @@ def open_bundle(path: Path, folder: Path) -> Contents:
             taken_out = [_take_out(archive, name, folder) for name in (network, CALIBRATIONS)]
     except (zipfile.BadZipFile, OSError, ValueError, RecursionError) as error:
         refuse_bundle("unreadable", f"it cannot be read: {error}", error)
-    name, lineage = facts.get("name"), facts.get("lineage")
-    if facts.get("version") != _VERSION or not isinstance(name, str) or not isinstance(lineage, dict):
+    if facts.get("version") != _VERSION:
         refuse_bundle("unknown-version", f"{FACTS} is not of version {_VERSION}")
-    return Contents(folder / network, taken_out[1], manifest, name, lineage)
+    try:
+        told = Facts.model_validate(facts)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        refuse_bundle("wrong-facts", f"{FACTS}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}", error)
+    return Contents(folder / network, taken_out[1], manifest, told.name, dict(told.lineage))
 
 
 def save_calibrations(making: Path, contents: Contents) -> None:

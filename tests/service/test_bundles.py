@@ -110,6 +110,14 @@ def change_manifest(**changes: Any) -> Callable[[Files], bytes]:
     return change
 
 
+def change_facts(**changes: Any) -> Callable[[Files], bytes]:
+    def change(files: Files) -> bytes:
+        facts = json.loads(files["bundle.json"])
+        return packed(files | {"bundle.json": json.dumps(facts | changes).encode()})
+
+    return change
+
+
 def damage(files: Files) -> bytes:
     weights = np.frombuffer(files[WEIGHTS_NAME], np.uint8).copy()
     weights[-1] ^= 1
@@ -126,6 +134,10 @@ def damage(files: Files) -> bytes:
         (lambda files: packed({name: files[name] for name in (MANIFEST_NAME, WEIGHTS_NAME)}), "other-files"),
         (lambda files: packed(files | {"bundle.json": b'{"version": 2}'}), "unknown-version"),
         (lambda files: packed(files | {"bundle.json": b"[" * 100_000}), "unreadable"),
+        (change_facts(lineage={"datasets": "all"}), "wrong-facts"),
+        (change_facts(lineage={"datasets": [{"name": "lobby"}]}), "wrong-facts"),
+        (change_facts(lineage={"seed": {}}), "wrong-facts"),
+        (change_facts(name=""), "wrong-facts"),
         (damage, "damaged"),
         (change_manifest(settings={"backbone": "resnet18", "nothing": 1}), "wrong-settings"),
         (change_manifest(preprocessing={"height": 32}), "wrong-preprocessing"),
