@@ -142,6 +142,18 @@ class TrainedStage(TypedDict, total=False):
 
 
 @with_config(extra="allow")
+class KeptEpoch(TypedDict, total=False):
+    """The epoch whose network was kept: `epoch` of `epochs` that were trained, in the last stage of a chain, with the
+    mAP of held-out people; `stopped_early` where `settings.validation.patience` ended it."""
+
+    rule: str
+    epoch: int
+    epochs: int
+    mAP: float | None
+    stopped_early: bool
+
+
+@with_config(extra="allow")
 class Lineage(TypedDict, total=False):
     """The lineage of a model: data sets, weights and teacher that it was made from."""
 
@@ -152,6 +164,7 @@ class Lineage(TypedDict, total=False):
     weights: Transfer | None
     teacher: str | None
     seed: int
+    kept: KeptEpoch
     imported: Imported
 
 
