@@ -130,6 +130,16 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=0, ge=0, description="Threads for tensor work in each process; 0: one per CPU core.")
 
+    tensorboard_dir: Folder | None = Field(
+        default=None, description="Folder for TensorBoard event files with the curves of jobs; extra `curves`."
+    )
+    mlflow_url: str | None = Field(
+        default=None,
+        description="MLflow server that gets the curves of jobs, e.g. `http://host:5000`; extra `curves`.",
+        repr=False,
+    )
+    mlflow_experiment: str = Field(default="reid-search", description="Experiment of MLflow for jobs' runs.")
+
     short_jobs: int = Field(
         default=2, ge=1, description="Jobs other than trainings that a worker of `reid up` runs side by side."
     )
