@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.api import (
     audit,
+    charts,
     datasets,
     entrance,
     evaluations,
@@ -76,6 +77,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     galleries.router,
     gallery_images.router,
     graphs.router,
+    charts.router,  # before evaluations: /evaluations/matrix.png is no evaluation's id
     evaluations.router,
     keys_routes.router,
     audit.router,

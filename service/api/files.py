@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Literal
 
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
@@ -40,6 +42,17 @@ IMAGE_RESPONSES: Responses = FILE_RESPONSES | {
 PNG_RESPONSES: Responses = {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
 """The declared answers of routes that give a drawing."""
 
+CHART_RESPONSES: Responses = {
+    200: {
+        "content": {
+            media_type: {"schema": {"type": "string", "format": "binary"}}
+            for media_type in ("image/png", "image/svg+xml")
+        }
+    },
+    304: {"description": "The client has it, as `If-None-Match` says."},
+}
+"""The declared answers of routes that give a chart."""
+
 # `no-cache`: asked for again each time, so that an erased image is not shown from a cache.
 _HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
 
@@ -57,6 +70,17 @@ def answer_file(
     if file.headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers | {"ETag": file.headers["etag"]})
     return file
+
+
+def answer_drawing(request: Request, drawn: bytes, format: Literal["png", "svg"]) -> Response:
+    """The drawing, or 304 where `If-None-Match` says that the client has it; an SVG is kept from running anything."""
+    headers = _HEADERS | {"ETag": f'"{hashlib.sha256(drawn).hexdigest()}"'}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    if format == "svg":
+        headers |= {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+        return Response(drawn, media_type="image/svg+xml", headers=headers)
+    return Response(drawn, media_type="image/png", headers=headers)
 
 
 def media_type(path: Path) -> str:

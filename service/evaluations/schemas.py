@@ -19,6 +19,8 @@ class EvaluationLinks(SelfLink):
     failures: Omittable[str] = Field(default=None, description="left out by evaluations of earlier versions")
     compare: str = Field(description="beside another one; to be called with `&b=` and its id")
     matrix: str
+    cmc: str = Field(description="drawn; `.svg` in place of `.png` is drawn as well")
+    roc: Omittable[str] = Field(default=None, description="drawn; left out where there is no `verification`")
 
 
 class ShownImageLinks(SelfLink):
@@ -126,6 +128,7 @@ class EvaluationAnswer(Answer):
             "dataset": "/datasets/ds_01…",
             "compare": "/evaluations/compare?a=eval_01…",
             "matrix": "/evaluations/matrix",
+            "cmc": "/evaluations/eval_01…/cmc.png",
         },
     )
 
@@ -178,6 +181,8 @@ class EvaluationAnswer(Answer):
                 failures=f"{prefix}/evaluations/{evaluation.id}/failures" if _kept_queries(evaluation) else None,
                 compare=f"{prefix}/evaluations/compare?a={evaluation.id}",
                 matrix=f"{prefix}/evaluations/matrix",
+                cmc=f"{prefix}/evaluations/{evaluation.id}/cmc.png",
+                roc=f"{prefix}/evaluations/{evaluation.id}/roc.png" if evaluation.metrics.get("verification") else None,
             ),
         )
 

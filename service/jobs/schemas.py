@@ -157,6 +157,7 @@ class JobLinks(SelfLink):
 
     events: str
     metrics: str
+    curves: str = Field(description="the metrics drawn; `.svg` in place of `.png` is drawn as well")
     logs: str
     model: Omittable[str] = None
     dataset: Omittable[str] = None
@@ -183,6 +184,7 @@ class JobAnswer(Answer):
             "self": "/jobs/job_01…",
             "events": "/jobs/job_01…/events",
             "metrics": "/jobs/job_01…/metrics",
+            "curves": "/jobs/job_01…/curves.png",
             "logs": "/jobs/job_01…/logs",
         },
     )
@@ -205,6 +207,7 @@ class JobAnswer(Answer):
     def of(cls, job: Job, prefix: str = "") -> JobAnswer:
         """The job as clients see it; `prefix` is put before links."""
         here, result = f"{prefix}/jobs/{job.id}", job.result or {}
+        parts = {name: f"{here}/{name}" for name in ("events", "metrics", "logs")}
         made = {
             name: f"{prefix}/{path}/{result[name]}"
             for name, path in (("model", "models"), ("dataset", "datasets"), ("gallery", "galleries"))
@@ -223,7 +226,7 @@ class JobAnswer(Answer):
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-            links=JobLinks(self=here, events=f"{here}/events", metrics=f"{here}/metrics", logs=f"{here}/logs", **made),
+            links=JobLinks(self=here, curves=f"{here}/curves.png", **parts, **made),
         )
 
 
