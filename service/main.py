@@ -26,6 +26,7 @@ from service.api import (
     gallery_images,
     graphs,
     health,
+    identities,
     jobs,
     methods,
     metrics,
@@ -76,6 +77,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     galleries.router,
     gallery_images.router,
+    identities.router,
     graphs.router,
     charts.router,  # before evaluations: /evaluations/matrix.png is no evaluation's id
     evaluations.router,

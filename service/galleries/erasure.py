@@ -11,16 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
-from reid_core.data.labels import look_of, normal_label
+from reid_core.data.labels import normal_label
 from service.clock import utc_now
 from service.db import answers, audit
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
+from service.galleries.identities import find_look_alikes, no_images
 from service.galleries.image_files import image_folder
 from service.galleries.image_schemas import LeftInPlace, LookAlike, ReceiptAnswer, Remaining, RemovedCounts
 from service.galleries.images import find_image
@@ -164,7 +165,7 @@ def _erase_matching(
     digests = {f"{name}_sha256": hashlib.sha256(value.encode()).hexdigest() for name, value in filters.items()}
     with database.read() as session:
         gallery = find(session, Gallery, gallery_key)
-        look_alikes = _look_alikes(session, gallery, filters["identity"]) if "identity" in filters else []
+        look_alikes = find_look_alikes(session, gallery, filters["identity"]) if "identity" in filters else []
 
     def record(session: Session, receipt: Receipt) -> None:
         detail = {**digests, "removed": receipt.removed}
@@ -173,15 +174,9 @@ def _erase_matching(
     wanted = and_(*(_FILTERS[name] == value for name, value in filters.items()))
     receipt = erase(database, settings, gallery.id, wanted, record)
     if receipt is None:
-        raise _nothing_to_erase(gallery, filters, look_alikes)
+        what = " and ".join(f"{name} {value!r}" for name, value in filters.items())
+        raise no_images(gallery, what, look_alikes)
     return receipt.answer(digests, look_alikes)
-
-
-def _nothing_to_erase(gallery: Gallery, filters: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> Problem:
-    what = " and ".join(f"{name} {value!r}" for name, value in filters.items())
-    labels = ", ".join(repr(other.identity) for other in look_alikes)
-    hint = f"It has labels that look alike: {labels}." if labels else ""
-    return Problem("not-found", f"Gallery {gallery.name!r} holds no image of {what}.", hint=hint)
 
 
 def _count(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> Receipt:
@@ -232,16 +227,3 @@ def _naming(gallery: Gallery) -> list[str]:
     """The addresses whose answers may name images of the gallery: uploads to it and searches."""
     paths = ["/search", *(f"/galleries/{key}/images" for key in (gallery.id, gallery.name))]
     return [prefix + path for prefix in ("", "/v1") for path in paths]
-
-
-def _look_alikes(session: Session, gallery: Gallery, identity: str) -> list[LookAlike]:
-    """Other labels of the gallery that a person would take for `identity`."""
-    counts = select(GalleryImage.identity, func.count()).where(
-        GalleryImage.gallery_id == gallery.id, GalleryImage.identity.is_not(None), GalleryImage.identity != identity
-    )
-    look = look_of(identity)
-    return [
-        LookAlike(identity=label, images=count)
-        for label, count in session.execute(counts.group_by(GalleryImage.identity).order_by(GalleryImage.identity))
-        if label and look_of(label) == look
-    ]
