@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.api import (
     audit,
+    batch_jobs,
     batch_search,
     datasets,
     entrance,
@@ -71,6 +72,7 @@ _KEY_USES_SECONDS = 5.0
 ROUTERS: tuple[APIRouter, ...] = (
     search.router,
     batch_search.router,
+    batch_jobs.router,
     datasets.router,
     jobs.router,
     methods.router,

@@ -82,7 +82,7 @@ def create_job(
     with database.write() as session:
         # Checked again under the write lock: of two requests for one model name, one gets it.
         resolved = resolve(session, settings, body)
-        webhook = (body.webhook.url, body.webhook.secret.get_secret_value()) if body.webhook else (None, None)
+        webhook = body.webhook.values if body.webhook else (None, None)
         job = enqueue(session, resolved.kind, resolved.spec, datasets=resolved.datasets, webhook=webhook)
         audit.record(session, key_id=caller.key_id, action="job.create", target=job.id, kind=job.kind)
     return _accepted(request, response, job)

@@ -43,14 +43,15 @@ def enqueue(
     *,
     datasets: Sequence[str] = (),
     webhook: tuple[str | None, str | None] = (None, None),
+    job_id: str | None = None,
 ) -> Job:
     """Adds a queued job that reads the given data sets; the gallery or data set that it makes shows it as its own.
 
-    `webhook` is the url that is sent its end, and the secret that signs this. Send the job's id to the queue after the
-    commit, not before.
+    `webhook` is the url that is sent its end, and the secret that signs this; `job_id` is its id, where something lies
+    under that already. Send it to the queue after the commit, not before.
     """
     url, secret = webhook
-    job = Job(id=new_id("job"), kind=kind, state="queued", spec=spec, webhook_url=url, webhook_secret=secret)
+    job = Job(id=job_id or new_id("job"), kind=kind, state="queued", spec=spec, webhook_url=url, webhook_secret=secret)
     session.add(job)
     session.flush()
     session.add_all(JobDataset(job_id=job.id, dataset_id=dataset) for dataset in dict.fromkeys(datasets))

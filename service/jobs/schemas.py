@@ -9,11 +9,12 @@ from typing_extensions import TypedDict
 
 from service.db.tables import Job, JobEvent
 from service.jobs.recording import progress_as_json
+from service.jobs.search_batch_schemas import SearchBatchBody
 from service.jobs.webhook_schemas import Notified
 from service.schemas import Answer, Body, Name, Omittable, Point, ProblemAnswer, Reference, SelfLink, Time, example
 
 State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "calibrate", "index", "export", "register", "delete"]
+Kind = Literal["train", "evaluate", "calibrate", "index", "export", "search_batch", "register", "delete"]
 
 
 class DatasetPart(Body):
@@ -132,7 +133,9 @@ class ExportBody(Notified):
     )
 
 
-JobBody = Annotated[TrainBody | EvaluateBody | CalibrateBody | IndexBody | ExportBody, Field(discriminator="kind")]
+JobBody = Annotated[
+    TrainBody | EvaluateBody | CalibrateBody | IndexBody | ExportBody | SearchBatchBody, Field(discriminator="kind")
+]
 
 
 @with_config(extra="allow")

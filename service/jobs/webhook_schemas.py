@@ -50,6 +50,11 @@ class WebhookBody(Body):
     url: Annotated[str, StringConstraints(max_length=2000), AfterValidator(_check_url)]
     secret: Annotated[SecretStr, AfterValidator(_check_secret)] = Field(description="never shown again")
 
+    @property
+    def values(self) -> tuple[str, str]:
+        """The url and the secret, as the job's row keeps them."""
+        return self.url, self.secret.get_secret_value()
+
 
 class Notified(Body):
     """The fields of every kind of job that is started over the API."""
