@@ -18,6 +18,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.api import (
     audit,
+    batch_jobs,
+    batch_search,
     charts,
     datasets,
     entrance,
@@ -71,6 +73,8 @@ _KEY_USES_SECONDS = 5.0
 
 ROUTERS: tuple[APIRouter, ...] = (
     search.router,
+    batch_search.router,
+    batch_jobs.router,
     datasets.router,
     jobs.router,
     methods.router,

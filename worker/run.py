@@ -52,6 +52,8 @@ def main() -> None:
                 succeed(session, job_id, attempt, outcome.result)
             if job.kind == "train":
                 _delete_checkpoints(work)
+            if outcome.clean_up is not None:
+                outcome.clean_up()
     except LeaseLost:
         logger.warning("attempt %s of %s is over; its result is dropped", attempt, job_id)
 

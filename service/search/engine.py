@@ -21,8 +21,9 @@ from service.errors import Problem
 from service.galleries.image_files import find_any_image
 from service.kept_searches import KeptMatch, KeptSearch, erase_records, keep_record
 from service.search.answer import Match, SearchOutcome
+from service.search.batch import BatchOutcome, BatchSearcher
 from service.search.batching import Batcher
-from service.search.encoding import ATTEMPTS, EncodedQuery, QueryEncoder, changing_too_fast, read_maps
+from service.search.encoding import ATTEMPTS, Content, EncodedQuery, QueryEncoder, changing_too_fast, read_maps
 from service.search.explanations.illustrations import Illustrations
 from service.search.explanations.pairs import explain
 from service.search.journal import SearchJournal
@@ -31,7 +32,7 @@ from service.search.models import Encoders, SharedEncoder
 from service.search.queries import validate_query
 from service.search.rerank import Candidate, rerank, retrieve
 from service.search.rows import FoundImage, SearchedGallery, find_gallery, find_images
-from service.search.schemas import Query, StoredQuery
+from service.search.schemas import ImageQuery, Query, StoredQuery
 from service.search.snapshots import OpenGallery, Snapshots
 from service.search.timing import SearchTimer
 from service.search.upkeep import Upkeep
@@ -72,6 +73,9 @@ class Engine:
         threads = settings.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
         self._turns = Turns(threads)
+        self._batches = BatchSearcher(
+            database, settings, self._query_encoder, self._snapshots, self._judge, journal, self._turns.turn
+        )
 
     def close(self) -> None:
         """Ends the threads, after what they are doing."""
@@ -119,6 +123,15 @@ class Engine:
         if outcome.drawable:
             self._keep_record(outcome.search_id, _record(query, outcome, key_id), images)
         return outcome
+
+    def search_batch(
+        self, common: ImageQuery, queries: Sequence[Query], contents: Sequence[Content] = (), *, key_id: str | None
+    ) -> BatchOutcome:
+        """The outcome of each of `queries`, which are as `common` but for whom they ask for; see `BatchSearcher`.
+
+        `contents` are the files of ImageQueries, one each. Raises as `search` for what all of them have in common.
+        """
+        return self._batches.search(common, queries, self._open(common), contents, key_id=key_id)
 
     def explanation(self, search_id: str, rank: int, caller: Caller) -> bytes:
         """A PNG of the query and the result at `rank` side by side, with what corresponds; see `Illustrations.draw`."""

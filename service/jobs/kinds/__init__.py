@@ -54,6 +54,7 @@ KINDS: dict[str, JobKind] = {
     "calibrate": JobKind(SHORT_QUEUE, "worker.calibrate"),
     "index": JobKind(SHORT_QUEUE, "worker.index", _gallery),
     "export": JobKind(SHORT_QUEUE, "worker.export"),
+    "search_batch": JobKind(SHORT_QUEUE, "worker.search_batch"),
     "register": JobKind(SHORT_QUEUE, "worker.register", _dataset, uses_networks=False),
     "delete": JobKind(SHORT_QUEUE, "worker.delete", _gallery, uses_networks=False),
 }
