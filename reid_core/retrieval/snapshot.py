@@ -95,6 +95,16 @@ class Snapshot:
             alive=_joined(self.alive, np.ones(len(added), np.bool_)),
         )
 
+    def with_changed(self, positions: ArrayLike, cameras: Sequence[str], captured_at: Times) -> Self:
+        """This with another camera and time of the images at `positions`, one of each for every position."""
+        numbers = {name: number for number, name in enumerate(self.camera_names)}
+        places = np.asarray(positions, np.int64)
+        changed, times = self.cameras.copy(), self.captured_at.copy()
+        changed[places] = [numbers.setdefault(name, len(numbers)) for name in cameras]
+        times[places] = _all_microseconds(captured_at)
+        changed.flags.writeable = times.flags.writeable = False
+        return replace(self, camera_names=tuple(numbers), cameras=changed, captured_at=times)
+
     def without(self, positions: ArrayLike) -> Self:
         """This without the images at `positions`; positions are never used again."""
         alive = self.alive.copy()

@@ -47,6 +47,7 @@ from service.galleries.image_schemas import (
     UploadAnswer,
 )
 from service.galleries.images import find_image
+from service.galleries.labelling import edit_image
 from service.galleries.schemas import GalleryAnswer, SplitBody
 from service.galleries.uploads import Addition, Upload, add_uploads
 from service.schemas import LabelFilter, Listing
@@ -176,6 +177,15 @@ def read_image(
     """An image's labels, size and origin."""
     with database.read() as session:
         return GalleryImageAnswer.of(find_image(session, gallery_id, image_id), prefix_of(request))
+
+
+@router.patch("/{gallery_id}/images/{image_id}", responses=problems(410))
+def edit_labels(
+    gallery_id: str, image_id: str, body: ImageDetails, request: Request, database: DatabaseDep, caller: Writer
+) -> GalleryImageAnswer:
+    """Change an image's identity, camera, time or external id: those that are sent; null clears one."""
+    image = edit_image(database, gallery_id, image_id, body, key_id=caller.key_id)
+    return GalleryImageAnswer.of(image, prefix_of(request))
 
 
 @router.get(

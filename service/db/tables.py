@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.clock import utc_now
@@ -177,7 +177,7 @@ class Gallery(Base):
 
     `maps` is how the re-ranker's local features are kept ({dtype, shape}), None where they are not; `statistics` what
     the last index job measured. Once `deleted_at` is set nobody finds it any more, and its rows go page by page.
-    `searched_at` is when it was last searched, to within seconds.
+    `searched_at` is when it was last searched, to within seconds. `edits` counts images whose labels were changed.
     """
 
     __tablename__ = "galleries"
@@ -197,6 +197,7 @@ class Gallery(Base):
     next_position: Mapped[int] = mapped_column(default=0)
     images: Mapped[int] = mapped_column(default=0)
     deletions: Mapped[int] = mapped_column(default=0)
+    edits: Mapped[int] = mapped_column(default=0)
     searched_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
@@ -207,6 +208,7 @@ class GalleryImage(Base):
     """One image of a gallery; `position` is its number in the index, `file` the stored image if one is kept.
 
     `rebuilt_position` is its number in the generation that is being built, once its new vector lies there.
+    `edited_revision` is the gallery's revision that last changed its labels, None while they are as they came.
     """
 
     __tablename__ = "gallery_images"
@@ -217,6 +219,13 @@ class GalleryImage(Base):
         Index(None, "gallery_id", "camera"),
         Index(None, "gallery_id", "external_id"),
         Index(None, "gallery_id", "created_at"),
+        Index(
+            "ix_gallery_images_edited",
+            "gallery_id",
+            "edited_revision",
+            sqlite_where=text("edited_revision IS NOT NULL"),
+            postgresql_where=text("edited_revision IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -234,6 +243,7 @@ class GalleryImage(Base):
     dataset_image_id: Mapped[str | None]
     file: Mapped[str | None]
     added_revision: Mapped[int]
+    edited_revision: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

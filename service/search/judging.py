@@ -60,11 +60,12 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A gallery's state when it was looked at: its generation, and counts of positions and of deletions."""
+    """A gallery's state when it was looked at: its generation, and counts of positions, deletions and edits."""
 
     generation: int
     positions: int
     deletions: int
+    edits: int
 
 
 class Judge:
@@ -207,12 +208,12 @@ class Judge:
 
 
 def _mark(opened: OpenGallery) -> _Mark:
-    return _Mark(opened.generation, len(opened.snapshot), opened.deletions)
+    return _Mark(opened.generation, len(opened.snapshot), opened.deletions, opened.edits)
 
 
 def _has_changed(before: _Mark, now: _Mark) -> bool:
     """True where images were embedded anew, or too many have come and gone for what was learned to hold."""
-    changes = abs(now.positions - before.positions) + abs(now.deletions - before.deletions)
+    changes = sum(abs(getattr(now, name) - getattr(before, name)) for name in ("positions", "deletions", "edits"))
     return before.generation != now.generation or changes > _UNNOTICED * before.positions
 
 

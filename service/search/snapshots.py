@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,7 @@ class OpenGallery:
     revision: int
     generation: int
     deletions: int
+    edits: int
     built: tuple[str, int]
     snapshot: Snapshot
     maps: MapStore | None
@@ -198,6 +200,7 @@ def _load(session: Session, settings: Settings, gallery: Gallery, before: OpenGa
         gallery.revision,
         gallery.generation,
         gallery.deletions,
+        gallery.edits,
         _built(gallery),
         snapshot,
         maps,
@@ -244,6 +247,8 @@ def _extended(session: Session, settings: Settings, gallery: Gallery, before: Op
             ErasedImage.generation == gallery.generation,
         )
         snapshot = snapshot.without(np.array(session.scalars(since).all(), np.int64))
+    if gallery.edits != before.edits:
+        snapshot = snapshot.with_changed(*_edited(session, gallery, before))
     # An erasure replaces the index, or gives it up, but what it removed is hidden in this snapshot already.
     if gallery.index is not None and _built(gallery) != before.built:
         folder = generation_folder(settings, gallery.id, gallery.generation)
@@ -267,6 +272,16 @@ def _columns(
         times[places] = np.array(moments, "datetime64[us]").view(np.int64)
         taken[places] = True
     return cameras.tolist(), times, start + np.flatnonzero(~taken)
+
+
+def _edited(
+    session: Session, gallery: Gallery, before: OpenGallery
+) -> tuple[list[int], list[str], list[datetime | None]]:
+    """Position, camera and time of the images of `before` whose labels have changed since."""
+    columns = select(GalleryImage.position, GalleryImage.camera, GalleryImage.captured_at)
+    since = GalleryImage.edited_revision > before.revision, GalleryImage.position < len(before.snapshot)
+    rows = session.execute(columns.where(GalleryImage.gallery_id == gallery.id, *since)).all()
+    return [row.position for row in rows], [row.camera or "" for row in rows], [row.captured_at for row in rows]
 
 
 def _rows(gallery_id: str, start: int, stop: int) -> Select[int, str | None, str]:
