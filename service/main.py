@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.api import (
     audit,
+    clusters,
     datasets,
     entrance,
     evaluations,
@@ -75,6 +76,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     galleries.router,
     gallery_images.router,
+    clusters.router,
     graphs.router,
     evaluations.router,
     keys_routes.router,

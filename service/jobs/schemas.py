@@ -12,7 +12,7 @@ from service.jobs.recording import progress_as_json
 from service.schemas import Answer, Body, Name, Omittable, Point, ProblemAnswer, Reference, SelfLink, Time, example
 
 State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "calibrate", "index", "export", "register", "delete"]
+Kind = Literal["train", "evaluate", "calibrate", "index", "cluster", "export", "register", "delete"]
 
 
 class DatasetPart(Body):

@@ -123,7 +123,7 @@ def test_connected_nodes_have_the_smallest_of_them_as_root(seed: int) -> None:
 
 def test_clusters_are_people_and_strangers_are_left_alone() -> None:
     people, strangers = draw_people(12, 8, spread=0.15), draw_people(10, 1, spread=0, seed=1)
-    clusters = cluster_embeddings(np.concatenate([people, strangers]), Clustering(k1=7, k2=2))
+    clusters = cluster_embeddings(np.concatenate([people, strangers]), Clustering(k1=7, k2=2, least=4))
     assert clusters.labels[:96].tolist() == np.repeat(np.arange(12), 8).tolist()
     assert (clusters.labels[96:] == LEFT_ALONE).all()
     assert clusters.confidence.tolist() == [1.0] * 12
