@@ -21,6 +21,7 @@ from service.api import (
     batch_jobs,
     batch_search,
     charts,
+    clusters,
     datasets,
     entrance,
     evaluations,
@@ -82,6 +83,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     galleries.router,
     gallery_images.router,
     identities.router,
+    clusters.router,
     graphs.router,
     charts.router,  # before evaluations: /evaluations/matrix.png is no evaluation's id
     evaluations.router,

@@ -50,6 +50,13 @@ def read_embeddings(query: Array, gallery: Array) -> Distances:
     return _measure(torch.cat([embeddings.detach().float() for embeddings in splits.values()]))
 
 
+def read_set(embeddings: Array) -> Distances:
+    """Squared Euclidean distances between all images of one set (N, D). Raises CoreError as `read_embeddings`."""
+    vectors = torch.as_tensor(embeddings)
+    _check_embeddings("given", vectors)
+    return _measure(vectors.detach().float())
+
+
 def read_matrix(distances: Array) -> Distances:
     """Distances as given, but 0 of every image to itself.
 
@@ -125,8 +132,8 @@ def _measure(vectors: Tensor) -> Distances:
 def _check_embeddings(split: str, embeddings: Tensor) -> None:
     if embeddings.dim() != 2 or not len(embeddings):
         raise CoreError(
-            f"The {split} embeddings to re-rank have shape {tuple(embeddings.shape)}.",
-            hint="Give one row per image, and at least one image in query and gallery.",
+            f"The {split} embeddings have shape {tuple(embeddings.shape)}.",
+            hint="Give one row per image, and at least one image of each.",
         )
     # A sum is finite just when all its terms are, and a quarter of the time of looking at each.
     broken = (~embeddings.sum(dim=1, dtype=torch.float32).isfinite()).nonzero()

@@ -270,6 +270,33 @@ class GalleryImage(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+class Cluster(Base):
+    """A proposed person: images without identity that a cluster job or a split has put together.
+
+    `confidence` is None for one that a person has made. Once `rejected_at` is set it is shown to nobody, and is kept so
+    that the same images are not proposed again.
+    """
+
+    __tablename__ = "clusters"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    gallery_id: Mapped[str] = mapped_column(ForeignKey("galleries.id", ondelete="CASCADE"), index=True)
+    confidence: Mapped[float | None] = mapped_column(Float(53))
+    rejected_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ClusterImage(Base):
+    """An image of a cluster; it goes with either, and when the image is given an identity."""
+
+    __tablename__ = "cluster_images"
+
+    cluster_id: Mapped[str] = mapped_column(ForeignKey("clusters.id", ondelete="CASCADE"), primary_key=True)
+    image_id: Mapped[str] = mapped_column(
+        ForeignKey("gallery_images.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
 class ErasedImage(Base):
     """The id of an erased image, and nothing else of it: asking for it again is answered with 410.
 

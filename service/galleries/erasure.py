@@ -21,6 +21,7 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
+from service.galleries.clusters import count_entries
 from service.galleries.identities import find_look_alikes, no_images
 from service.galleries.image_files import image_folder
 from service.galleries.image_schemas import LeftInPlace, LookAlike, ReceiptAnswer, Remaining, RemovedCounts
@@ -44,6 +45,7 @@ class Receipt:
         local_features: maps overwritten likewise, where the gallery keeps them.
         files: stored files deleted.
         indexes: built indexes replaced by one without the vectors.
+        cluster_entries: entries of the images in proposed persons.
         left_in_place: data sets whose images they are and where they still lie.
         remaining: what stays for a time.
     """
@@ -56,6 +58,7 @@ class Receipt:
     local_features: int
     files: int
     indexes: int
+    cluster_entries: int
     left_in_place: tuple[LeftInPlace, ...]
     remaining: tuple[Remaining, ...] = ()
 
@@ -68,6 +71,7 @@ class Receipt:
             "local_features": self.local_features,
             "rows": self.images,
             "indexes": self.indexes,
+            **({"cluster_entries": self.cluster_entries} if self.cluster_entries else {}),
         }
 
     def answer(self, digests: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> ReceiptAnswer:
@@ -193,6 +197,7 @@ def _count(session: Session, settings: Settings, gallery: Gallery, images: Seque
         local_features=vectors if gallery.maps else 0,
         files=sum(image.file is not None and (folder / image.file).exists() for image in images),
         indexes=int(any(image.position < covered for image in images)),
+        cluster_entries=count_entries(session, [image.id for image in images]),
         left_in_place=_left_in_place(session, images),
     )
 

@@ -165,6 +165,7 @@ class RemovedCounts(Answer):
     local_features: int
     rows: int
     indexes: int
+    cluster_entries: Omittable[int] = Field(default=None, description="in proposed persons")
 
 
 class LeftInPlace(Answer):

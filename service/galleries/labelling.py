@@ -12,6 +12,7 @@ from service.db import audit
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import invalid_request
+from service.galleries.clusters import take_from_clusters
 from service.galleries.image_schemas import ImageDetails
 from service.galleries.images import find_image
 from service.galleries.lifecycle import lock_gallery
@@ -31,7 +32,8 @@ def set_labels(
 ) -> int:
     """Sets `labels` of these images in the transaction of `session`, which has locked `gallery`.
 
-    Searches see it with the gallery's next revision. Rows of these images that `session` holds have to be refreshed.
+    Images that are given an identity are in no cluster any more. Searches see it with the gallery's next revision. Rows
+    of these images that `session` holds have to be refreshed.
 
     Args:
         image_ids: ids; those that are not in the gallery change nothing.
@@ -46,6 +48,8 @@ def set_labels(
     starts = range(0, len(image_ids), _ROWS_PER_STATEMENT)
     pages = [image_ids[start : start + _ROWS_PER_STATEMENT] for start in starts]
     changed = sum(_set_page(session, gallery.id, page, labels, revision) for page in pages)
+    if labels.get("identity") is not None:
+        take_from_clusters(session, gallery.id, image_ids)
     if changed:
         gallery.revision, gallery.edits = revision, gallery.edits + changed
         told = {"images": changed, "labels": sorted(labels), **detail}

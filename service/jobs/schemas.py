@@ -14,7 +14,7 @@ from service.jobs.webhook_schemas import Notified
 from service.schemas import Answer, Body, Name, Omittable, Point, ProblemAnswer, Reference, SelfLink, Time, example
 
 State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "calibrate", "index", "export", "search_batch", "register", "delete"]
+Kind = Literal["train", "evaluate", "calibrate", "index", "cluster", "export", "search_batch", "register", "delete"]
 
 
 class DatasetPart(Body):
