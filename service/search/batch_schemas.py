@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from service.schemas import Answer, Body, Omittable, ProblemAnswer, Reference, example
-from service.search.answer import SearchOutcome
 from service.search.schemas import (
     EmbeddingQuery,
     ImageQuery,
@@ -18,6 +17,9 @@ from service.search.schemas import (
     StoredQuery,
     Verdict,
 )
+
+if TYPE_CHECKING:  # brings PyTorch
+    from service.search.answer import SearchOutcome
 
 
 class BatchItem(Body):
