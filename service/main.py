@@ -22,6 +22,7 @@ from service.api import (
     datasets,
     entrance,
     evaluations,
+    failures,
     galleries,
     gallery_images,
     graphs,
@@ -79,6 +80,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     graphs.router,
     charts.router,  # before evaluations: /evaluations/matrix.png is no evaluation's id
     evaluations.router,
+    failures.router,
     keys_routes.router,
     audit.router,
     problems.router,

@@ -9,11 +9,11 @@ PAPER, INK, GRID = "#ffffff", "#222222", "#dddddd"
 NEUTRAL = "#8c8c8c"
 """What is not judged: queries, references."""
 
-BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
-SERIES = (BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE, INK)
+BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, INK)
 """Lines of one chart, in this order."""
 
-RIGHT, WRONG = BLUE, VERMILLION
+RIGHT, WRONG = BLUE, VERMILION
 """The same person, another person; a tick and a cross stand beside them."""
 
 SCALE = "cividis"
