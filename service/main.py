@@ -25,6 +25,7 @@ from service.api import (
     datasets,
     entrance,
     evaluations,
+    failures,
     galleries,
     gallery_images,
     graphs,
@@ -87,6 +88,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     graphs.router,
     charts.router,  # before evaluations: /evaluations/matrix.png is no evaluation's id
     evaluations.router,
+    failures.router,
     keys_routes.router,
     audit.router,
     problems.router,

@@ -42,14 +42,16 @@ IMAGE_RESPONSES: Responses = FILE_RESPONSES | {
 PNG_RESPONSES: Responses = {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
 """The declared answers of routes that give a drawing."""
 
-CHART_RESPONSES: Responses = {
+DRAWING_RESPONSES: Responses = PNG_RESPONSES | {304: FILE_RESPONSES[304]}
+"""The declared answers of routes that give a drawing once."""
+
+CHART_RESPONSES: Responses = DRAWING_RESPONSES | {
     200: {
         "content": {
             media_type: {"schema": {"type": "string", "format": "binary"}}
             for media_type in ("image/png", "image/svg+xml")
         }
     },
-    304: {"description": "The client has it, as `If-None-Match` says."},
 }
 """The declared answers of routes that give a chart."""
 

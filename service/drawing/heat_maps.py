@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from service.drawing.colours import INK, PAPER, SCALE
+from service.drawing.colours import INK, PAPER, SCALE, ink_on
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,18 +40,7 @@ def paint_heat_map(
     axes.set_ylabel(row_title)
     colours = drawn.to_rgba(values)  # (rows, columns, 4)
     for (row, column), value in np.ndenumerate(values):
-        light = np.isnan(value) or luminance(colours[row, column]) > _MIDDLE
+        colour = INK if np.isnan(value) else ink_on(colours[row, column])
         place = {"ha": "center", "va": "center", "fontsize": 7}
-        axes.text(column, row, texts[row][column], place, color=INK if light else PAPER)
+        axes.text(column, row, texts[row][column], place, color=colour)
     figure.colorbar(drawn, ax=axes, label=scale_title, fraction=0.05)
-
-
-_MIDDLE = 0.18
-"""White and black contrast equally with a grey of this luminance (WCAG 2.2: (1.05 / 0.05) ** 0.5 * 0.05 - 0.05)."""
-
-
-def luminance(colour: ArrayLike) -> float:
-    """The relative luminance of sRGB components from 0 to 1, as WCAG 2.2 defines it: 0 black, 1 white."""
-    components = np.asarray(colour, np.float64)[:3]
-    linear = np.where(components <= 0.04045, components / 12.92, ((components + 0.055) / 1.055) ** 2.4)
-    return float(linear @ (0.2126, 0.7152, 0.0722))

@@ -17,6 +17,10 @@ class EvaluationLinks(SelfLink):
     dataset: str
     job: Omittable[str] = None
     failures: Omittable[str] = Field(default=None, description="left out by evaluations of earlier versions")
+    worst_queries: Omittable[str] = Field(default=None, description="drawn, as the other failures; with `failures`")
+    hardest_identities: Omittable[str] = None
+    confused_cameras: Omittable[str] = None
+    label_suspects: Omittable[str] = None
     compare: str = Field(description="beside another one; to be called with `&b=` and its id")
     matrix: str
     cmc: str = Field(description="drawn; `.svg` in place of `.png` is drawn as well")
@@ -162,6 +166,7 @@ class EvaluationAnswer(Answer):
     @classmethod
     def of(cls, evaluation: Evaluation, prefix: str = "", *, whole: bool = False) -> EvaluationAnswer:
         """The evaluation as clients see it, `whole` or without what is long; `prefix` is put before links."""
+        itself = f"{prefix}/evaluations/{evaluation.id}"
         return cls(
             id=evaluation.id,
             model=evaluation.model_id,
@@ -174,17 +179,23 @@ class EvaluationAnswer(Answer):
             created_at=evaluation.created_at,
             job=evaluation.job_id,
             links=EvaluationLinks(
-                self=f"{prefix}/evaluations/{evaluation.id}",
+                self=itself,
                 model=f"{prefix}/models/{evaluation.model_id}",
                 dataset=f"{prefix}/datasets/{evaluation.dataset_id}",
                 job=f"{prefix}/jobs/{evaluation.job_id}" if evaluation.job_id else None,
-                failures=f"{prefix}/evaluations/{evaluation.id}/failures" if _kept_queries(evaluation) else None,
                 compare=f"{prefix}/evaluations/compare?a={evaluation.id}",
                 matrix=f"{prefix}/evaluations/matrix",
-                cmc=f"{prefix}/evaluations/{evaluation.id}/cmc.png",
-                roc=f"{prefix}/evaluations/{evaluation.id}/roc.png" if evaluation.metrics.get("verification") else None,
+                cmc=f"{itself}/cmc.png",
+                roc=f"{itself}/roc.png" if evaluation.metrics.get("verification") else None,
+                **(failure_links(itself) | {"failures": f"{itself}/failures"} if _kept_queries(evaluation) else {}),
             ),
         )
+
+
+def failure_links(evaluation: str) -> dict[str, str]:
+    """The pictures of its failures, by the names of their lists; `evaluation` is its own link."""
+    views = ("worst_queries", "hardest_identities", "confused_cameras", "label_suspects")
+    return {view: f"{evaluation}/failures/{view}.png" for view in views}
 
 
 def _kept_queries(evaluation: Evaluation) -> bool:

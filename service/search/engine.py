@@ -218,12 +218,14 @@ def _explained(matches: Sequence[Match], encoded: EncodedQuery, opened: OpenGall
 
 
 def _record(query: Query, outcome: SearchOutcome, key_id: str | None) -> KeptSearch:
+    judgement = outcome.judgement
+    probabilities = judgement.probabilities if judgement else (None,) * len(outcome.matches)
     return KeptSearch(
         gallery=outcome.gallery,
         key_id=key_id,
         image_id=query.image_id if isinstance(query, StoredQuery) else None,
         results=tuple(
-            KeptMatch(match.image.id, match.score, match.explanation.image if match.explanation else 0)
-            for match in outcome.matches
+            KeptMatch(match.image.id, match.score, match.explanation.image if match.explanation else 0, probability)
+            for match, probability in zip(outcome.matches, probabilities, strict=True)
         ),
     )

@@ -164,7 +164,7 @@ def test_failures_show_the_worst_first(client: httpx.Client, database: Database,
     evaluation = add_evaluation(database, settings, WRONG)
     link = client.get(f"/v1/evaluations/{evaluation}").json()["links"]["failures"]
     body = failures(client, evaluation)
-    assert body["links"] == {"self": link, "evaluation": f"/v1/evaluations/{evaluation}"}
+    assert (body["links"]["self"], body["links"]["evaluation"]) == (link, f"/v1/evaluations/{evaluation}")
     worst = body["worst_queries"]
     assert [one["image"]["id"] for one in worst] == ["img_query0", "img_query2", "img_query1"]
     assert (worst[0]["average_precision"], worst[0]["first_rank"], worst[0]["matches"]) == (0.2, 5, 1)
