@@ -235,14 +235,22 @@ class FittedOn(TypedDict, total=False):
     different_pairs: int
 
 
-class CalibrationAnswer(Answer):
-    """A calibration: what a model's scores mean in searches that re-rank so."""
+class FitAnswer(Answer):
+    """A curve from scores to evidence, and how well it holds for people who were held out."""
 
-    rerank: Literal["none", "qaconv", "k_reciprocal"]
     kind: Literal["logistic", "isotonic"] = Field(description="the curve with the lower `log_loss`")
     log_loss: dict[str, float] = Field(description="of both kinds of curve on held-out people; 0.69 says nothing")
     expected_calibration_error: float = Field(description="mean distance of `predicted` and `observed`, held out")
     reliability: list[ReliabilityBin]
+
+
+class CalibrationAnswer(FitAnswer):
+    """A calibration: what a model's scores mean in searches that re-rank so."""
+
+    rerank: Literal["none", "qaconv", "k_reciprocal"]
+    persons: Omittable[FitAnswer] = Field(
+        default=None, description="the like of persons' scores, of searches with `group_by`; absent of earlier versions"
+    )
     fitted_on: FittedOn
 
 

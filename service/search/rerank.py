@@ -30,14 +30,14 @@ class Candidate:
 
 
 def retrieve(
-    opened: OpenGallery, encoded: EncodedQuery, filters: Filters, k: int, leave_out: int | None
+    opened: OpenGallery, encoded: EncodedQuery, filters: Filters, k: int, leave_out: int | None, *, exact: bool = False
 ) -> list[Candidate]:
     """The `k` images closest by their cosine to any embedding of the query, best first.
 
-    `leave_out` is a position that does not come back.
+    `leave_out` is a position that does not come back; `exact` compares with all, whatever the index.
     """
     snapshot, width = opened.snapshot, k if leave_out is None else k + 1
-    scores, positions = snapshot.search(encoded.vectors, width, keep=snapshot.keep(filters))
+    scores, positions = snapshot.search(encoded.vectors, width, keep=snapshot.keep(filters), exact=exact)
     best, places = best_scores(scores, positions, width)
     return _ranked(zip(places.tolist(), best.clip(-1, 1).tolist(), strict=True), k, leave_out)
 
