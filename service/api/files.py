@@ -41,7 +41,7 @@ PNG_RESPONSES: Responses = {200: {"content": {"image/png": {"schema": {"type": "
 """The declared answers of routes that give a drawing."""
 
 # `no-cache`: asked for again each time, so that an erased image is not shown from a cache.
-_HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+CACHE_HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
 
 
 def answer_file(
@@ -52,7 +52,7 @@ def answer_file(
     A file whose `sha256` is not known is told apart by its time and size. With `filename` it is to be saved, not shown.
     A `Range` that the file does not have is answered with 416.
     """
-    headers = _HEADERS | ({"ETag": f'"{sha256}"'} if sha256 else {})
+    headers = CACHE_HEADERS | ({"ETag": f'"{sha256}"'} if sha256 else {})
     file = _File(path, headers=headers, media_type=media_type, filename=filename, stat_result=path.stat())
     if file.headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers | {"ETag": file.headers["etag"]})
