@@ -205,6 +205,9 @@ class Settings(BaseSettings):
     max_images_per_request: int = Field(
         default=1000, gt=0, description="Most images added to a gallery in one request."
     )
+    max_rows_per_request: int = Field(
+        default=100_000, gt=0, description="Most embeddings made elsewhere that are added to a gallery in one request."
+    )
     max_form_fields: int = Field(default=1000, gt=0, description="Most fields without a file in one form.")
     max_query_images: int = Field(default=16, gt=0, description="Most images of one person in one search.")
     max_batch_queries: int = Field(default=100, gt=0, description="Most queries of one `POST /search/batch`.")
