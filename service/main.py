@@ -23,6 +23,7 @@ from service.api import (
     charts,
     clusters,
     datasets,
+    embeddings,
     entrance,
     evaluations,
     failures,
@@ -85,6 +86,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     gallery_images.router,
     identities.router,
     clusters.router,
+    embeddings.router,
     graphs.router,
     charts.router,  # before evaluations: /evaluations/matrix.png is no evaluation's id
     evaluations.router,

@@ -215,11 +215,15 @@ class Settings(BaseSettings):
     max_images_per_request: int = Field(
         default=1000, gt=0, description="Most images added to a gallery in one request."
     )
+    max_rows_per_request: int = Field(
+        default=100_000, gt=0, description="Most embeddings made elsewhere that are added to a gallery in one request."
+    )
     max_form_fields: int = Field(default=1000, gt=0, description="Most fields without a file in one form.")
     max_query_images: int = Field(default=16, gt=0, description="Most images of one person in one search.")
     max_batch_queries: int = Field(default=100, gt=0, description="Most queries of one `POST /search/batch`.")
     max_top_k: int = Field(default=1000, gt=0, le=10_000, description="Most results, and candidates, of one search.")
     max_offset: int = Field(default=10_000, ge=0, description="Most results that a search passes over by `offset`.")
+    max_thumbnail_width: int = Field(default=1024, ge=16, description="Widest thumbnail, `?width=` of an image.")
     max_archive_files: int = Field(default=500_000, gt=0, description="Most files in an uploaded archive.")
     max_archive_bytes: int = Field(default=64 * GIB, gt=0, description="Largest uploaded archive once unpacked.")
     min_free_bytes: int = Field(

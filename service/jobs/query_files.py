@@ -16,6 +16,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
+from reid_core.retrieval.columns import holds_embeddings, read_embeddings
 from service.db.session import Database
 from service.db.tables import Job
 from service.errors import Problem, invalid_request
@@ -139,7 +140,7 @@ def _parquet_blocks(path: Path) -> Iterator[list[FileQuery]]:
 def _check_columns(schema: Any) -> None:
     found = {field.name: field.type for field in schema}
     kinds = pyarrow.types
-    if "embedding" in found and not _is_list_of_numbers(found["embedding"]):
+    if "embedding" in found and not holds_embeddings(found["embedding"]):
         raise _unusable(f"column embedding holds {found['embedding']}, lists of floats are needed")
     if "image_id" in found and not (kinds.is_string(found["image_id"]) or kinds.is_large_string(found["image_id"])):
         raise _unusable(f"column image_id holds {found['image_id']}, text is needed")
@@ -147,26 +148,18 @@ def _check_columns(schema: Any) -> None:
         raise _unusable(f"it has no column embedding or image_id, but {', '.join(found) or 'none'}")
 
 
-def _is_list_of_numbers(kind: Any) -> bool:
-    lists = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
-    return any(is_list(kind) for is_list in lists) and bool(pyarrow.types.is_floating(kind.value_type))
-
-
 def _rows(batch: Any) -> Iterator[tuple[Any, Any, Any]]:
-    nothing = [None] * len(batch)
-    columns = [
-        batch.column(name).to_numpy(zero_copy_only=False) if name in batch.schema.names else nothing
-        for name in ("id", "image_id", "embedding")
-    ]
-    yield from zip(*columns, strict=True)
+    nothing, names = [None] * len(batch), batch.schema.names
+    texts = [batch.column(name).to_pylist() if name in names else nothing for name in ("id", "image_id")]
+    vectors = read_embeddings(batch.column("embedding")) if "embedding" in names else nothing
+    yield from zip(*texts, vectors, strict=True)
 
 
 def _read_row(row: tuple[Any, Any, Any], number: int) -> FileQuery:
     own_id, image_id, embedding = row
     if (image_id is None) == (embedding is None):
         raise _unusable(f"row {number}: a query has an image_id or an embedding, one of the two")
-    vector = None if embedding is None else np.asarray(embedding, np.float32)
-    return FileQuery(None if own_id is None else str(own_id), image_id, vector)
+    return FileQuery(None if own_id is None else str(own_id), image_id, embedding)
 
 
 def _unusable(reason: str) -> Problem:

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import insert
 
+from reid_core.retrieval.columns import write_embeddings
 from service.db.ids import new_id, new_ids
 from service.db.schema import upgrade
 from service.db.session import open_database
@@ -48,8 +49,7 @@ def _fill(settings: Settings) -> None:
 
 def _queries(path: Path) -> Path:
     vectors = np.random.default_rng(1).standard_normal((QUERIES, SIZE), dtype=np.float32)
-    column = pyarrow.FixedSizeListArray.from_arrays(vectors.ravel(), SIZE)
-    pyarrow.parquet.write_table(pyarrow.table({"embedding": column}), path)
+    pyarrow.parquet.write_table(pyarrow.table({"embedding": write_embeddings(vectors)}), path)
     return path
 
 
