@@ -11,7 +11,7 @@ import pytest
 from reid_core.calibration.curves import Curve, probability
 from reid_core.calibration.folds import HeldOutFit
 from reid_core.calibration.record import FILE_NAME, Calibration, write_calibrations
-from reid_core.calibration.shift import Origin, Summary, describe_origin
+from reid_core.calibration.shift import Mean, Origin, Summary, describe_origin
 from service.db.session import Database
 from service.settings import Settings
 from tests.service.galleries.stock import added_ids, make_gallery, upload
@@ -200,7 +200,7 @@ def test_a_gallery_unlike_the_calibration_is_warned_of(
 ) -> None:
     keep_calibrations(settings)
     assert "warning" not in found(client, image_id=ids[0])
-    elsewhere = Origin(Summary(-np.ones(EMBEDDING_SIZE) / EMBEDDING_SIZE**0.5, 1e-3, 50), 2.0, 4.0)
+    elsewhere = Origin(Summary(Mean(-np.ones(EMBEDDING_SIZE) / EMBEDDING_SIZE**0.5, 1e-3, 50)), 2.0, 4.0)
     keep_calibrations(settings, elsewhere)
     warning = found(client, image_id=ids[0])["warning"]
     assert warning["code"] == "gallery-unlike-calibration"
