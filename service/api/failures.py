@@ -19,10 +19,10 @@ from service.evaluations.catalog import find_evaluation
 from service.evaluations.charts import Subject
 from service.evaluations.failure_sheets import (
     OpenImage,
-    draw_confused_cameras,
-    draw_hardest_identities,
     draw_label_suspects,
     draw_worst_queries,
+    plot_confused_cameras,
+    plot_hardest_identities,
 )
 from service.evaluations.failures import find_confused_cameras, find_failures
 from service.settings import Settings
@@ -63,12 +63,12 @@ def _prepare(
     subject = Subject.of(session, evaluation)
     if view == "confused_cameras":
         pairs = find_confused_cameras(session, settings, evaluation)
-        return lambda: draw_confused_cameras(subject, pairs)
+        return lambda: plot_confused_cameras(subject, pairs).render("png")
     failures = find_failures(session, settings, evaluation, limit=limit)
     open_image = _opener(session.get_one(Dataset, evaluation.dataset_id), settings, decoder)
     match view:
         case "hardest_identities":
-            return lambda: draw_hardest_identities(subject, failures.hardest_identities)
+            return lambda: plot_hardest_identities(subject, failures.hardest_identities).render("png")
         case "worst_queries":
             return lambda: draw_worst_queries(subject, failures.worst_queries, open_image)
         case "label_suspects":

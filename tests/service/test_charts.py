@@ -332,8 +332,8 @@ def test_cells_get_lighter_with_the_value_for_every_kind_of_colour_vision() -> N
 
 def test_nothing_on_the_machine_changes_a_chart(tmp_path: Path) -> None:
     program = (
-        "import sys; from service.drawing.charts import render\n"
-        "drawn = render(lambda figure: figure.subplots().plot([1, 2]), width=3, height=2, format='svg')\n"
+        "import sys; from service.drawing.charts import Chart\n"
+        "drawn = Chart(lambda figure: figure.subplots().plot([1, 2]), 3, 2).render('svg')\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules\n"
         "sys.stdout.buffer.write(drawn)"
     )

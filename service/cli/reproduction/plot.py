@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.drawing.charts import label_axes, render
+from service.drawing.charts import Chart, label_axes
 from service.drawing.colours import SERIES
 from service.drawing.text import shorten
 
@@ -49,7 +49,7 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
         for axes in places[len(panels) :]:
             axes.set_axis_off()
 
-    path.write_bytes(render(paint, width=_WIDTH * columns, height=(_HEIGHT + legend) * rows, format="png"))
+    path.write_bytes(Chart(paint, _WIDTH * columns, (_HEIGHT + legend) * rows).render("png"))
 
 
 def _paint(axes: Axes, panel: Panel) -> None:
