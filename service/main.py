@@ -18,8 +18,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.api import (
     audit,
+    batch_jobs,
+    batch_search,
     charts,
+    clusters,
     datasets,
+    embeddings,
     entrance,
     evaluations,
     failures,
@@ -27,6 +31,7 @@ from service.api import (
     gallery_images,
     graphs,
     health,
+    identities,
     jobs,
     methods,
     metrics,
@@ -71,12 +76,17 @@ _KEY_USES_SECONDS = 5.0
 
 ROUTERS: tuple[APIRouter, ...] = (
     search.router,
+    batch_search.router,
+    batch_jobs.router,
     datasets.router,
     jobs.router,
     methods.router,
     models.router,
     galleries.router,
     gallery_images.router,
+    identities.router,
+    clusters.router,
+    embeddings.router,
     graphs.router,
     charts.router,  # before evaluations: /evaluations/matrix.png is no evaluation's id
     evaluations.router,

@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 _LOST_PLUS = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+ \d\d:\d\d")
 """A time whose `+` stood in an address unescaped, where it means a blank."""
 
-_ID = re.compile(r"(ds|job|mdl|gal|img|key)_[0-9a-z]{26}")
+_ID = re.compile(r"(ds|job|mdl|gal|img|key|clu)_[0-9a-z]{26}")
 
 
 def _normal(fault_of: Callable[[str], str], code: str) -> Callable[[str], str]:

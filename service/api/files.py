@@ -56,7 +56,7 @@ CHART_RESPONSES: Responses = DRAWING_RESPONSES | {
 """The declared answers of routes that give a chart."""
 
 # `no-cache`: asked for again each time, so that an erased image is not shown from a cache.
-_HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+CACHE_HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
 
 
 def answer_file(
@@ -67,7 +67,7 @@ def answer_file(
     A file whose `sha256` is not known is told apart by its time and size. With `filename` it is to be saved, not shown.
     A `Range` that the file does not have is answered with 416.
     """
-    headers = _HEADERS | ({"ETag": f'"{sha256}"'} if sha256 else {})
+    headers = CACHE_HEADERS | ({"ETag": f'"{sha256}"'} if sha256 else {})
     file = _File(path, headers=headers, media_type=media_type, filename=filename, stat_result=path.stat())
     if file.headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers | {"ETag": file.headers["etag"]})
@@ -76,7 +76,7 @@ def answer_file(
 
 def answer_drawing(request: Request, drawn: bytes, format: Literal["png", "svg"]) -> Response:
     """The drawing, or 304 where `If-None-Match` says that the client has it; an SVG is kept from running anything."""
-    headers = _HEADERS | {"ETag": f'"{hashlib.sha256(drawn).hexdigest()}"'}
+    headers = CACHE_HEADERS | {"ETag": f'"{hashlib.sha256(drawn).hexdigest()}"'}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if format == "svg":

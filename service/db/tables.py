@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.clock import utc_now
@@ -100,6 +100,8 @@ class Job(Base):
     sent_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    webhook_url: Mapped[str | None]
+    webhook_secret: Mapped[str | None]
 
 
 class JobDataset(Base):
@@ -133,6 +135,27 @@ class JobMetric(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(Counter, primary_key=True, autoincrement=False)
     value: Mapped[float] = mapped_column(Float(53))
+
+
+class WebhookDelivery(Base):
+    """A job's end on its way to the job's webhook: `waiting` while `due_at` says when it is tried (again), then
+    `delivered` or `failed`. `status` and `fault` are of the last attempt; `receiver` is the scheme, host and port.
+    """
+
+    __tablename__ = "webhook_deliveries"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    receiver: Mapped[str]
+    event: Mapped[str]
+    body: Mapped[str]
+    state: Mapped[str] = mapped_column(default="waiting")
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None] = mapped_column(default=utc_now, index=True)
+    status: Mapped[int | None]
+    fault: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
 
 
 class Model(Base):
@@ -177,7 +200,7 @@ class Gallery(Base):
 
     `maps` is how the re-ranker's local features are kept ({dtype, shape}), None where they are not; `statistics` what
     the last index job measured. Once `deleted_at` is set nobody finds it any more, and its rows go page by page.
-    `searched_at` is when it was last searched, to within seconds.
+    `searched_at` is when it was last searched, to within seconds. `edits` counts images whose labels were changed.
     """
 
     __tablename__ = "galleries"
@@ -197,6 +220,7 @@ class Gallery(Base):
     next_position: Mapped[int] = mapped_column(default=0)
     images: Mapped[int] = mapped_column(default=0)
     deletions: Mapped[int] = mapped_column(default=0)
+    edits: Mapped[int] = mapped_column(default=0)
     searched_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
@@ -207,6 +231,7 @@ class GalleryImage(Base):
     """One image of a gallery; `position` is its number in the index, `file` the stored image if one is kept.
 
     `rebuilt_position` is its number in the generation that is being built, once its new vector lies there.
+    `edited_revision` is the gallery's revision that last changed its labels, None while they are as they came.
     """
 
     __tablename__ = "gallery_images"
@@ -217,6 +242,13 @@ class GalleryImage(Base):
         Index(None, "gallery_id", "camera"),
         Index(None, "gallery_id", "external_id"),
         Index(None, "gallery_id", "created_at"),
+        Index(
+            "ix_gallery_images_edited",
+            "gallery_id",
+            "edited_revision",
+            sqlite_where=text("edited_revision IS NOT NULL"),
+            postgresql_where=text("edited_revision IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -234,7 +266,35 @@ class GalleryImage(Base):
     dataset_image_id: Mapped[str | None]
     file: Mapped[str | None]
     added_revision: Mapped[int]
+    edited_revision: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Cluster(Base):
+    """A proposed person: images without identity that a cluster job or a split has put together.
+
+    `confidence` is None for one that a person has made. Once `rejected_at` is set it is shown to nobody, and is kept so
+    that the same images are not proposed again.
+    """
+
+    __tablename__ = "clusters"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    gallery_id: Mapped[str] = mapped_column(ForeignKey("galleries.id", ondelete="CASCADE"), index=True)
+    confidence: Mapped[float | None] = mapped_column(Float(53))
+    rejected_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ClusterImage(Base):
+    """An image of a cluster; it goes with either, and when the image is given an identity."""
+
+    __tablename__ = "cluster_images"
+
+    cluster_id: Mapped[str] = mapped_column(ForeignKey("clusters.id", ondelete="CASCADE"), primary_key=True)
+    image_id: Mapped[str] = mapped_column(
+        ForeignKey("gallery_images.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
 
 
 class ErasedImage(Base):

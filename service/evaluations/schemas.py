@@ -226,9 +226,24 @@ class EvaluatedDataset(Answer):
     name: str | None
 
 
+class QuotedAnswer(Answer):
+    """A paper's accuracy on a data set of the matrix: quoted, not measured here."""
+
+    method: str = Field(description="the row's name in the paper")
+    dataset: str
+    mAP: float | None  # noqa: N815 - the field's name for it
+    rank1: float | None
+    trained_on: list[str]
+    protocol: str
+    source: str
+    place: str = Field(description="the table in the source")
+
+
 class MatrixAnswer(Answer):
-    """Models x data sets: `cells[model id][dataset id]` is the newest evaluation of that pair."""
+    """Models x data sets: `cells[model id][dataset id]` is the newest evaluation of that pair. `quoted` are numbers of
+    papers about these data sets, recognised by their format."""
 
     models: list[EvaluatedModel]
     datasets: list[EvaluatedDataset]
     cells: dict[str, dict[str, EvaluationAnswer]]
+    quoted: list[QuotedAnswer]

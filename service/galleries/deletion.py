@@ -18,7 +18,7 @@ from service.clock import utc_now
 from service.db import audit
 from service.db.lookup import find
 from service.db.session import Database
-from service.db.tables import ErasedImage, Gallery, GalleryImage, PendingErasure
+from service.db.tables import Cluster, ErasedImage, Gallery, GalleryImage, PendingErasure
 from service.galleries.files import gallery_folder
 from service.galleries.lifecycle import lock_gallery
 from service.kept_searches import records_of
@@ -65,7 +65,7 @@ def finish_deletion(
         of_gallery = select(func.count()).where(GalleryImage.gallery_id == gallery_id)
         total = session.scalar(of_gallery) or 0
     done = 0
-    for table in (GalleryImage, ErasedImage, PendingErasure):
+    for table in (GalleryImage, ErasedImage, PendingErasure, Cluster):
         while deleted := _delete_page(database, table, gallery_id):
             done += deleted
             on_progress(min(done, total), total)
@@ -83,7 +83,9 @@ def try_to_finish(database: Database, settings: Settings, gallery_id: str) -> No
         logger.warning("gallery %s is not all removed, trying again: %s", gallery_id, error)
 
 
-def _delete_page(database: Database, table: type[GalleryImage | ErasedImage | PendingErasure], gallery_id: str) -> int:
+def _delete_page(
+    database: Database, table: type[GalleryImage | ErasedImage | PendingErasure | Cluster], gallery_id: str
+) -> int:
     """Deletes a page of the table's rows of that gallery, and leaves others as long a time to write: rows deleted."""
     started = time.monotonic()
     with database.write() as session:

@@ -36,6 +36,7 @@ def create_gallery(session: Session, settings: Settings, body: GalleryBody) -> G
         next_position=0,
         images=0,
         deletions=0,
+        edits=0,
     )
     session.add(gallery)
     try:

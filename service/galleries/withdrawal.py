@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.clock import utc_now
 from service.db.tables import ErasedImage, Gallery, GalleryImage, PendingErasure
+from service.galleries.clusters import drop_empty_clusters
 
 
 def withdraw(session: Session, gallery: Gallery, images: Sequence[GalleryImage]) -> None:
@@ -39,5 +40,7 @@ def withdraw(session: Session, gallery: Gallery, images: Sequence[GalleryImage])
                 file=image.file,
             )
         )
+    session.flush()
+    drop_empty_clusters(session, gallery.id)
     gallery.images -= len(images)
     gallery.deletions += len(images)

@@ -63,13 +63,13 @@ def probe(vectors: NDArray[np.float32], people: np.ndarray) -> Strangers:
     return Strangers(np.sort(scores.ravel())[-2 * len(vectors) :], len(vectors), number - 1, number)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.01])
-def test_strangers_are_accepted_at_the_rate_that_was_asked(rate: float) -> None:
+@pytest.mark.parametrize(("number", "rate"), [(50, 0.1), (50, 0.01), (20, 0.01)])
+def test_strangers_are_accepted_at_the_rate_that_was_asked(number: int, rate: float) -> None:
     accepted = []
-    for seed in range(20):
-        vectors, people = draw(550, seed)
-        known, strangers = vectors[: 50 * EACH], vectors[50 * EACH :: EACH]
-        threshold = probe(known, people[: 50 * EACH]).threshold(rate)
+    for seed in range(40):
+        vectors, people = draw(number + 500, seed)
+        known, strangers = vectors[: number * EACH], vectors[number * EACH :: EACH]
+        threshold = probe(known, people[: number * EACH]).threshold(rate)
         accepted.append(((strangers @ known.T).max(axis=1) >= threshold).mean())
     assert rate / 2 < np.mean(accepted) < 2 * rate
 
@@ -79,7 +79,8 @@ def test_the_tail_goes_on_where_the_probes_end() -> None:
     scores = -np.log(-np.expm1(-(np.arange(1000)[::-1] + 0.5) / 1000))
     strangers = Strangers(scores, probes=1000, compared=999, people=999)
     for rate in (0.3, 0.05, 0.01, 0.001, 0.0002):
-        assert strangers.threshold(rate) == pytest.approx(-np.log(rate), rel=0.05)
+        # Above rather than below: so far out the tail of a thousand people is uncertain.
+        assert 0.95 < strangers.threshold(rate) / -np.log(rate) < 1.1
     assert strangers.lowest_rate == pytest.approx(1e-4, rel=0.01)
     thresholds = [strangers.threshold(rate) for rate in np.geomspace(1e-4, 0.5, 100)]
     assert (np.diff(thresholds) <= 0).all()

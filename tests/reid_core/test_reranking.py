@@ -217,8 +217,8 @@ def test_parameters_out_of_range_are_refused(wrong: dict[str, float], said: str)
     ("query", "gallery", "said"),
     [
         (np.ones((2, 3)), np.ones((4, 5)), "3 dimensions, gallery embeddings 5"),
-        (np.ones((2, 3)), np.ones((0, 3)), r"gallery embeddings to re-rank have shape \(0, 3\)"),
-        (np.ones(3), np.ones((2, 3)), r"query embeddings to re-rank have shape \(3,\)"),
+        (np.ones((2, 3)), np.ones((0, 3)), r"gallery embeddings have shape \(0, 3\)"),
+        (np.ones(3), np.ones((2, 3)), r"query embeddings have shape \(3,\)"),
         (np.ones((2, 3)), np.array([[1, 2, 3], [1, np.nan, 3]]), "1 of 2 gallery embeddings are not finite.* row 1"),
     ],
 )

@@ -209,5 +209,5 @@ def test_the_matrix_is_told_in_markdown_too(client: httpx.Client, database: Data
         assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
         assert answer.text.splitlines() == rows
     as_json = client.get("/evaluations/matrix", params={"format": "json"}, headers={"Accept": "text/markdown"})
-    assert list(as_json.json()) == ["models", "datasets", "cells"]
+    assert list(as_json.json()) == ["models", "datasets", "cells", "quoted"]
     assert client.get("/evaluations/matrix?format=png").status_code == 422
