@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import DatabaseDep, SettingsDep, require
 from service.api.files import DRAWING_RESPONSES, answer_drawing
+from service.api.openapi import problems
 from service.datasets.files import dataset_folder
 from service.db.tables import Dataset, Evaluation
 from service.decoding import Decoder
@@ -33,7 +34,11 @@ router = APIRouter(prefix="/evaluations", tags=["evaluations"], dependencies=[re
 View = Literal["worst_queries", "hardest_identities", "confused_cameras", "label_suspects"]
 
 
-@router.get("/{evaluation_id}/failures/{view}.png", response_class=Response, responses=DRAWING_RESPONSES)
+@router.get(
+    "/{evaluation_id}/failures/{view}.png",
+    response_class=Response,
+    responses=DRAWING_RESPONSES | problems(409),
+)
 async def draw_evaluation_failures(
     evaluation_id: str,
     view: View,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 ChartFormat = Literal["png", "svg"]
 
 _STYLE: dict[RcKeyType, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",  # where an SVG is looked at without the font
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 10,
     "figure.titlesize": 9,

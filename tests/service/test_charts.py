@@ -292,6 +292,7 @@ def test_a_chart_is_sent_once(client: httpx.Client, database: Database, settings
         assert first.headers["x-content-type-options"] == "nosniff"
         again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
+    assert set(re.findall("font-family: ([^;]*)", first.text)) == {"'DejaVu Sans', sans-serif"}
     assert "sandbox" in first.headers["content-security-policy"]
 
 
