@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service.drawing.charts import ChartFormat, entitle, render
+from service.drawing.charts import Chart, entitle
 from service.drawing.heat_maps import paint_heat_map
 from service.drawing.text import shorten
 from service.errors import Problem
@@ -20,7 +20,7 @@ _NAME_LENGTH = 24
 _CELL_WIDTH, _CELL_HEIGHT, _LABELS, _TITLE = 1.7, 0.62, 2.6, 1.9
 
 
-def draw_matrix(matrix: MatrixAnswer, format: ChartFormat) -> bytes:
+def plot_matrix(matrix: MatrixAnswer) -> Chart:
     """A row for each model, a column for each data set: mAP as colour, mAP and rank-1 with their intervals as text.
 
     The newest 40 models and 12 data sets; the title says how many are left out. Raises 404 where nothing was evaluated.
@@ -50,7 +50,7 @@ def draw_matrix(matrix: MatrixAnswer, format: ChartFormat) -> bytes:
         )
 
     width, height = _LABELS + _CELL_WIDTH * max(len(datasets), 3), _TITLE + _CELL_HEIGHT * len(models)
-    return render(paint, width=width, height=height, format=format)
+    return Chart(paint, width, height)
 
 
 def _missing(left_out: tuple[int, int]) -> str:

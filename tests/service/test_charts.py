@@ -292,6 +292,7 @@ def test_a_chart_is_sent_once(client: httpx.Client, database: Database, settings
         assert first.headers["x-content-type-options"] == "nosniff"
         again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
+    assert set(re.findall("font-family: ([^;]*)", first.text)) == {"'DejaVu Sans', sans-serif"}
     assert "sandbox" in first.headers["content-security-policy"]
 
 
@@ -332,8 +333,8 @@ def test_cells_get_lighter_with_the_value_for_every_kind_of_colour_vision() -> N
 
 def test_nothing_on_the_machine_changes_a_chart(tmp_path: Path) -> None:
     program = (
-        "import sys; from service.drawing.charts import render\n"
-        "drawn = render(lambda figure: figure.subplots().plot([1, 2]), width=3, height=2, format='svg')\n"
+        "import sys; from service.drawing.charts import Chart\n"
+        "drawn = Chart(lambda figure: figure.subplots().plot([1, 2]), 3, 2).render('svg')\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules\n"
         "sys.stdout.buffer.write(drawn)"
     )
