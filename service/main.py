@@ -32,6 +32,7 @@ from service.api import (
     models,
     problems,
     search,
+    verification,
 )
 from service.api import keys as keys_routes
 from service.api import version as version_routes
@@ -77,6 +78,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     galleries.router,
     gallery_images.router,
     identities.router,
+    verification.router,
     graphs.router,
     evaluations.router,
     keys_routes.router,
