@@ -27,7 +27,7 @@ from service.galleries.image_schemas import LeftInPlace, LookAlike, ReceiptAnswe
 from service.galleries.images import find_image
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import count_pending, remove_erased
-from service.galleries.withdrawal import withdraw
+from service.galleries.withdrawal import count_feedback, withdraw
 from service.kept_searches import last_end
 from service.settings import Settings
 
@@ -44,7 +44,8 @@ class Receipt:
         local_features: maps overwritten likewise, where the gallery keeps them.
         files: stored files deleted.
         indexes: built indexes replaced by one without the vectors.
-        left_in_place: data sets whose images they are and where they still lie.
+        feedback: pairs of images that named one of them.
+        left_in_place: data sets whose images they are, or that feedback was made into, and where they still lie.
         remaining: what stays for a time.
     """
 
@@ -56,6 +57,7 @@ class Receipt:
     local_features: int
     files: int
     indexes: int
+    feedback: int
     left_in_place: tuple[LeftInPlace, ...]
     remaining: tuple[Remaining, ...] = ()
 
@@ -68,6 +70,7 @@ class Receipt:
             "local_features": self.local_features,
             "rows": self.images,
             "indexes": self.indexes,
+            "feedback": self.feedback,
         }
 
     def answer(self, digests: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> ReceiptAnswer:
@@ -193,12 +196,13 @@ def _count(session: Session, settings: Settings, gallery: Gallery, images: Seque
         local_features=vectors if gallery.maps else 0,
         files=sum(image.file is not None and (folder / image.file).exists() for image in images),
         indexes=int(any(image.position < covered for image in images)),
-        left_in_place=_left_in_place(session, images),
+        feedback=count_feedback(session, images),
+        left_in_place=_left_in_place(session, gallery, images),
     )
 
 
-def _left_in_place(session: Session, images: Sequence[GalleryImage]) -> tuple[LeftInPlace, ...]:
-    counts: dict[str, int] = {}
+def _left_in_place(session: Session, gallery: Gallery, images: Sequence[GalleryImage]) -> tuple[LeftInPlace, ...]:
+    counts = _left_in_exports(session, gallery, {image.sha256 for image in images})
     for image in images:
         if image.dataset_image_id and (origin := session.get(DatasetImage, image.dataset_image_id)):
             counts[origin.dataset_id] = counts.get(origin.dataset_id, 0) + 1
@@ -206,6 +210,17 @@ def _left_in_place(session: Session, images: Sequence[GalleryImage]) -> tuple[Le
         LeftInPlace(dataset=key, name=session.get_one(Dataset, key).name, pictures=count)
         for key, count in counts.items()
     )
+
+
+def _left_in_exports(session: Session, gallery: Gallery, sha256s: set[str]) -> dict[str, int]:
+    """The data sets that the gallery's feedback was made into, and how many files of these hashes lie in each."""
+    counts: dict[str, int] = {}
+    for dataset in session.scalars(select(Dataset).where(Dataset.uploaded)):
+        if (dataset.declaration or {}).get("feedback_of") == gallery.id:
+            kept = session.scalars(select(DatasetImage.sha256).where(DatasetImage.dataset_id == dataset.id))
+            if count := sum(sha256 in sha256s for sha256 in kept):
+                counts[dataset.id] = count
+    return counts
 
 
 def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: int) -> list[Remaining]:
@@ -224,6 +239,7 @@ def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: 
 
 
 def _naming(gallery: Gallery) -> list[str]:
-    """The addresses whose answers may name images of the gallery: uploads to it and searches."""
-    paths = ["/search", *(f"/galleries/{key}/images" for key in (gallery.id, gallery.name))]
+    """The addresses whose answers may name images of the gallery: uploads to it, searches, feedback and renamings."""
+    rooms = ("images", "identities/rename", "feedback")
+    paths = ["/search", *(f"/galleries/{key}/{room}" for key in (gallery.id, gallery.name) for room in rooms)]
     return [prefix + path for prefix in ("", "/v1") for path in paths]
