@@ -27,7 +27,7 @@ from service.search.labels import Labels, count_people, read_labels
 from service.search.queries import impossible
 from service.search.rows import SearchedGallery
 from service.search.schemas import Query, SearchWarning, Verdict
-from service.search.snapshots import OpenGallery
+from service.search.snapshots import OpenGallery, Snapshots
 from service.search.strangers import compare_strangers, rerank_strangers
 from service.settings import Settings
 
@@ -134,6 +134,19 @@ class Judge:
             votes.append(vote)
         verdict, warning = _joined(votes) if votes else None, self._warn(query, gallery, opened, calibration)
         return Judgement(tuple(probabilities), prior, verdict, threshold, warning)
+
+    def judge_pair(
+        self, query: Query, gallery: SearchedGallery, snapshots: Snapshots, score: float, calibration: Calibration
+    ) -> dict[str, Any]:
+        """Probability, verdict and warning of a verification's `score`, at even odds before it is seen."""
+        evidence = calibration.evidence if query.group_by is None else calibration.person_evidence
+        (chance,) = probability(evidence([score])).tolist()
+        least = query.min_probability or 0.5
+        words = {"match": "same", "unsure": "unsure", "unknown": "different"}
+        told = {"probability": chance, "verdict": words[_vote([chance], least, min(least, 1 - least))]}
+        if gallery.images:
+            told["warning"] = self._warn(query, gallery, snapshots.current(gallery.id), calibration)
+        return told
 
     def _vote_by_rate(
         self, query: Query, gallery: SearchedGallery, opened: OpenGallery, scores: Sequence[float], rate: float
