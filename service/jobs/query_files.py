@@ -87,13 +87,14 @@ def read_blocks(path: Path) -> Iterator[list[FileQuery]]:
 
 
 def remove_lost_queries(database: Database, settings: Settings) -> None:
-    """Removes files of queries whose upload was killed before it became a job."""
+    """Removes files of queries whose upload was killed before it became a job, or whose job has succeeded."""
     for path in settings.uploads_dir.glob(f"*{_SUFFIX}"):
         ours = _OURS.fullmatch(path.name)
         with suppress(FileNotFoundError), path.open("rb+") as file:
             if ours and try_lock(file):  # a request holds its own until the job has a row
                 with database.read() as session:
-                    if session.get(Job, ours[1]) is None:
+                    job = session.get(Job, ours[1])
+                    if job is None or job.state == "succeeded":
                         delete_file(path)
 
 
