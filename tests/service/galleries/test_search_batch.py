@@ -203,6 +203,7 @@ def test_a_retry_of_a_job_whose_queries_are_gone_says_so(
         (b'{"image_id": "a"}\n', {"top_k": "1001"}, 422, "REID_MAX_TOP_K"),
         (b'{"image_id": "a"}\n', {"rerank": "qaconv"}, 422, "/rerank"),
         (b'{"image_id": "a"}\n', {"gallery": "nowhere"}, 404, "nowhere"),
+        (b'{"image_id": "a"}\n', {"webhook": "no json", "top_k": "many"}, 422, "/webhook"),
         (
             b'{"image_id": "a"}\n',
             {"webhook": '{"url": "http://10.0.0.1/", "secret": "0123456789abcdef"}'},
