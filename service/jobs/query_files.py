@@ -16,7 +16,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from reid_core.retrieval.columns import holds_embeddings, read_embeddings
+from reid_core.retrieval.columns import holds_embeddings, open_parquet, read_embeddings
 from service.db.session import Database
 from service.db.tables import Job
 from service.errors import Problem, invalid_request
@@ -127,7 +127,7 @@ def _read_line(line: bytes, number: int) -> FileQuery:
 
 def _parquet_blocks(path: Path) -> Iterator[list[FileQuery]]:
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             _check_columns(file.schema_arrow)
             names = [name for name in ("id", "image_id", "embedding") if name in file.schema_arrow.names]
             first = 0
