@@ -42,6 +42,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     OMP_WAIT_POLICY=PASSIVE \
+    MPLCONFIGDIR=/tmp/matplotlib \
     REID_HOME=/var/lib/reid \
     REID_HOST=0.0.0.0 \
     REID_PORT=8000

@@ -21,7 +21,7 @@ from torch import nn
 
 from reid_core.networks.mgn import MgnNetwork, ProgressiveMgnNetwork
 from reid_core.networks.progressive import PlainNetwork, ProgressiveNetwork
-from service.cli.reproduction.paper_003 import PARAMETERS
+from service.papers.paper_003 import PARAMETERS
 
 MSMT17, MARKET = 1041, 751
 

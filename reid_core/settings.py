@@ -130,6 +130,23 @@ class Validation(Part):
 
     fraction: float = Field(default=0.0, ge=0, le=0.5)
     every_epochs: int = Field(default=5, ge=1, description="how often; and whether anything is learned")
+    keep: Literal["best", "last"] = Field(
+        default="last", description="best: the network of the measured epoch with the highest held-out mAP"
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="end the run after so many measurements without a higher mAP; null: never"
+    )
+
+    @property
+    def needs_people(self) -> bool:
+        """True where the run is decided by people who are held out."""
+        return self.keep == "best" or self.patience is not None
+
+    @model_validator(mode="after")
+    def _has_people_to_decide_by(self) -> Validation:
+        if self.needs_people and self.fraction == 0:
+            raise ValueError("keep best and patience need a fraction of identities to hold out, e.g. 0.2")
+        return self
 
 
 class TrainingSettings(Part):

@@ -27,11 +27,15 @@ _SEARCH_ID = re.compile(r"search_[0-9a-z]{26}")
 
 @dataclass(frozen=True, slots=True)
 class KeptMatch:
-    """A result as it was answered; `picture` is which of the query's images explains it, from 0."""
+    """A result as it was answered; `picture` is which of the query's images explains it, from 0.
+
+    `probability` is None without a calibration, and in records of earlier versions.
+    """
 
     image_id: str
     score: float
     picture: int
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 GIB = 1024**3
@@ -52,6 +52,7 @@ def _read_secret(path: str | Path) -> str:
 Folder = Annotated[Path, AfterValidator(_absolute)]
 Folders = Annotated[tuple[Folder, ...], NoDecode, BeforeValidator(_split_paths)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split_words)]
 SecretUrl = Annotated[str, AfterValidator(_refuse_sample_password)]
 
 
@@ -130,6 +131,16 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=0, ge=0, description="Threads for tensor work in each process; 0: one per CPU core.")
 
+    tensorboard_dir: Folder | None = Field(
+        default=None, description="Folder for TensorBoard event files with the curves of jobs; extra `curves`."
+    )
+    mlflow_url: str | None = Field(
+        default=None,
+        description="MLflow server that gets the curves of jobs, e.g. `http://host:5000`; extra `curves`.",
+        repr=False,
+    )
+    mlflow_experiment: str = Field(default="reid-search", description="Experiment of MLflow for jobs' runs.")
+
     short_jobs: int = Field(
         default=2, ge=1, description="Jobs other than trainings that a worker of `reid up` runs side by side."
     )
@@ -145,6 +156,19 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(
         default=5, ge=1, description="How often a job is started again after its process was lost."
+    )
+    webhook_networks: Networks = Field(
+        default=(),
+        description="Networks, separated by `,`, that webhooks may go to though they are private, e.g. `10.1.0.0/16`.",
+    )
+    webhook_attempts: int = Field(
+        default=15, ge=1, le=20, description="How often the end of a job is sent to its webhook before it is given up."
+    )
+    webhook_retry_seconds: float = Field(
+        default=5, gt=0, description="Pause after a first failed delivery to a webhook; each one more doubles it."
+    )
+    webhook_seconds: float = Field(
+        default=10, gt=0, description="Longest time that a webhook's receiver may take to answer, connecting included."
     )
 
     max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest image decoded, width x height.")
@@ -191,9 +215,15 @@ class Settings(BaseSettings):
     max_images_per_request: int = Field(
         default=1000, gt=0, description="Most images added to a gallery in one request."
     )
+    max_rows_per_request: int = Field(
+        default=100_000, gt=0, description="Most embeddings made elsewhere that are added to a gallery in one request."
+    )
     max_form_fields: int = Field(default=1000, gt=0, description="Most fields without a file in one form.")
     max_query_images: int = Field(default=16, gt=0, description="Most images of one person in one search.")
+    max_batch_queries: int = Field(default=100, gt=0, description="Most queries of one `POST /search/batch`.")
     max_top_k: int = Field(default=1000, gt=0, le=10_000, description="Most results, and candidates, of one search.")
+    max_offset: int = Field(default=10_000, ge=0, description="Most results that a search passes over by `offset`.")
+    max_thumbnail_width: int = Field(default=1024, ge=16, description="Widest thumbnail, `?width=` of an image.")
     max_archive_files: int = Field(default=500_000, gt=0, description="Most files in an uploaded archive.")
     max_archive_bytes: int = Field(default=64 * GIB, gt=0, description="Largest uploaded archive once unpacked.")
     min_free_bytes: int = Field(

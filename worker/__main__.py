@@ -23,6 +23,7 @@ from service.queue.tasks import QUEUES, RUN_JOB, make_celery
 from service.settings import Settings, get_settings
 from worker.supervisor import Supervisor
 from worker.watch import watch
+from worker.webhooks import deliver_webhooks
 
 
 def main() -> None:
@@ -47,7 +48,9 @@ def _serve(settings: Settings, database: Database, celery: Celery, name: str, sl
 
     signals.setup_logging.connect(lambda **_: None, weak=False)  # Celery's own would leave out the lines of our jobs
     logging.getLogger("celery").setLevel(logging.WARNING)
+    post = threading.Thread(target=deliver_webhooks, args=(settings, database, shutdown), daemon=True)
     signals.worker_ready.connect(lambda **_: beat.start(), weak=False)
+    signals.worker_ready.connect(lambda **_: post.start(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: shutdown.set(), weak=False)
 
     # Messages are JSON and hold an id: whoever can write them cannot make this process run code of theirs.

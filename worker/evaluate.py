@@ -74,7 +74,7 @@ def run(work: Work) -> Outcome:
     with work.database.read() as session:
         dataset = find(session, Dataset, spec["dataset"])
         query, gallery = (images(session, work.settings, dataset, split) for split in ("query", "gallery"))
-    with as_dataset_problem([dataset.name]):
+    with as_dataset_problem([dataset.name]), _scratch(work):
         splits = _prepare(spec, query, gallery)
         first, metrics = _measure(work, splits)
     return _outcome(work, dataset, splits, first, metrics)
@@ -111,34 +111,30 @@ def _match(work: Work, splits: _Splits) -> tuple[Metrics, Metrics]:
     spec = work.job.spec
     reranker = _load(work, spec["reranker"])
     head, shape = _matcher(reranker)
-    query_paths, gallery_paths = splits.paths
-    with _maps_on_disk(work, shape, len(query_paths), len(gallery_paths)) as (query_maps, gallery_maps):
-        encoder = reranker.encoder(flip_average=_flip_average(work))
-        query = encode_into(query_maps, encoder, query_paths, work.progress("query maps"))
-        gallery = encode_into(gallery_maps, encoder, gallery_paths, work.progress("gallery maps"))
-        query, gallery = splits.fuse(query, gallery)
-        if spec["reranker"] != spec["model"]:
-            query, gallery = _embed(work, splits, _load(work, spec["model"]))
-        first = evaluate(query, gallery, *splits.labels)
-        pairs = Pairs(query_maps, gallery_maps, head, work.should_stop, splits.members)
-        if spec["rerank"] == _BOTH:
-            return first, _rerank_matched(work, splits, pairs)
-        metrics = evaluate_scores(
-            _scores(pairs, query, gallery, spec["candidates"]),
-            *splits.labels,
-            similarity="score of the matcher",
-            comparable=_matches_all(spec["candidates"], gallery),
-            block_scores=min(BLOCK_SCORES, _QUERIES_AT_ONCE * len(gallery)),
-            on_progress=work.progress("rerank"),
-        )
+    maps = _map_stores(work, splits, shape)
+    query, gallery = _embed(work, splits, reranker, maps)
+    if spec["reranker"] != spec["model"]:
+        query, gallery = _embed(work, splits, _load(work, spec["model"]))
+    first = evaluate(query, gallery, *splits.labels)
+    pairs = Pairs(*maps, head, work.should_stop, splits.members)
+    if spec["rerank"] == _BOTH:
+        return first, _rerank_matched(work, splits, pairs)
+    metrics = evaluate_scores(
+        _scores(pairs, query, gallery, spec["candidates"]),
+        *splits.labels,
+        similarity="score of the matcher",
+        comparable=_matches_all(spec["candidates"], gallery),
+        block_scores=min(BLOCK_SCORES, _QUERIES_AT_ONCE * len(gallery)),
+        on_progress=work.progress("rerank"),
+    )
     return first, metrics
 
 
 def _rerank_matched(work: Work, splits: _Splits, pairs: Pairs) -> Metrics:
     """After k-reciprocal re-ranking by the matcher's distances of all images, which lie beside the maps on disk."""
     images_ = len(splits.query) + len(splits.gallery)
-    ensure_free_space(work.folder, needed_bytes=4 * images_**2, min_free_bytes=work.settings.min_free_bytes)
-    matrix = np.memmap(work.folder / "maps" / "distances", np.float32, "w+", shape=(images_, images_))
+    _ensure_room(work, 4 * images_**2)
+    matrix = np.memmap(_scratch_folder(work) / "distances", np.float32, "w+", shape=(images_, images_))
     pairs.write_distances(matrix, work.progress("match"))
     progress, queries = work.progress("rerank"), len(splits.query)
     reranked = rerank_stored(matrix, queries, Reciprocal(), on_progress=progress, should_stop=work.should_stop)
@@ -166,12 +162,18 @@ def _rerank(work: Work, splits: _Splits, query: Tensor, gallery: Tensor) -> Metr
     return evaluate_scores(reranked.scores, *splits.labels, similarity="1 - k-reciprocal distance of embeddings")
 
 
-def _embed(work: Work, splits: _Splits, model: TrainedModel) -> tuple[Tensor, Tensor]:
-    encoder, (query, gallery) = model.encoder(flip_average=_flip_average(work)), splits.paths
-    return splits.fuse(
-        encoder.embed_files(query, on_progress=work.progress("query")),
-        encoder.embed_files(gallery, on_progress=work.progress("gallery")),
+def _embed(
+    work: Work, splits: _Splits, model: TrainedModel, maps: tuple[MapStore, MapStore] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The embeddings of queries and gallery; the files' maps go to `maps` where given."""
+    encoder = model.encoder(flip_average=_flip_average(work))
+    _ensure_room(work, sum(map(len, splits.paths)) * model.manifest.embedding_size * np.dtype(np.float32).itemsize)
+    whose = "model" if maps is None else "reranker"
+    query, gallery = (
+        encode_into(_scratch_folder(work) / f"{split}-{whose}", encoder, paths, work.progress(split), own)
+        for split, paths, own in zip(("query", "gallery"), splits.paths, maps or (None, None), strict=True)
     )
+    return splits.fuse(query, gallery)
 
 
 def _load(work: Work, model_id: str) -> TrainedModel:
@@ -189,20 +191,32 @@ def _matcher(model: TrainedModel) -> tuple[FoldedHead, tuple[int, int, int]]:
 
 
 @contextmanager
-def _maps_on_disk(
-    work: Work, shape: tuple[int, int, int], queries: int, gallery: int
-) -> Iterator[tuple[MapStore, MapStore]]:
-    """Stores in the job's folder for that many maps, gone at the end: those of a large gallery do not fit in memory."""
-    folder = work.folder / "maps"
+def _scratch(work: Work) -> Iterator[None]:
+    """A folder for embeddings, maps and distances, gone at the end: those of a large data set do not fit in memory."""
+    folder = _scratch_folder(work)
     shutil.rmtree(folder, ignore_errors=True)  # what an attempt left that was killed
-    needed = (queries + gallery) * map_bytes(shape, _MAP_DTYPE)
-    ensure_free_space(work.folder, needed_bytes=needed, min_free_bytes=work.settings.min_free_bytes)
     folder.mkdir(parents=True)
     try:
-        stores = [MapStore.create(folder / name, shape, _MAP_DTYPE) for name in ("query", "gallery")]
-        yield stores[0], stores[1]
+        yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scratch_folder(work: Work) -> Path:
+    return work.folder / "scratch"
+
+
+def _map_stores(work: Work, splits: _Splits, shape: tuple[int, int, int]) -> tuple[MapStore, MapStore]:
+    """Empty stores for the maps of queries and gallery."""
+    _ensure_room(work, sum(map(len, splits.paths)) * map_bytes(shape, _MAP_DTYPE))
+    query, gallery = (
+        MapStore.create(_scratch_folder(work) / f"{split}-maps", shape, _MAP_DTYPE) for split in ("query", "gallery")
+    )
+    return query, gallery
+
+
+def _ensure_room(work: Work, num_bytes: int) -> None:
+    ensure_free_space(work.folder, needed_bytes=num_bytes, min_free_bytes=work.settings.min_free_bytes)
 
 
 def _flip_average(work: Work) -> bool | None:

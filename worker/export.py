@@ -14,9 +14,13 @@ from reid_core.data.records import SPLITS
 from reid_core.export import export_model
 from reid_core.model import load_model, weights_name
 from service.datasets.checking import check_files
-from service.db.tables import Dataset, DatasetImage
+from service.db.lookup import find
+from service.db.tables import Dataset, DatasetImage, Model
+from service.evaluations.catalog import evaluations_of
 from service.jobs.kinds.export import COMPARED_IMAGES, nothing_to_compare
 from service.jobs.recording import progress_as_json
+from service.models.bundle import CARD
+from service.models.card import make_card, write_markdown
 from service.storage import ensure_free_space, find_stored
 from worker.model_files import publish_files
 from worker.work import Outcome, Work
@@ -41,11 +45,21 @@ def run(work: Work) -> Outcome:
     try:
         work.reporter.progress(progress_as_json(0.0, "convert"))
         files, agreement = export_model(model, spec["format"], making, images, on_progress=work.progress("compare"))
-        publish_files(work, files)
+        publish_files(work, [*files, _write_card(work, making)])
     finally:
         shutil.rmtree(making, ignore_errors=True)
     names = [path.name for path in files]
     return Outcome({"model": spec["model"], "format": spec["format"], "files": names, "agreement": asdict(agreement)})
+
+
+def _write_card(work: Work, folder: Path) -> Path:
+    """The model's card as it is now, for whoever gets the export without this service."""
+    with work.database.read() as session:
+        model = find(session, Model, work.job.spec["model"])
+        card = make_card(model, evaluations_of(session, model.id), work.settings)
+    path = folder / CARD
+    path.write_text(write_markdown(card))
+    return path
 
 
 def _choose_images(work: Work) -> list[Path]:

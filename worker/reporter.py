@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.db.session import Database
 from service.jobs.lifecycle import LeaseLost, add_event, renew
 from service.jobs.recording import add_points, replace_curves
+from worker.curves import End, Follower
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,19 @@ class Reporter:
     When the lease is lost the whole process group ends: another attempt may be running already.
     """
 
-    def __init__(self, database: Database, job_id: str, attempt: int, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        job_id: str,
+        attempt: int,
+        lease_seconds: float,
+        followers: Sequence[Follower] = (),
+    ) -> None:
         self._database = database
         self._job_id = job_id
         self._attempt = attempt
         self._lease_seconds = lease_seconds
+        self._followers = followers
         self._lock = threading.Lock()
         self._progress: dict[str, Any] | None = None
         self._latest: dict[str, float] = {}
@@ -47,11 +56,13 @@ class Reporter:
         """Begins to renew the lease."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Writes what is left and lets the lease be."""
+    def close(self, end: End = "FINISHED") -> None:
+        """Writes what is left and lets the lease be; followers of the curves are told how the attempt ended."""
         self._closed.set()
         self._thread.join()
         self._flush()
+        for follower in self._followers:
+            follower.close(end)
 
     @property
     def cancelling(self) -> bool:
@@ -79,6 +90,8 @@ class Reporter:
         with self._database.write() as session:
             renew(session, self._job_id, self._attempt, self._lease_seconds)
             replace_curves(session, self._job_id, curves)
+        for follower in self._followers:
+            follower.restart(curves)
 
     def _beat(self) -> None:
         while not self._closed.wait(min(_FLUSH_SECONDS, self._lease_seconds / 4)):
@@ -106,6 +119,8 @@ class Reporter:
             with self._lock:
                 self._points = points + self._points
             raise
+        for follower in self._followers if points else ():
+            follower.add(points)
         if state == "cancelling":
             self._cancelling.set()
 

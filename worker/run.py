@@ -17,6 +17,7 @@ from service.errors import Problem, problem_from_core
 from service.jobs.kinds import KINDS
 from service.jobs.lifecycle import LeaseLost, fail, find_job, succeed
 from service.settings import get_settings
+from worker.curves import follow_curves
 from worker.reporter import Reporter
 from worker.work import Outcome, Work
 
@@ -37,12 +38,12 @@ def main() -> None:
     database = open_database(settings.database_url)
     with database.read() as session:
         job = find_job(session, job_id)
-    reporter = Reporter(database, job_id, attempt, settings.lease_seconds)
+    reporter = Reporter(database, job_id, attempt, settings.lease_seconds, follow_curves(settings, job))
     reporter.start()
     work = Work(settings, database, job, attempt, reporter, lambda: stop.is_set() or reporter.cancelling)
     try:
         outcome = _carry_out(work)
-        reporter.close()
+        reporter.close("FAILED" if isinstance(outcome, Problem) else "FINISHED" if outcome else "KILLED")
         if isinstance(outcome, Problem):
             fail(database, job_id, attempt, outcome)
         elif outcome is not None:
@@ -51,6 +52,8 @@ def main() -> None:
                 succeed(session, job_id, attempt, outcome.result)
             if job.kind == "train":
                 _delete_checkpoints(work)
+            if outcome.clean_up is not None:
+                outcome.clean_up()
     except LeaseLost:
         logger.warning("attempt %s of %s is over; its result is dropped", attempt, job_id)
 

@@ -64,7 +64,7 @@ def run(work: Work) -> Outcome:
         name=work.job.spec["model_name"] or f"{manifest.method}-{model_id[-8:]}",
         method=manifest.method,
         settings=dict(manifest.settings),
-        lineage=_lineage(work, datasets),
+        lineage={**_lineage(work, datasets), "kept": asdict(result.kept)},
         embedding_size=manifest.embedding_size,
         preprocessing=manifest.preprocessing.as_json(),
         files={path.name: describe_file(path) for path in sorted(folder.iterdir())},
@@ -75,6 +75,7 @@ def run(work: Work) -> Outcome:
         "model": model_id,
         "identities": result.num_classes,
         "images": len(plans[-1].images),
+        "kept": asdict(result.kept),
         "warnings": [asdict(warning) for warning in warnings],
         "calibration": calibration,
     }

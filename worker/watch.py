@@ -19,6 +19,7 @@ from service.deletion import remove_pending
 from service.galleries.removal import finish_erasures
 from service.galleries.retention import expire, remove_leftovers, sweep_interrupted_work
 from service.jobs.deletions import resume_deletions
+from service.jobs.query_files import remove_lost_queries
 from service.jobs.sweep import Send, sweep
 from service.kept_searches import sweep_records
 from service.models.importing import remove_lost_imports
@@ -74,6 +75,7 @@ def sweep_removals(settings: Settings, database: Database) -> None:
     sweep_interrupted_work(database, settings)
     remove_lost_uploads(database, settings)
     remove_lost_imports(settings)
+    remove_lost_queries(database, settings)
     sweep_records(settings)
     forget_old(database, keep=timedelta(seconds=settings.idempotency_seconds))
 

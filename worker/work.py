@@ -50,7 +50,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A job's result and the rows that come into being in the same moment in which it succeeds."""
+    """A job's result and the rows that come into being in the same moment in which it succeeds.
+
+    `clean_up` is called after that: it removes what another attempt would have gone on from.
+    """
 
     result: dict[str, Any]
     rows: Sequence[Base] = ()
+    clean_up: Callable[[], None] | None = None

@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike
 from reid_core.calibration.curves import Floats, logit
 from reid_core.calibration.folds import HeldOutFit, fit_held_out, require_people
 from reid_core.calibration.pairs import encode, pairs_across_cameras
+from reid_core.calibration.persons import person_trials
 from reid_core.calibration.shift import Origin, describe_origin
 from reid_core.data.records import ImageRecord
-from reid_core.errors import WeightsError
+from reid_core.errors import CoreError, WeightsError
 
 if TYPE_CHECKING:  # brings PyTorch
     from reid_core.calibration.scoring import Scored
@@ -37,6 +38,7 @@ class Calibration:
         fit: the curve, and how well it holds for people who were held out; of `qaconv` by the matcher's score before it
             is made a probability.
         origin: the embeddings of the images that it was fitted on.
+        persons: the like of scores of persons, of searches without re-ranking; None of an earlier version.
         fitted_on: identities, cameras, images and pairs, and whatever else the caller says of them.
     """
 
@@ -44,19 +46,30 @@ class Calibration:
     fit: HeldOutFit
     origin: Origin
     fitted_on: Mapping[str, Any]
+    persons: HeldOutFit | None = None
 
     def evidence(self, scores: ArrayLike) -> Floats:
         """The log-likelihood ratios of scores as searches answer them."""
         return self.fit.curve.evidence(logit(scores) if self.rerank == "qaconv" else scores)
 
+    def person_evidence(self, scores: ArrayLike) -> Floats:
+        """The log-likelihood ratios of persons' scores; raises CoreError where `persons` is None."""
+        if self.persons is None:
+            raise CoreError("The calibration tells nothing of persons.", hint="Start a calibrate job.")
+        return self.persons.curve.evidence(scores)
+
     def as_json(self) -> dict[str, Any]:
         """The calibration as plain values."""
-        return {**self.fit.as_json(), "origin": self.origin.as_json(), "fitted_on": dict(self.fitted_on)}
+        persons = {} if self.persons is None else {"persons": self.persons.as_json()}
+        told = {"origin": self.origin.as_json(), "fitted_on": dict(self.fitted_on)}
+        return {**self.fit.as_json(), **told, **persons}
 
     @classmethod
     def from_json(cls, rerank: str, value: dict[str, Any]) -> Calibration:
         """The calibration that `as_json` gave; raises KeyError or TypeError where a part is missing."""
-        return cls(rerank, HeldOutFit.from_json(value), Origin.from_json(value["origin"]), value["fitted_on"])
+        persons = HeldOutFit.from_json(value["persons"]) if "persons" in value else None
+        origin = Origin.from_json(value["origin"])
+        return cls(rerank, HeldOutFit.from_json(value), origin, value["fitted_on"], persons)
 
 
 def choose_images(images: Sequence[ImageRecord]) -> list[ImageRecord]:
@@ -97,7 +110,8 @@ def calibrate(
         "different_pairs": int((~pairs.same).sum()),
     }
     origin = describe_origin(scored.embeddings, encode(identities))
-    return Calibration(rerank, fit_held_out(pairs), origin, {**described, **counts})
+    persons = fit_held_out(person_trials(scored.scores, identities, cameras)) if rerank == "none" else None
+    return Calibration(rerank, fit_held_out(pairs), origin, {**described, **counts}, persons)
 
 
 def read_calibrations(folder: Path) -> dict[str, Calibration]:

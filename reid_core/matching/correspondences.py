@@ -13,11 +13,17 @@ from reid_core.matching.maps import check_maps
 
 @dataclass(frozen=True, slots=True)
 class Correspondence:
-    """A location of the query map and the most similar one of the gallery map, both y * w + x; cosine in [-1, 1]."""
+    """A location of the query map and the most similar one of the gallery map, both y * w + x.
+
+    Attributes:
+        similarity: cosine in [-1, 1].
+        added: to the score of the pair, in logits: weight times similarity, of both directions where they are mutual.
+    """
 
     query_location: int
     gallery_location: int
     similarity: float
+    added: float
 
 
 @torch.no_grad()
@@ -47,6 +53,8 @@ def correspondences(query: Tensor, gallery: Tensor, head: FoldedHead, *, count: 
     by_addition = added.argsort(descending=True, stable=True)
     order = by_addition[mutual[by_addition].int().argsort(descending=True, stable=True)][:count]
     return [
-        Correspondence(int(location), int(places[location]), min(max(float(best[location]), -1.0), 1.0))
+        Correspondence(
+            int(location), int(places[location]), min(max(float(best[location]), -1.0), 1.0), float(added[location])
+        )
         for location in order
     ]

@@ -111,16 +111,20 @@ def rows_at_once(size: int) -> int:
 
 def _measure(vectors: Tensor) -> Distances:
     squares = vectors.square().sum(dim=1, keepdim=True)
-    ones = torch.ones_like(squares)
-    # |x|^2 + |y|^2 - 2xy as one product: a block is gone through once, not three times.
-    left, right = torch.cat([-2 * vectors, squares, ones], dim=1), torch.cat([vectors, ones, squares], dim=1)
+    # |x|^2 + |y|^2 - 2xy as one product of (y, 1, |y|^2) and (-2x, |x|^2, 1): a block is gone through once, not three
+    # times. Only the former is kept of all images.
+    right = torch.cat([vectors, torch.ones_like(squares), squares], dim=1)
+
+    def turn(rows: Tensor) -> Tensor:
+        return torch.cat([-2 * rows[:, :-2], rows[:, -1:], rows[:, -2:-1]], dim=1)
 
     def fill(block: Tensor, start: int, first: int) -> None:
-        torch.mm(left[start : start + block.shape[0]], right[first : first + block.shape[1]].T, out=block)
+        rows, others = right[start : start + block.shape[0]], right[first : first + block.shape[1]]
+        torch.mm(turn(rows), others.T, out=block)
 
     def measure_pairs(rows: Tensor, columns: Tensor) -> Tensor:
         parts = zip(rows.split(_PAIRS_AT_ONCE), columns.split(_PAIRS_AT_ONCE), strict=True)
-        return torch.cat([(left[some] * right[others]).sum(dim=1) for some, others in parts])
+        return torch.cat([(turn(right[some]) * right[others]).sum(dim=1) for some, others in parts])
 
     return Distances(len(vectors), vectors.device, fill, measure_pairs)
 

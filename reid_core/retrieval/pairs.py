@@ -1,4 +1,4 @@
-"""Scores by a model's matcher of every query with every gallery image, from maps on disk, a block at a time."""
+"""Embeddings, maps and the matcher's scores of every query with every gallery image, on disk, a block at a time."""
 
 from __future__ import annotations
 
@@ -17,26 +17,36 @@ from reid_core.retrieval.maps import MapStore
 
 _FILES = 256
 _GALLERY_BLOCK = 512
-"""Maps in memory at once: 24 KiB each for 24 x 8 x 64 in half precision."""
+"""Files and maps in memory at once: 24 KiB each for 24 x 8 x 64 in half precision."""
 
 _TEMPERATURE = 10
 
 
 def encode_into(
-    store: MapStore, encoder: Encoder, paths: Sequence[Path], on_progress: Callable[[int, int], None]
+    path: Path,
+    encoder: Encoder,
+    paths: Sequence[Path],
+    on_progress: Callable[[int, int], None],
+    maps: MapStore | None = None,
 ) -> Tensor:
-    """Writes the files' maps to `store`, in their order; their embeddings (N, D)."""
+    """Writes the files' embeddings to a new file at `path`, and their maps to `maps` where given, a block at a time.
 
-    def encode(start: int) -> Tensor:
-        def report(done: int, _: int) -> None:
+    Returns:
+        (N, D) float32 embeddings in the order of `paths`, mapped from that file: memory that the system can take back.
+    """
+    stored = np.empty((0, 0), np.float32)
+    for start in range(0, len(paths), _FILES):
+
+        def report(done: int, _: int, start: int = start) -> None:
             on_progress(start + done, len(paths))
 
-        encoding = encoder.encode_files(paths[start : start + _FILES], with_maps=True, on_progress=report)
-        if encoding.maps is not None:
-            store.write(start, encoding.maps.flatten(1, 2).numpy())
-        return encoding.embeddings
-
-    return torch.cat([encode(start) for start in range(0, len(paths), _FILES)])
+        block = encoder.encode_files(paths[start : start + _FILES], with_maps=maps is not None, on_progress=report)
+        if start == 0:
+            stored = np.memmap(path, np.float32, "w+", shape=(len(paths), block.embeddings.shape[1]))
+        stored[start : start + _FILES] = block.embeddings.numpy()
+        if maps is not None and block.maps is not None:
+            maps.write(start, block.maps.flatten(1, 2).numpy())
+    return torch.from_numpy(stored)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -129,7 +129,7 @@ class Snapshot:
         return keep
 
     def search(
-        self, queries: NDArray[np.float32], k: int, *, keep: NDArray[np.bool_] | None = None
+        self, queries: NDArray[np.float32], k: int, *, keep: NDArray[np.bool_] | None = None, exact: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The `k` images closest to each query: scores and positions, both (B, min(k, number that match)).
 
@@ -140,6 +140,7 @@ class Snapshot:
             queries: (B, D) float32 of unit length.
             k: at least 1.
             keep: from `Snapshot.keep` of this very snapshot; None keeps all.
+            exact: compare with every vector, whatever the index: the first of more results are then the same.
         """
         self._require_fitting(queries, k, keep)
         match = self.alive if keep is None else self.alive & keep
@@ -148,17 +149,22 @@ class Snapshot:
         width = k
         while True:
             width = min(2 * width + MARGIN, num_matching)
-            scores, positions = self._ranked(queries, match, width)
+            scores, positions = self._ranked(queries, match, width, exact)
             if width == num_matching or not _is_tied(scores, k, width):
                 return scores[:, :k], positions[:, :k]
 
+    def scores(self, queries: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(B, n) cosines of `queries` (B, D) and the images at `positions` (n,), to the digit those of `search`."""
+        stored = self.store.read(positions)
+        return np.stack([(stored * query).sum(axis=1) for query in queries])
+
     def _ranked(
-        self, queries: NDArray[np.float32], match: NDArray[np.bool_], width: int
+        self, queries: NDArray[np.float32], match: NDArray[np.bool_], width: int, exact: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """At least `width` candidates of each query with their scores, best first."""
-        positions = np.concatenate(
-            [self._indexed(queries, match, width), self._compared(queries, match, width, self.num_indexed)], axis=1
-        )
+        first = self.num_indexed
+        indexed = (self._compared if exact else self._indexed)(queries, match[:first], width)
+        positions = np.concatenate([indexed, self._compared(queries, match, width, first)], axis=1)
         scores = np.full(positions.shape, -np.inf, np.float32)
         for query, places, row in zip(queries, positions, scores, strict=True):
             # Not a matrix product, whose rounding depends on where a row stands: equal images must score equal.
@@ -167,8 +173,7 @@ class Snapshot:
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
 
     def _indexed(self, queries: NDArray[np.float32], match: NDArray[np.bool_], width: int) -> NDArray[np.int64]:
-        """Positions (B, at least `width` or all that match) among those that the index covers; -1 in places left."""
-        match = match[: self.num_indexed]
+        """Positions (B, at least `width` or all) among `match`, which the index covers; -1 in places left."""
         num_matching = int(np.count_nonzero(match))
         if num_matching and not self._is_narrow(num_matching):
             found = candidates(self.index, queries, width, match)

@@ -29,6 +29,7 @@ class Position:
         streams: the batches of the epoch it is in, by stream; empty between epochs.
         taken: how many of each stream's batches are done.
         decayed: whether an adaptive schedule has lowered the learning rate.
+        stopped_early: whether patience ended the run (`selection`).
     """
 
     epochs: int
@@ -37,6 +38,7 @@ class Position:
     streams: list[Batches] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     decayed: bool = False
+    stopped_early: bool = False
 
     @property
     def steps(self) -> int:
@@ -60,6 +62,23 @@ class Position:
         self.epoch, self.streams, self.taken = self.epoch + 1, [], []
 
 
+@dataclass(slots=True)
+class Best:
+    """The epoch that found held-out people best; `weights` is empty where the last network is kept all the same.
+
+    Attributes:
+        epoch: the epoch after which it was measured, from 1.
+        step: optimiser steps done by then.
+        score: the mAP of held-out people, 0 to 1; -1 while none was measured.
+        weights: the network's state by parameter name, on the CPU.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    score: float = -1.0
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """The state of a training that changes from step to step."""
@@ -70,6 +89,7 @@ class Run:
     scaler: torch.amp.GradScaler
     position: Position
     history: History = field(default_factory=dict)
+    best: Best = field(default_factory=Best)
 
     def add_to_history(self, values: dict[str, float]) -> None:
         """Adds a point to each named curve, at the present step."""
@@ -88,6 +108,7 @@ def save_checkpoint(run: Run, path: Path) -> None:
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "position": asdict(run.position),
         "history": run.history,
+        "best": {name: getattr(run.best, name) for name in Best.__slots__},
     }
     temporary = path.with_suffix(".writing")
     with temporary.open("wb") as file:
@@ -111,8 +132,9 @@ def load_checkpoint(run: Run, path: Path) -> bool:
     torch.set_rng_state(state["random"])
     if state["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["random_cuda"])
-    for name, value in state["position"].items():
-        setattr(run.position, name, value)
+    for part, name in ((run.position, "position"), (run.best, "best")):
+        for field_name, value in state.get(name, {}).items():  # checkpoints from before have no best
+            setattr(part, field_name, value)
     run.history.clear()
     run.history.update(state["history"])
     return True

@@ -29,6 +29,7 @@ from reid_core.training.checkpoint import History, Position, Run, load_checkpoin
 from reid_core.training.progress import WHOLE, Progress, Span, Stopwatch
 from reid_core.training.recognition import Sample, check_learning, draw_sample, measure_rank1
 from reid_core.training.schedule import adapt, rate_factor, set_rates
+from reid_core.training.selection import Kept, check_held_out, choose, keep
 from reid_core.training.validation import HeldOut, hold_out, validate
 from reid_core.training.warnings import TrainingWarning, check_length
 
@@ -86,6 +87,7 @@ class Result:
     preprocessing: Preprocessing
     history: History
     warnings: tuple[TrainingWarning, ...]
+    kept: Kept
 
 
 def fit(
@@ -106,6 +108,7 @@ def fit(
     checkpoint = folder / CHECKPOINT_NAME
     check_teacher(plan.method, settings, plan.teacher.manifest.preprocessing if plan.teacher else None)
     images, held_out = hold_out(plan.images, settings.validation.fraction, plan.seed)
+    check_held_out(settings.validation, held_out)
     if not images:
         raise DatasetError("There are no training images.", hint="Register a data set with a train split.")
     data = number_labels(images)
@@ -150,14 +153,17 @@ def fit(
                 save_checkpoint(run, checkpoint)
             if stop:
                 raise Stopped
-        _report_metrics(run, _finish_epoch(plan, run, encoder, held_out, sample), watch, observer)
+        measured = _finish_epoch(plan, run, encoder, held_out, sample)
+        _report_metrics(run, measured, watch, observer)
+        choose(run, settings.validation, measured)
         for warning in check_learning(run.history, sample, settings) if _is_measured(plan, position) else ():
             observer.on_warning(warning)
         if position.epoch == position.epochs:
             save_checkpoint(run, checkpoint)
+    kept = keep(run, settings.validation)
     run.network.reset_state()
     warnings += check_learning(run.history, sample, settings)
-    return Result(run.network, data.num_classes, preprocessing, run.history, tuple(warnings))
+    return Result(run.network, data.num_classes, preprocessing, run.history, tuple(warnings), kept)
 
 
 def _prepare_to_train(network: ReidNetwork, settings: TrainingSettings) -> None:

@@ -13,9 +13,10 @@ from starlette.concurrency import run_in_threadpool
 from service.api.archive_form import ARCHIVE, receive_archive
 from service.api.contents import check, is_json, read_json
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, prefix_of, require
-from service.api.files import IMAGE_RESPONSES, answer_file, media_type
+from service.api.files import IMAGE_RESPONSES
 from service.api.openapi import problems
 from service.api.pagination import filter_equal, list_page
+from service.api.thumbnails import Width, answer_image
 from service.auth import Caller
 from service.datasets import catalog, uploads
 from service.datasets.files import dataset_image_path
@@ -177,15 +178,21 @@ def read_dataset_image(
 @router.get(
     "/{dataset_id}/images/{image_id}/content",
     response_class=FileResponse,
-    responses=IMAGE_RESPONSES,
+    responses=IMAGE_RESPONSES | problems(413, 415),
 )
 def read_dataset_image_content(
-    dataset_id: str, image_id: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
+    dataset_id: str,
+    image_id: str,
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    _caller: Reader,
+    width: Width = None,
 ) -> Response:
-    """The image's file as it lies there."""
+    """The image's file as it lies there; with `width` a thumbnail of it."""
     with database.read() as session:
         path = dataset_image_path(session, settings, _find_image(session, dataset_id, image_id))
-    return answer_file(request, path, media_type(path))
+    return answer_image(request, path, width, settings=settings)
 
 
 async def _receive_upload(request: Request, database: Database, settings: Settings, caller: Caller) -> DatasetAnswer:

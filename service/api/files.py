@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Literal
 
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
@@ -40,8 +42,21 @@ IMAGE_RESPONSES: Responses = FILE_RESPONSES | {
 PNG_RESPONSES: Responses = {200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
 """The declared answers of routes that give a drawing."""
 
+DRAWING_RESPONSES: Responses = PNG_RESPONSES | {304: FILE_RESPONSES[304]}
+"""The declared answers of routes that give a drawing once."""
+
+CHART_RESPONSES: Responses = DRAWING_RESPONSES | {
+    200: {
+        "content": {
+            media_type: {"schema": {"type": "string", "format": "binary"}}
+            for media_type in ("image/png", "image/svg+xml")
+        }
+    },
+}
+"""The declared answers of routes that give a chart."""
+
 # `no-cache`: asked for again each time, so that an erased image is not shown from a cache.
-_HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+CACHE_HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
 
 
 def answer_file(
@@ -52,11 +67,22 @@ def answer_file(
     A file whose `sha256` is not known is told apart by its time and size. With `filename` it is to be saved, not shown.
     A `Range` that the file does not have is answered with 416.
     """
-    headers = _HEADERS | ({"ETag": f'"{sha256}"'} if sha256 else {})
+    headers = CACHE_HEADERS | ({"ETag": f'"{sha256}"'} if sha256 else {})
     file = _File(path, headers=headers, media_type=media_type, filename=filename, stat_result=path.stat())
     if file.headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers | {"ETag": file.headers["etag"]})
     return file
+
+
+def answer_drawing(request: Request, drawn: bytes, format: Literal["png", "svg"]) -> Response:
+    """The drawing, or 304 where `If-None-Match` says that the client has it; an SVG is kept from running anything."""
+    headers = CACHE_HEADERS | {"ETag": f'"{hashlib.sha256(drawn).hexdigest()}"'}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    if format == "svg":
+        headers |= {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+        return Response(drawn, media_type="image/svg+xml", headers=headers)
+    return Response(drawn, media_type="image/png", headers=headers)
 
 
 def media_type(path: Path) -> str:

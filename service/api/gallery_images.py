@@ -22,11 +22,13 @@ from service.api.dependencies import (
     prefix_of,
     require,
 )
-from service.api.files import IMAGE_RESPONSES, answer_file, media_type
+from service.api.files import IMAGE_RESPONSES
 from service.api.forms import Form, open_form, too_many_files
 from service.api.galleries import enqueue_split
+from service.api.image_filters import FiltersDep
 from service.api.openapi import problems
-from service.api.pagination import filter_equal, list_page
+from service.api.pagination import list_page
+from service.api.thumbnails import Width, answer_image
 from service.auth import Caller, demand
 from service.db.lookup import find
 from service.db.session import Database
@@ -34,6 +36,7 @@ from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem, invalid_request
 from service.galleries.conflicts import OnConflict
 from service.galleries.erasure import erase_identity, erase_image, erase_images
+from service.galleries.filters import condition_of
 from service.galleries.image_files import image_path
 from service.galleries.image_schemas import (
     AddedImage,
@@ -50,7 +53,7 @@ from service.galleries.images import find_image
 from service.galleries.labelling import edit_image
 from service.galleries.schemas import GalleryAnswer, SplitBody
 from service.galleries.uploads import Addition, Upload, add_uploads
-from service.schemas import LabelFilter, Listing
+from service.schemas import Listing
 from service.settings import Settings
 
 router = APIRouter(prefix="/galleries", tags=["galleries"])
@@ -136,19 +139,14 @@ def list_images(
     database: DatabaseDep,
     page: PageDep,
     _caller: Reader,
-    external_id: LabelFilter | None = None,
-    identity: LabelFilter | None = None,
-    camera: LabelFilter | None = None,
+    filters: FiltersDep,
 ) -> Listing[GalleryImageAnswer]:
     """The gallery's images in the order in which they came."""
     prefix = prefix_of(request)
     with database.read() as session:
-        wanted = filter_equal(
-            select(GalleryImage).where(GalleryImage.gallery_id == find(session, Gallery, gallery_id).id),
-            (GalleryImage.external_id, external_id),
-            (GalleryImage.identity, identity),
-            (GalleryImage.camera, camera),
-        )
+        wanted = select(GalleryImage).where(GalleryImage.gallery_id == find(session, Gallery, gallery_id).id)
+        if given := filters.given():
+            wanted = wanted.where(condition_of(given))
         return list_page(
             session, wanted, GalleryImage.id, page, answer_of=lambda image: GalleryImageAnswer.of(image, prefix)
         )
@@ -160,14 +158,10 @@ def remove_images(
     database: DatabaseDep,
     settings: SettingsDep,
     caller: Eraser,
-    external_id: LabelFilter | None = None,
-    identity: LabelFilter | None = None,
-    camera: LabelFilter | None = None,
+    filters: FiltersDep,
 ) -> ReceiptAnswer:
     """Erase the images that have all that is given; at least one filter is needed. The answer is a receipt."""
-    given = {"external_id": external_id, "identity": identity, "camera": camera}
-    filters = {name: value for name, value in given.items() if value is not None}
-    return erase_images(database, settings, gallery_id, filters, key_id=caller.key_id)
+    return erase_images(database, settings, gallery_id, filters.given(), key_id=caller.key_id)
 
 
 @router.get("/{gallery_id}/images/{image_id}", responses=problems(410))
@@ -191,16 +185,22 @@ def edit_labels(
 @router.get(
     "/{gallery_id}/images/{image_id}/content",
     response_class=FileResponse,
-    responses=IMAGE_RESPONSES | problems(410),
+    responses=IMAGE_RESPONSES | problems(410, 413, 415),
 )
 def read_image_content(
-    gallery_id: str, image_id: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
+    gallery_id: str,
+    image_id: str,
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    _caller: Reader,
+    width: Width = None,
 ) -> Response:
-    """The image as it was uploaded, or as it lies in its data set."""
+    """The image as it was uploaded, or as it lies in its data set; with `width` a thumbnail of it."""
     with database.read() as session:
         image = find_image(session, gallery_id, image_id)
         path = image_path(session, settings, image)
-    return answer_file(request, path, media_type(path), sha256=image.sha256)
+    return answer_image(request, path, width, settings=settings, sha256=image.sha256)
 
 
 @router.delete("/{gallery_id}/images/{image_id}", status_code=204, responses=problems(410))

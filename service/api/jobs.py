@@ -20,11 +20,13 @@ from service.api.pagination import filter_equal, list_page
 from service.auth import Caller
 from service.db import audit
 from service.db.session import Database
-from service.db.tables import Job
+from service.db.tables import Job, WebhookDelivery
 from service.errors import Problem
 from service.jobs import enqueue, lifecycle
+from service.jobs.receivers import check_url
 from service.jobs.recording import read_curves
 from service.jobs.schemas import Curves, DryRunAnswer, EventAnswer, JobAnswer, JobBody, Kind, State
+from service.jobs.webhook_schemas import DeliveryAnswer
 from service.schemas import Listing
 from service.storage import ensure_free_space
 
@@ -63,6 +65,8 @@ def create_job(
 
     with database.read() as session:
         resolved = resolve(session, settings, body)
+    if body.webhook is not None:
+        check_url(settings, body.webhook.url)
     check_start(settings, resolved)  # may ask another host, which no transaction should wait for
     if dry_run:
         with database.read() as session:
@@ -78,7 +82,8 @@ def create_job(
     with database.write() as session:
         # Checked again under the write lock: of two requests for one model name, one gets it.
         resolved = resolve(session, settings, body)
-        job = enqueue(session, resolved.kind, resolved.spec, datasets=resolved.datasets)
+        webhook = body.webhook.values if body.webhook else (None, None)
+        job = enqueue(session, resolved.kind, resolved.spec, datasets=resolved.datasets, webhook=webhook)
         audit.record(session, key_id=caller.key_id, action="job.create", target=job.id, kind=job.kind)
     return _accepted(request, response, job)
 
@@ -141,6 +146,15 @@ def read_logs(job_id: str, database: DatabaseDep, settings: SettingsDep, _caller
     log = settings.jobs_dir / job_id / "log.txt"
     # Read at once: a log grows while it is sent, and more bytes than were announced break the answer off.
     return PlainTextResponse(log.read_bytes() if log.is_file() else b"")
+
+
+@router.get("/{job_id}/deliveries")
+def list_deliveries(job_id: str, database: DatabaseDep, page: PageDep, _caller: Reader) -> Listing[DeliveryAnswer]:
+    """The deliveries of the job's ends to its webhook, oldest first: more than one where it was resumed."""
+    with database.read() as session:
+        lifecycle.find_job(session, job_id)
+        query = select(WebhookDelivery).where(WebhookDelivery.job_id == job_id)
+        return list_page(session, query, WebhookDelivery.id, page, answer_of=DeliveryAnswer.of)
 
 
 @router.get(

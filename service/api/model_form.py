@@ -16,8 +16,8 @@ from reid_core.errors import Fault
 from service.api.contents import check
 from service.api.forms import Form, read_form
 from service.errors import Problem, invalid_request
+from service.models.import_schemas import BundleForm, NetworkForm, WeightsForm
 from service.models.importing import Upload
-from service.models.schemas import BundleForm, NetworkForm, WeightsForm
 from service.settings import Settings
 from service.storage import ensure_free_space
 

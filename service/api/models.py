@@ -146,11 +146,12 @@ def read_bundle(model_id: str, database: DatabaseDep, settings: SettingsDep, _ca
     """The model in one file, which POST /models takes in anywhere."""
     with database.read() as session:
         model = find(session, Model, model_id)
+        card = write_markdown(make_card(model, evaluations_of(session, model.id), settings))
     size = sum(known["bytes"] for known in model.files.values())
     ensure_free_space(settings.home, needed_bytes=size, min_free_bytes=settings.min_free_bytes)
     file = tempfile.TemporaryFile(dir=settings.home)  # noqa: SIM115  `_pieces` closes it; it has no name, and goes then
     try:
-        write_bundle(model, settings, file)
+        write_bundle(model, card, settings, file)
     except BaseException:
         file.close()
         raise

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote, unquote
 
 from fastapi import Query
 from sqlalchemy import Select
@@ -43,24 +44,32 @@ def list_page(
     Rows that come or go meanwhile move nothing: a page starts after the last row of the page before, not at a number.
     Raises the 400 problem `invalid-cursor`.
     """
-    if page.cursor is not None:
-        after = _decode(page.cursor, column)
+    if (after := start_of(page, column)) is not None:
         statement = statement.where(column < after if newest_first else column > after)
     statement = statement.order_by(column.desc() if newest_first else column.asc()).limit(page.limit + 1)
     rows = session.scalars(statement).all()
     page_rows = rows[: page.limit]
-    next_cursor = _encode(page_rows, column) if len(rows) > page.limit else None
+    next_cursor = cursor_after(getattr(page_rows[-1], column.key), column) if len(rows) > page.limit else None
     return Listing(items=[answer_of(row) for row in page_rows], next_cursor=next_cursor)
+
+
+def start_of(page: Page, column: InstrumentedAttribute[Any]) -> Any:
+    """The value of the unique `column` after which the page starts; None for the first page.
+
+    Raises the 400 problem `invalid-cursor`.
+    """
+    return None if page.cursor is None else _decode(page.cursor, column)
+
+
+def cursor_after(value: Any, column: InstrumentedAttribute[Any]) -> str:
+    """The cursor of the page that starts after `value` of `column`."""
+    text = f"{column}:{quote(str(value), safe='')}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def filter_equal(statement: Select[Row], *wanted: tuple[InstrumentedAttribute[Any], Any]) -> Select[Row]:
     """`statement` where each column has its value; one whose value is None is not asked for."""
     return statement.where(*(column == value for column, value in wanted if value is not None))
-
-
-def _encode(page_rows: Sequence[Any], column: InstrumentedAttribute[Any]) -> str:
-    text = f"{column}:{getattr(page_rows[-1], column.key)}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def _decode(cursor: str, column: InstrumentedAttribute[Any]) -> Any:
@@ -70,9 +79,11 @@ def _decode(cursor: str, column: InstrumentedAttribute[Any]) -> Any:
         name, _, value = text.partition(":")
         if name != str(column) or not value.isascii() or not value.isprintable():
             raise ValueError(f"not a cursor of {column}")
-        after = column.type.python_type(value)
+        after = column.type.python_type(unquote(value, errors="strict"))
         if isinstance(after, int) and after.bit_length() > 63:
             raise ValueError("no row has such a number")
+        if isinstance(after, str) and "\0" in after:
+            raise ValueError("no row has such a text")
         return after
     except (ValueError, binascii.Error) as error:
         raise Problem(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.reproduction.catalogue import describe
+from service.papers.catalogue import describe
 
 app = typer.Typer(help="Person re-identification as a service.", no_args_is_help=True, add_completion=False)
 

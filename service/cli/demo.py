@@ -5,6 +5,7 @@ Where the environment belongs to a service that runs, the demo is done in that o
 
 from __future__ import annotations
 
+import io
 import secrets
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.table import Table
 
 from reid_core.sample_data import write_sample_data
@@ -20,8 +22,9 @@ from service.cli import running
 from service.cli.client import Client, Refused
 from service.cli.own import backbone_of, end_as_by_ctrl_c, start_service
 from service.cli.progress import console, progress_bar
-from service.cli.sheet import Cell, write_contact_sheet
 from service.cli.up import read_settings
+from service.drawing.sheets import LEGEND, Tile, draw_sheet, fitted
+from service.drawing.text import CROSS, TICK
 from service.settings import Settings
 
 SETTINGS: dict[str, Any] = {
@@ -116,9 +119,11 @@ def _main_job(client: Client, name: str, data: Path, weights: Path | None, out: 
     _print_scores(before, _evaluate(client, dataset, "trained"))  # while the gallery is indexed
     _follow(client, gallery["job"], "indexing the gallery")
     rows = _search(client, dataset, gallery["id"])
+    out.mkdir(parents=True, exist_ok=True)
     sheet = out / "contact-sheet.png"
-    write_contact_sheet(rows, sheet)
-    console.print(f"Queries and their best {_RESULTS_SHOWN} (green: the same person, red: another) are in {sheet}")
+    title = f"Queries of {data.name} (left) and their best {_RESULTS_SHOWN} on other cameras, by a trained bnneck"
+    sheet.write_bytes(draw_sheet([title, LEGEND], rows))
+    console.print(f"Queries and their best {_RESULTS_SHOWN} ({LEGEND}) are in {sheet}")
 
 
 def _register(client: Client, name: str, data: Path) -> Any:
@@ -158,7 +163,7 @@ def _print_scores(before: Any, after: Any) -> None:
     console.print(table)
 
 
-def _search(client: Client, dataset: Any, gallery: str) -> list[list[Cell]]:
+def _search(client: Client, dataset: Any, gallery: str) -> list[list[Tile]]:
     """Asks for the same person on other cameras; prints the first answer whole, gives back all for the sheet."""
     queries = client.get(f"/datasets/{dataset['id']}/images", split="query", limit=200)["items"]
     rows = []
@@ -168,24 +173,32 @@ def _search(client: Client, dataset: Any, gallery: str) -> list[list[Cell]]:
         )
         if number == 0:
             _print_answer(query, answer)
-        image = client.content(f"/datasets/{dataset['id']}/images/{query['id']}/content")
-        row = [Cell(image, f"{query['identity']} cam {query['camera']}", None)]
-        for result in answer["results"]:
-            content = client.content(result["links"]["image"])
-            caption = f"{result['score']:.2f} cam {result['camera']}"
-            row.append(Cell(content, caption, result["identity"] == query["identity"]))
-        rows.append(row)
+        content = client.content(f"/datasets/{dataset['id']}/images/{query['id']}/content")
+        row = [_tile(content, query["identity"], query["camera"])]
+        rows.append([*row, *(_result_tile(client, result, query["identity"]) for result in answer["results"])])
     return rows
+
+
+def _result_tile(client: Client, result: Any, identity: str) -> Tile:
+    known = {"score": result["score"], "prob.": result.get("probability")}
+    lines = [f"{name} {value:.3f}" for name, value in known.items() if value is not None]
+    content, right = client.content(result["links"]["image"]), result["identity"] == identity
+    return _tile(content, result["identity"], result["camera"], *lines, right=right)
+
+
+def _tile(content: bytes, identity: str | None, camera: str | None, *more: str, right: bool | None = None) -> Tile:
+    with Image.open(io.BytesIO(content)) as image:
+        return Tile(fitted(image), [identity or "nobody", f"camera {camera or 'none'}", *more], right)
 
 
 def _print_answer(query: Any, answer: Any) -> None:
     table = Table(title=f"GET /search: person {query['identity']} of camera {query['camera']}, on other cameras")
-    for column in ("rank", "score", "identity", "camera"):
+    for column in ("rank", "score", "identity", "camera", "right"):
         table.add_column(column)
     for result in answer["results"]:
-        style = "green" if result["identity"] == query["identity"] else "red"
-        cells = (str(result["rank"]), f"{result['score']:.3f}", result["identity"], result["camera"])
-        table.add_row(*cells, style=style)
+        mark = TICK if result["identity"] == query["identity"] else CROSS
+        cells = (str(result["rank"]), f"{result['score']:.3f}", result["identity"], result["camera"], mark)
+        table.add_row(*cells, style="blue" if mark == TICK else "yellow")
     console.print(table)
     console.print(f"answered in {answer['timings_ms']['total']:.1f} ms")
 

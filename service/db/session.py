@@ -18,6 +18,7 @@ _LOCKED_SECONDS = 0.01
 _SQLITE_POOL = {"pool_size": 5, "max_overflow": 40}  # a connection for each of the 40 threads that run handlers
 _POSTGRESQL_POOL = {"pool_size": 5, "max_overflow": 15, "pool_pre_ping": True}  # a server allows 100 in all by default
 
+# Parameters are hidden in both: an error that is logged must tell no labels and no secrets.
 _READ_OPTIONS: dict[str, dict[str, Any]] = {
     "sqlite": {},
     "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
@@ -92,14 +93,15 @@ def _sqlite_engine(url: URL) -> Engine:
             "a SQLite database needs a file, e.g. sqlite:////var/lib/reid/reid.db: several processes use it"
         )
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS}, **_SQLITE_POOL)
+    arguments = {"timeout": _BUSY_TIMEOUT_SECONDS}
+    engine = create_engine(url, connect_args=arguments, hide_parameters=True, **_SQLITE_POOL)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    return create_engine(url.set(drivername="postgresql+psycopg"), **_POSTGRESQL_POOL)
+    return create_engine(url.set(drivername="postgresql+psycopg"), hide_parameters=True, **_POSTGRESQL_POOL)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

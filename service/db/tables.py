@@ -100,6 +100,8 @@ class Job(Base):
     sent_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    webhook_url: Mapped[str | None]
+    webhook_secret: Mapped[str | None]
 
 
 class JobDataset(Base):
@@ -133,6 +135,27 @@ class JobMetric(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(Counter, primary_key=True, autoincrement=False)
     value: Mapped[float] = mapped_column(Float(53))
+
+
+class WebhookDelivery(Base):
+    """A job's end on its way to the job's webhook: `waiting` while `due_at` says when it is tried (again), then
+    `delivered` or `failed`. `status` and `fault` are of the last attempt; `receiver` is the scheme, host and port.
+    """
+
+    __tablename__ = "webhook_deliveries"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    receiver: Mapped[str]
+    event: Mapped[str]
+    body: Mapped[str]
+    state: Mapped[str] = mapped_column(default="waiting")
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None] = mapped_column(default=utc_now, index=True)
+    status: Mapped[int | None]
+    fault: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
 
 
 class Model(Base):

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.db.tables import Dataset, Evaluation, Model
 from service.errors import not_found
+from service.evaluations.quoted import quote
 from service.evaluations.schemas import EvaluatedDataset, EvaluatedModel, EvaluationAnswer, MatrixAnswer
 
 
@@ -37,12 +38,13 @@ def read_matrix(session: Session, prefix: str = "") -> MatrixAnswer:
     }
     models = session.scalars(select(Model).where(Model.id.in_({model for model, _ in newest})).order_by(Model.id))
     datasets = sorted({dataset for _, dataset in newest})
-    names = {row.id: row.name for row in session.scalars(select(Dataset).where(Dataset.id.in_(datasets)))}
+    known = {row.id: row for row in session.scalars(select(Dataset).where(Dataset.id.in_(datasets)))}
     cells: dict[str, dict[str, EvaluationAnswer]] = {}
     for (model, dataset), row in newest.items():
         cells.setdefault(model, {})[dataset] = EvaluationAnswer.of(row, prefix)
     return MatrixAnswer(
         models=[EvaluatedModel(id=model.id, name=model.name, method=model.method) for model in models],
-        datasets=[EvaluatedDataset(id=dataset, name=names.get(dataset)) for dataset in datasets],
+        datasets=[EvaluatedDataset(id=key, name=known[key].name if key in known else None) for key in datasets],
         cells=cells,
+        quoted=[row for key in datasets if key in known for row in quote(known[key])],
     )

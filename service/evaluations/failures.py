@@ -22,7 +22,7 @@ from service.evaluations.failures_schemas import (
     RankedResult,
 )
 from service.evaluations.queries import QueryResults, read_results
-from service.evaluations.schemas import ShownImage
+from service.evaluations.schemas import ShownImage, failure_links
 from service.evaluations.shown import shown_images
 from service.settings import Settings
 
@@ -67,8 +67,13 @@ def find_failures(
         hardest_identities=_hardest(seen)[:limit],
         confused_cameras=_confused(seen)[:limit],
         label_suspects=[_suspect(seen, shown, query) for query in suspects],
-        links=FailuresLinks(self=f"{itself}/failures", evaluation=itself),
+        links=FailuresLinks(self=f"{itself}/failures", evaluation=itself, **failure_links(itself)),
     )
+
+
+def find_confused_cameras(session: Session, settings: Settings, evaluation: Evaluation) -> list[ConfusedCameras]:
+    """All pairs of cameras that were confused, those of most queries first; raises 409 as `find_failures` does."""
+    return _confused(_see(session, settings, evaluation))
 
 
 @dataclass(frozen=True, slots=True)

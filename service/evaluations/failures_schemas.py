@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from service.evaluations.schemas import ShownImage
+from service.evaluations.schemas import ShownImage, failure_links
 from service.schemas import Answer, SelfLink, example
 
 
@@ -53,9 +53,13 @@ class LabelSuspect(Answer):
 
 
 class FailuresLinks(SelfLink):
-    """Links of the failures: themselves and their evaluation."""
+    """Links of the failures: themselves, their evaluation, and each list as a picture."""
 
     evaluation: str
+    worst_queries: str
+    hardest_identities: str
+    confused_cameras: str
+    label_suspects: str
 
 
 class FailuresAnswer(Answer):
@@ -66,7 +70,11 @@ class FailuresAnswer(Answer):
         hardest_identities=[{"identity": "0007", "queries": 2, "mAP": 0.12}],
         confused_cameras=[{"query": "1", "gallery": "3", "wrong_first": 4, "queries": 20}],
         label_suspects=[],
-        links={"self": "/evaluations/eval_01…/failures", "evaluation": "/evaluations/eval_01…"},
+        links={
+            "self": "/evaluations/eval_01…/failures",
+            "evaluation": "/evaluations/eval_01…",
+            **failure_links("/evaluations/eval_01…"),
+        },
     )
 
     worst_queries: list[FailedQuery]

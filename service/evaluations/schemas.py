@@ -17,8 +17,14 @@ class EvaluationLinks(SelfLink):
     dataset: str
     job: Omittable[str] = None
     failures: Omittable[str] = Field(default=None, description="left out by evaluations of earlier versions")
+    worst_queries: Omittable[str] = Field(default=None, description="drawn, as the other failures; with `failures`")
+    hardest_identities: Omittable[str] = None
+    confused_cameras: Omittable[str] = None
+    label_suspects: Omittable[str] = None
     compare: str = Field(description="beside another one; to be called with `&b=` and its id")
     matrix: str
+    cmc: str = Field(description="drawn; `.svg` in place of `.png` is drawn as well")
+    roc: Omittable[str] = Field(default=None, description="drawn; left out where there is no `verification`")
 
 
 class ShownImageLinks(SelfLink):
@@ -126,6 +132,7 @@ class EvaluationAnswer(Answer):
             "dataset": "/datasets/ds_01…",
             "compare": "/evaluations/compare?a=eval_01…",
             "matrix": "/evaluations/matrix",
+            "cmc": "/evaluations/eval_01…/cmc.png",
         },
     )
 
@@ -159,6 +166,7 @@ class EvaluationAnswer(Answer):
     @classmethod
     def of(cls, evaluation: Evaluation, prefix: str = "", *, whole: bool = False) -> EvaluationAnswer:
         """The evaluation as clients see it, `whole` or without what is long; `prefix` is put before links."""
+        itself = f"{prefix}/evaluations/{evaluation.id}"
         return cls(
             id=evaluation.id,
             model=evaluation.model_id,
@@ -171,15 +179,23 @@ class EvaluationAnswer(Answer):
             created_at=evaluation.created_at,
             job=evaluation.job_id,
             links=EvaluationLinks(
-                self=f"{prefix}/evaluations/{evaluation.id}",
+                self=itself,
                 model=f"{prefix}/models/{evaluation.model_id}",
                 dataset=f"{prefix}/datasets/{evaluation.dataset_id}",
                 job=f"{prefix}/jobs/{evaluation.job_id}" if evaluation.job_id else None,
-                failures=f"{prefix}/evaluations/{evaluation.id}/failures" if _kept_queries(evaluation) else None,
                 compare=f"{prefix}/evaluations/compare?a={evaluation.id}",
                 matrix=f"{prefix}/evaluations/matrix",
+                cmc=f"{itself}/cmc.png",
+                roc=f"{itself}/roc.png" if evaluation.metrics.get("verification") else None,
+                **(failure_links(itself) | {"failures": f"{itself}/failures"} if _kept_queries(evaluation) else {}),
             ),
         )
+
+
+def failure_links(evaluation: str) -> dict[str, str]:
+    """The pictures of its failures, by the names of their lists; `evaluation` is its own link."""
+    views = ("worst_queries", "hardest_identities", "confused_cameras", "label_suspects")
+    return {view: f"{evaluation}/failures/{view}.png" for view in views}
 
 
 def _kept_queries(evaluation: Evaluation) -> bool:
@@ -210,9 +226,24 @@ class EvaluatedDataset(Answer):
     name: str | None
 
 
+class QuotedAnswer(Answer):
+    """A paper's accuracy on a data set of the matrix: quoted, not measured here."""
+
+    method: str = Field(description="the row's name in the paper")
+    dataset: str
+    mAP: float | None  # noqa: N815 - the field's name for it
+    rank1: float | None
+    trained_on: list[str]
+    protocol: str
+    source: str
+    place: str = Field(description="the table in the source")
+
+
 class MatrixAnswer(Answer):
-    """Models x data sets: `cells[model id][dataset id]` is the newest evaluation of that pair."""
+    """Models x data sets: `cells[model id][dataset id]` is the newest evaluation of that pair. `quoted` are numbers of
+    papers about these data sets, recognised by their format."""
 
     models: list[EvaluatedModel]
     datasets: list[EvaluatedDataset]
     cells: dict[str, dict[str, EvaluationAnswer]]
+    quoted: list[QuotedAnswer]

@@ -11,17 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from reid_core.data.labels import look_of, normal_label
-from service.clock import utc_now
+from reid_core.data.labels import normal_label
+from service.clock import rfc3339, utc_now
 from service.db import answers, audit
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.clusters import count_entries
+from service.galleries.filters import FILTERS, Filters, condition_of
+from service.galleries.identities import find_look_alikes, no_images
 from service.galleries.image_files import image_folder
 from service.galleries.image_schemas import LeftInPlace, LookAlike, ReceiptAnswer, Remaining, RemovedCounts
 from service.galleries.images import find_image
@@ -30,8 +32,6 @@ from service.galleries.removal import count_pending, remove_erased
 from service.galleries.withdrawal import withdraw
 from service.kept_searches import last_end
 from service.settings import Settings
-
-_FILTERS = {name: getattr(GalleryImage, name) for name in ("external_id", "identity", "camera")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,10 @@ class Receipt:
             **({"cluster_entries": self.cluster_entries} if self.cluster_entries else {}),
         }
 
-    def answer(self, digests: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> ReceiptAnswer:
-        """The receipt as clients see it; `digests` stand for the labels by which the images were chosen."""
+    def answer(self, told: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> ReceiptAnswer:
+        """The receipt as clients see it; `told` is by what the images were chosen."""
         return ReceiptAnswer(
-            **digests,
+            **told,
             gallery=self.gallery_id,
             revision=self.revision,
             erased_at=self.erased_at,
@@ -103,9 +103,9 @@ def erase_identity(
 
 
 def erase_images(
-    database: Database, settings: Settings, gallery_key: str, filters: Mapping[str, str], *, key_id: str | None
+    database: Database, settings: Settings, gallery_key: str, filters: Filters, *, key_id: str | None
 ) -> ReceiptAnswer:
-    """Erases every image that has each of `filters` (external_id, identity, camera): a receipt as `erase_identity`.
+    """Erases every image that meets all of `filters`: a receipt as `erase_identity`, times standing in it as they are.
 
     Raises 422 without a filter, 404 where the gallery holds no such image.
     """
@@ -113,7 +113,7 @@ def erase_images(
         raise Problem(
             "invalid-request",
             "No filter says which images to erase.",
-            hint=f"Give one or more of {', '.join(_FILTERS)}; DELETE /galleries/{gallery_key} erases all.",
+            hint=f"Give one or more of {', '.join(FILTERS)}; DELETE /galleries/{gallery_key} erases all.",
         )
     return _erase_matching(database, settings, gallery_key, filters, "gallery.erase_images", key_id)
 
@@ -161,31 +161,36 @@ def _erase_matching(
     database: Database,
     settings: Settings,
     gallery_key: str,
-    filters: Mapping[str, str],
+    filters: Filters,
     action: str,
     key_id: str | None,
 ) -> ReceiptAnswer:
-    digests = {f"{name}_sha256": hashlib.sha256(value.encode()).hexdigest() for name, value in filters.items()}
+    told = _told(filters)
     with database.read() as session:
         gallery = find(session, Gallery, gallery_key)
-        look_alikes = _look_alikes(session, gallery, filters["identity"]) if "identity" in filters else []
+        look_alikes = find_look_alikes(session, gallery, str(filters["identity"])) if "identity" in filters else []
 
     def record(session: Session, receipt: Receipt) -> None:
-        detail = {**digests, "removed": receipt.removed}
+        detail = {**told, "removed": receipt.removed}
         audit.record(session, key_id=key_id, action=action, target=gallery.id, **detail)
 
-    wanted = and_(*(_FILTERS[name] == value for name, value in filters.items()))
-    receipt = erase(database, settings, gallery.id, wanted, record)
+    receipt = erase(database, settings, gallery.id, condition_of(filters), record)
     if receipt is None:
-        raise _nothing_to_erase(gallery, filters, look_alikes)
-    return receipt.answer(digests, look_alikes)
+        shown = {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in filters.items()}
+        what = " and ".join(f"{name} {value!r}" for name, value in shown.items())
+        raise no_images(gallery, what, look_alikes)
+    return receipt.answer(told, look_alikes)
 
 
-def _nothing_to_erase(gallery: Gallery, filters: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> Problem:
-    what = " and ".join(f"{name} {value!r}" for name, value in filters.items())
-    labels = ", ".join(repr(other.identity) for other in look_alikes)
-    hint = f"It has labels that look alike: {labels}." if labels else ""
-    return Problem("not-found", f"Gallery {gallery.name!r} holds no image of {what}.", hint=hint)
+def _told(filters: Filters) -> dict[str, str]:
+    """The filters as receipts and the audit log name them: labels by their SHA-256 only, times in RFC 3339."""
+    told = {}
+    for name, value in filters.items():
+        if isinstance(value, datetime):
+            told[name] = rfc3339(value)
+        else:
+            told[f"{name}_sha256"] = hashlib.sha256(value.encode()).hexdigest()
+    return told
 
 
 def _count(session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]) -> Receipt:
@@ -237,16 +242,3 @@ def _naming(gallery: Gallery) -> list[str]:
     """The addresses whose answers may name images of the gallery: uploads to it and searches."""
     paths = ["/search", *(f"/galleries/{key}/images" for key in (gallery.id, gallery.name))]
     return [prefix + path for prefix in ("", "/v1") for path in paths]
-
-
-def _look_alikes(session: Session, gallery: Gallery, identity: str) -> list[LookAlike]:
-    """Other labels of the gallery that a person would take for `identity`."""
-    counts = select(GalleryImage.identity, func.count()).where(
-        GalleryImage.gallery_id == gallery.id, GalleryImage.identity.is_not(None), GalleryImage.identity != identity
-    )
-    look = look_of(identity)
-    return [
-        LookAlike(identity=label, images=count)
-        for label, count in session.execute(counts.group_by(GalleryImage.identity).order_by(GalleryImage.identity))
-        if label and look_of(label) == look
-    ]

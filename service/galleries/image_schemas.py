@@ -207,6 +207,8 @@ class ReceiptAnswer(Answer):
     external_id_sha256: Omittable[str] = None
     identity_sha256: Omittable[str] = None
     camera_sha256: Omittable[str] = None
+    captured_after: Omittable[str] = Field(default=None, description="of images erased by their time")
+    captured_before: Omittable[str] = None
     gallery: str
     revision: int
     erased_at: Time

@@ -28,6 +28,7 @@ def set_labels(
     *,
     key_id: str | None,
     action: str = "gallery.label_images",
+    **detail: Any,
 ) -> int:
     """Sets `labels` of these images in the transaction of `session`, which has locked `gallery`.
 
@@ -38,7 +39,7 @@ def set_labels(
         image_ids: ids; those that are not in the gallery change nothing.
         labels: new values of `identity`, `camera`, `captured_at` (in UTC) or `external_id`, checked as those of uploads
             are; None clears.
-        action: the word under which the audit log names it.
+        action, detail: how the audit log names it; no labels may stand there.
 
     Returns:
         The number of images that had other labels; where it is 0 nothing has changed.
@@ -51,7 +52,8 @@ def set_labels(
         take_from_clusters(session, gallery.id, image_ids)
     if changed:
         gallery.revision, gallery.edits = revision, gallery.edits + changed
-        audit.record(session, key_id=key_id, action=action, target=gallery.id, images=changed, labels=sorted(labels))
+        told = {"images": changed, "labels": sorted(labels), **detail}
+        audit.record(session, key_id=key_id, action=action, target=gallery.id, **told)
     return changed
 
 

@@ -22,6 +22,7 @@ from service.db.session import Database
 from service.db.tables import Job, JobDataset, JobEvent
 from service.errors import Problem, not_found
 from service.jobs.kinds import KINDS, kinds_of
+from service.jobs.webhooks import note_end
 from service.models.lifecycle import check_name_is_free
 
 WAITING = ("queued", "interrupted")
@@ -35,12 +36,22 @@ class LeaseLost(Exception):
     """The job belongs to another attempt by now, or is over; this process must end."""
 
 
-def enqueue(session: Session, kind: str, spec: dict[str, Any], *, datasets: Sequence[str] = ()) -> Job:
+def enqueue(
+    session: Session,
+    kind: str,
+    spec: dict[str, Any],
+    *,
+    datasets: Sequence[str] = (),
+    webhook: tuple[str | None, str | None] = (None, None),
+    job_id: str | None = None,
+) -> Job:
     """Adds a queued job that reads the given data sets; the gallery or data set that it makes shows it as its own.
 
-    Send its id to the queue after the commit, not before.
+    `webhook` is the url that is sent its end, and the secret that signs this; `job_id` is its id, where something lies
+    under that already. Send it to the queue after the commit, not before.
     """
-    job = Job(id=new_id("job"), kind=kind, state="queued", spec=spec)
+    url, secret = webhook
+    job = Job(id=job_id or new_id("job"), kind=kind, state="queued", spec=spec, webhook_url=url, webhook_secret=secret)
     session.add(job)
     session.flush()
     session.add_all(JobDataset(job_id=job.id, dataset_id=dataset) for dataset in dict.fromkeys(datasets))
@@ -170,6 +181,7 @@ def request_cancel(session: Session, job_id: str) -> Job:
     if job.state in WAITING:
         job.state, job.finished_at = "cancelled", utc_now()
         add_event(session, job_id, "cancelled", {})
+        note_end(session, job)
     elif job.state == "running":
         job.state = "cancelling"
         add_event(session, job_id, "cancelling", {})
@@ -202,7 +214,8 @@ def retry(session: Session, job_id: str) -> Job:
         raise _wrong_state(job, "retried", FINISHED)
     check_name_is_free(session, job.spec.get("model_name"))
     datasets = session.scalars(select(JobDataset.dataset_id).where(JobDataset.job_id == job_id)).all()
-    return enqueue(session, job.kind, job.spec, datasets=datasets)
+    webhook = (job.webhook_url, job.webhook_secret)
+    return enqueue(session, job.kind, job.spec, datasets=datasets, webhook=webhook)
 
 
 def _locked(session: Session, job_id: str) -> Job:
@@ -222,6 +235,7 @@ def _end(session: Session, job_id: str, attempt: int, state: str, event: dict[st
     if ended is None:
         raise LeaseLost(f"job {job_id} is no longer attempt {attempt}'s")
     add_event(session, job_id, state, event)
+    note_end(session, session.get_one(Job, job_id, populate_existing=True))
 
 
 def _wrong_state(job: Job, verb: str, allowed: Sequence[str]) -> Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service.jobs.kinds import calibrate, evaluate, export, index, train
+from service.jobs.kinds import calibrate, evaluate, export, index, search_batch, train
 from service.jobs.kinds.plan import Plan, Resolved
 from service.jobs.schemas import JobBody, WarningAnswer
 from service.settings import Settings
@@ -15,6 +15,7 @@ PLANS: dict[str, Plan] = {
     "calibrate": calibrate.PLAN,
     "index": index.PLAN,
     "export": export.PLAN,
+    "search_batch": search_batch.PLAN,
 }
 """The plan of each kind that POST /jobs takes."""
 

@@ -9,10 +9,12 @@ from typing_extensions import TypedDict
 
 from service.db.tables import Job, JobEvent
 from service.jobs.recording import progress_as_json
+from service.jobs.search_batch_schemas import SearchBatchBody
+from service.jobs.webhook_schemas import Notified
 from service.schemas import Answer, Body, Name, Omittable, Point, ProblemAnswer, Reference, SelfLink, Time, example
 
 State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "calibrate", "index", "cluster", "export", "register", "delete"]
+Kind = Literal["train", "evaluate", "calibrate", "index", "cluster", "export", "search_batch", "register", "delete"]
 
 
 class DatasetPart(Body):
@@ -48,7 +50,7 @@ class StageBody(Body):
     )
 
 
-class TrainBody(Body):
+class TrainBody(Notified):
     """Train a network, on `dataset` or stage by stage on a `chain` of them. Several data sets in one place are joined,
     identities and cameras kept apart."""
 
@@ -79,7 +81,7 @@ class OpenSet(Body):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-class EvaluateBody(Body):
+class EvaluateBody(Notified):
     """Measure a model on the query and gallery splits of a data set."""
 
     kind: Literal["evaluate"]
@@ -101,7 +103,7 @@ class EvaluateBody(Body):
     open_set: OpenSet | None = Field(default=None, description="null: everybody stays in the gallery")
 
 
-class CalibrateBody(Body):
+class CalibrateBody(Notified):
     """Learn what a model's scores mean, from images of people whom it was not trained on."""
 
     kind: Literal["calibrate"]
@@ -112,7 +114,7 @@ class CalibrateBody(Body):
     )
 
 
-class IndexBody(Body):
+class IndexBody(Notified):
     """Embed a gallery's images anew and rebuild its index, or with `embed` false only that."""
 
     kind: Literal["index"]
@@ -120,7 +122,7 @@ class IndexBody(Body):
     embed: bool = Field(default=True, description="false: the index is built over the vectors that are there")
 
 
-class ExportBody(Body):
+class ExportBody(Notified):
     """Write a model for another runtime. The job fails unless what that gives agrees with PyTorch on real images."""
 
     kind: Literal["export"]
@@ -131,7 +133,9 @@ class ExportBody(Body):
     )
 
 
-JobBody = Annotated[TrainBody | EvaluateBody | CalibrateBody | IndexBody | ExportBody, Field(discriminator="kind")]
+JobBody = Annotated[
+    TrainBody | EvaluateBody | CalibrateBody | IndexBody | ExportBody | SearchBatchBody, Field(discriminator="kind")
+]
 
 
 @with_config(extra="allow")
@@ -157,7 +161,9 @@ class JobLinks(SelfLink):
 
     events: str
     metrics: str
+    curves: str = Field(description="the metrics drawn; `.svg` in place of `.png` is drawn as well")
     logs: str
+    deliveries: Omittable[str] = Field(default=None, description="of a job with a webhook")
     model: Omittable[str] = None
     dataset: Omittable[str] = None
     gallery: Omittable[str] = None
@@ -183,6 +189,7 @@ class JobAnswer(Answer):
             "self": "/jobs/job_01…",
             "events": "/jobs/job_01…/events",
             "metrics": "/jobs/job_01…/metrics",
+            "curves": "/jobs/job_01…/curves.png",
             "logs": "/jobs/job_01…/logs",
         },
     )
@@ -205,11 +212,14 @@ class JobAnswer(Answer):
     def of(cls, job: Job, prefix: str = "") -> JobAnswer:
         """The job as clients see it; `prefix` is put before links."""
         here, result = f"{prefix}/jobs/{job.id}", job.result or {}
+        parts = {name: f"{here}/{name}" for name in ("events", "metrics", "logs")}
         made = {
             name: f"{prefix}/{path}/{result[name]}"
             for name, path in (("model", "models"), ("dataset", "datasets"), ("gallery", "galleries"))
             if result.get(name)
         }
+        if job.webhook_url is not None:
+            made["deliveries"] = f"{here}/deliveries"
         return cls(
             id=job.id,
             kind=cast("Kind", job.kind),
@@ -223,7 +233,7 @@ class JobAnswer(Answer):
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-            links=JobLinks(self=here, events=f"{here}/events", metrics=f"{here}/metrics", logs=f"{here}/logs", **made),
+            links=JobLinks(self=here, curves=f"{here}/curves.png", **parts, **made),
         )
 
 

@@ -23,7 +23,7 @@ from service.settings import Settings
 if TYPE_CHECKING:  # brings PyTorch
     from reid_core.model import Manifest
 
-FACTS, CALIBRATIONS = "bundle.json", FILE_NAME
+FACTS, CALIBRATIONS, CARD = "bundle.json", FILE_NAME, "card.md"
 _VERSION = 1
 _MANIFEST, _WEIGHTS = "manifest.json", "weights.safetensors"
 _NETWORKS = (_WEIGHTS, NETWORK_NAME)
@@ -56,14 +56,15 @@ class Contents:
     lineage: dict[str, Any]
 
 
-def write_bundle(model: Model, settings: Settings, sink: IO[bytes]) -> None:
-    """Writes the model's bundle to `sink`; raises 404 where one of its files is gone.
+def write_bundle(model: Model, card: str, settings: Settings, sink: IO[bytes]) -> None:
+    """Writes the model's bundle to `sink`, with its card for people; raises 404 where one of its files is gone.
 
-    Exports and serving files are not in it: they are made again where it is taken in.
+    Exports and serving files are not in it: they are made again where it is taken in, and so is the card.
     """
     facts = {"version": _VERSION, "id": model.id, "name": model.name, "lineage": model.lineage}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(FACTS, json.dumps(facts, indent=2))
+        archive.writestr(CARD, card)
         for name in (_MANIFEST, NETWORK_NAME if model.method == EXTERNAL else _WEIGHTS, CALIBRATIONS):
             path = settings.models_dir / model.id / name
             if path.is_file():
@@ -151,12 +152,12 @@ def _check_entries(archive: zipfile.ZipFile) -> str:
     """The name of the network among the entries: these are those of a bundle, and no larger than the file."""
     entries = archive.infolist()
     names = sorted(entry.filename for entry in entries)
-    needed = [name for name in names if name != CALIBRATIONS]
+    needed = [name for name in names if name not in (CALIBRATIONS, CARD)]
     network = next((name for name in _NETWORKS if needed == sorted((FACTS, _MANIFEST, name))), None)
     if network is None:
         refuse_bundle(
             "other-files",
-            f"it has to hold {FACTS}, {_MANIFEST}, perhaps {CALIBRATIONS}, and one of {', '.join(_NETWORKS)}",
+            f"it has to hold {FACTS}, {_MANIFEST}, one of {', '.join(_NETWORKS)}",
         )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         refuse_bundle("compressed", "its files are compressed, those of a bundle are not")

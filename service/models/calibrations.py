@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from reid_core.calibration.folds import HeldOutFit
 from reid_core.calibration.record import FILE_NAME, Calibration, read_calibrations
 from reid_core.errors import WeightsError
 from service.settings import Settings
@@ -33,12 +34,21 @@ def describe_calibrations(settings: Settings, model_id: str) -> list[dict[str, A
     except WeightsError as error:
         log.warning("calibrations of model %s are not shown: %s", model_id, error.detail)
         return []
-    shown = ("log_loss", "expected_calibration_error", "reliability", "fitted_on")
-    values = {rerank: calibration.as_json() for rerank, calibration in sorted(kept.items())}
     return [
-        {"rerank": rerank, "kind": value["curve"]["kind"], **{name: value[name] for name in shown}}
-        for rerank, value in values.items()
+        {
+            "rerank": rerank,
+            "persons": _describe(calibration.persons) if calibration.persons else None,
+            "fitted_on": dict(calibration.fitted_on),
+            **_describe(calibration.fit),
+        }
+        for rerank, calibration in sorted(kept.items())
     ]
+
+
+def _describe(fit: HeldOutFit) -> dict[str, Any]:
+    value = fit.as_json()
+    shown = ("log_loss", "expected_calibration_error", "reliability")
+    return {"kind": fit.curve.kind, **{name: value[name] for name in shown}}
 
 
 @lru_cache(_KEPT)

@@ -168,6 +168,9 @@ def _origins(lineage: Lineage) -> Iterator[str]:
         yield f"- the file {imported.get('file')!r}, SHA-256 `{imported.get('sha256')}`"
     else:
         yield f"- started from: {lineage.get('init_from') or 'random weights'}; seed {lineage.get('seed')}"
+    if kept := lineage.get("kept"):
+        early = ", ended early by patience" if kept.get("stopped_early") else ""
+        yield f"- network of epoch {kept.get('epoch')} of {kept.get('epochs')} ({kept.get('rule')}{early})"
     if teacher := lineage.get("teacher"):
         yield f"- taught by model `{teacher}`"
 

@@ -25,8 +25,8 @@ from service.db.tables import Model
 from service.errors import Problem, problem_at, problem_from_core
 from service.models.bundle import Contents, open_bundle, refuse_bundle, save_calibrations, save_contents
 from service.models.engines import engine_of_row
+from service.models.import_schemas import BundleForm, NetworkForm, NetworkManifest, WeightsForm
 from service.models.lifecycle import check_name_is_free, describe_file
-from service.models.schemas import BundleForm, NetworkForm, NetworkManifest, WeightsForm
 from service.settings import Settings
 from service.storage import claim, delete_tree, publish_folder
 

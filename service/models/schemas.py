@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from pydantic import (
-    AfterValidator,
     Field,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
     with_config,
 )
-from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from service.db.tables import Evaluation, Model
@@ -24,80 +19,10 @@ from service.schemas import Answer, Body, Name, Omittable, Pair, SelfLink, Time,
 from service.settings import Settings
 
 
-def _refuse_other_ranges(value: tuple[float, float]) -> tuple[float, float]:
-    if value not in ((0, 1), (0, 255)):
-        raise PydanticCustomError("unknown-range", "values reach from 0 to 1 or to 255; say [0, 1] or [0, 255]")
-    return value
-
-
 class ModelChange(Body):
     """A model's new name."""
 
     name: Name
-
-
-class NetworkInput(Body):
-    """The images that an ONNX network takes, in the words of a model's `preprocessing`."""
-
-    height: int = Field(ge=32, le=1024)
-    width: int = Field(ge=16, le=1024)
-    colour: Literal["RGB", "BGR"] = Field(description="the order of the network's channels, and of mean and std")
-    range: Annotated[Pair, AfterValidator(_refuse_other_ranges)] = Field(
-        description="the values of black and white, [0, 1] or [0, 255], before mean and std"
-    )
-    mean: Triple
-    std: Triple
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    layout: Literal["NCHW"] = "NCHW"
-    flip_average: bool = Field(default=False, description="embed the mean of an image and its mirror image")
-
-    @field_validator("mean")
-    @classmethod
-    def _within_range(cls, mean: Triple, info: ValidationInfo) -> Triple:
-        _, most = info.data.get("range", (0, 255))
-        if min(mean) < 0 or max(mean) > most:
-            message = "the mean {mean} cannot be that of values from 0 to {most}, which range says"
-            raise PydanticCustomError("outside-range", message, {"mean": str(list(mean)), "most": f"{most:g}"})
-        return mean
-
-    @field_validator("std")
-    @classmethod
-    def _possible_in_range(cls, std: Triple, info: ValidationInfo) -> Triple:
-        _, most = info.data.get("range", (0, 255))
-        if min(std) <= 0 or max(std) > 2 * most:
-            message = "the standard deviation {std} cannot be that of values from 0 to {most}, which range says"
-            raise PydanticCustomError("outside-range", message, {"std": str(list(std)), "most": f"{most:g}"})
-        return std
-
-
-class NetworkManifest(Body):
-    """The use of an ONNX network."""
-
-    input: NetworkInput
-    output: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = Field(
-        default=None, description="the output that is the embedding, (N, D); null: the only one"
-    )
-
-
-class NetworkForm(Body):
-    """The fields beside an ONNX file."""
-
-    name: Name | None = Field(default=None, description="unique; made up when left out")
-    manifest: NetworkManifest
-
-
-class BundleForm(Body):
-    """The fields beside a bundle."""
-
-    name: Name | None = Field(default=None, description="unique; the name in the bundle when left out")
-
-
-class WeightsForm(Body):
-    """The fields beside a safetensors file."""
-
-    name: Name | None = Field(default=None, description="unique; made up when left out")
-    method: str = Field(max_length=100, description="a name from GET /methods")
-    settings: dict[str, Any] = Field(default={}, description="what differs from the method's recipe, as in POST /jobs")
 
 
 @with_config(extra="allow")
@@ -142,6 +67,18 @@ class TrainedStage(TypedDict, total=False):
 
 
 @with_config(extra="allow")
+class KeptEpoch(TypedDict, total=False):
+    """The epoch whose network was kept: `epoch` of `epochs` that were trained, in the last stage of a chain, with the
+    mAP of held-out people; `stopped_early` where `settings.validation.patience` ended it."""
+
+    rule: str
+    epoch: int
+    epochs: int
+    mAP: float | None
+    stopped_early: bool
+
+
+@with_config(extra="allow")
 class Lineage(TypedDict, total=False):
     """The lineage of a model: data sets, weights and teacher that it was made from."""
 
@@ -152,6 +89,7 @@ class Lineage(TypedDict, total=False):
     weights: Transfer | None
     teacher: str | None
     seed: int
+    kept: KeptEpoch
     imported: Imported
 
 
@@ -222,14 +160,22 @@ class FittedOn(TypedDict, total=False):
     different_pairs: int
 
 
-class CalibrationAnswer(Answer):
-    """A calibration: what a model's scores mean in searches that re-rank so."""
+class FitAnswer(Answer):
+    """A curve from scores to evidence, and how well it holds for people who were held out."""
 
-    rerank: Literal["none", "qaconv", "k_reciprocal"]
     kind: Literal["logistic", "isotonic"] = Field(description="the curve with the lower `log_loss`")
     log_loss: dict[str, float] = Field(description="of both kinds of curve on held-out people; 0.69 says nothing")
     expected_calibration_error: float = Field(description="mean distance of `predicted` and `observed`, held out")
     reliability: list[ReliabilityBin]
+
+
+class CalibrationAnswer(FitAnswer):
+    """A calibration: what a model's scores mean in searches that re-rank so."""
+
+    rerank: Literal["none", "qaconv", "k_reciprocal"]
+    persons: Omittable[FitAnswer] = Field(
+        default=None, description="the like of persons' scores, of searches with `group_by`; absent of earlier versions"
+    )
     fitted_on: FittedOn
 
 

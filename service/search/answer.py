@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.galleries.image_schemas import content_link, image_link
 from service.search.explanations.pairs import Explanation
 from service.search.judging import Judgement
+from service.search.persons import Person
 from service.search.rows import FoundImage
-from service.search.schemas import Correspondence, MatchAnswer, MatchLinks, SearchAnswer
+from service.search.schemas import Correspondence, GroupAnswer, MatchAnswer, MatchLinks, SearchAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,11 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class SearchOutcome:
-    """The matches, best first, and what they were found with; `drawable` while their explanations can be drawn."""
+    """The matches, best first, and what they were found with; `drawable` while their explanations can be drawn.
+
+    `offset` is the number of results before the first. Of a search by person, `persons` are those of the answer and
+    `matches` are their images, one person's after the other's.
+    """
 
     search_id: str
     gallery: str
@@ -34,6 +40,8 @@ class SearchOutcome:
     rerank: str
     timings_ms: dict[str, float]
     matches: tuple[Match, ...]
+    offset: int = 0
+    persons: tuple[Person, ...] | None = None
     drawable: bool = False
     judgement: Judgement | None = None
 
@@ -51,17 +59,45 @@ class SearchOutcome:
             threshold=self.judgement.threshold if self.judgement else None,
             warning=self.judgement.warning if self.judgement else None,
             timings_ms=self.timings_ms,
-            results=[self._match_answer(rank, match, prefix) for rank, match in enumerate(self.matches, 1)],
+            results=[] if self.persons is not None else self._results(prefix),
+            groups=None if self.persons is None else self._groups(self.persons, prefix),
         )
 
-    def _match_answer(self, rank: int, match: Match, prefix: str) -> MatchAnswer:
+    def _results(self, prefix: str) -> list[MatchAnswer]:
+        probabilities = self.judgement.probabilities if self.judgement else [None] * len(self.matches)
+        told = zip(self.matches, probabilities, strict=True)
+        return [
+            self._match_answer(place, self.offset + place, match, chance, prefix)
+            for place, (match, chance) in enumerate(told, 1)
+        ]
+
+    def _groups(self, persons: Sequence[Person], prefix: str) -> list[GroupAnswer]:
+        probabilities = self.judgement.probabilities if self.judgement else ()
+        groups, place = [], 0
+        for number, person in enumerate(persons):
+            results = []
+            for match in self.matches[place : place + len(person.candidates)]:
+                place += 1
+                results.append(self._match_answer(place, place, match, None, prefix))
+            groups.append(
+                GroupAnswer(
+                    rank=self.offset + number + 1,
+                    identity=person.identity,
+                    score=person.score,
+                    probability=probabilities[number] if probabilities else None,
+                    results=results,
+                )
+            )
+        return groups
+
+    def _match_answer(self, place: int, rank: int, match: Match, probability: float | None, prefix: str) -> MatchAnswer:
         image, explanation = match.image, match.explanation
-        drawing = f"{prefix}/search/{self.search_id}/results/{rank}/explanation.png" if self.drawable else None
+        drawing = f"{prefix}/search/{self.search_id}/results/{place}/explanation.png" if self.drawable else None
         return MatchAnswer(
             rank=rank,
             image_id=image.id,
             score=match.score,
-            probability=self.judgement.probabilities[rank - 1] if self.judgement else None,
+            probability=probability,
             retrieval_score=match.retrieval_score,
             retrieval_rank=match.retrieval_rank,
             identity=image.identity,

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 from torch import Tensor
 
-from reid_core.errors import IndexCorrupt
+from reid_core.errors import CoreError, IndexCorrupt
 from reid_core.matching import FoldedHead
 from reid_core.retrieval.store import REBUILD
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.decoding import Decoder
-from service.errors import Problem
+from service.errors import Problem, problem_from_core
 from service.galleries.image_files import find_any_image, image_path, missing_image
+from service.search.batching import MAX_IMAGES
 from service.search.fusion import mean_direction, unit
 from service.search.models import Encoders, SharedEncoder
 from service.search.queries import impossible
@@ -33,6 +36,9 @@ ATTEMPTS = 20
 """Times that a search starts over because the gallery has changed under it."""
 
 Size = tuple[int, int]
+
+Content = Callable[[], bytes]
+"""Reads a file when it is its turn."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +107,28 @@ class QueryEncoder:
         vectors = encoded.vectors if query.fusion == "max" else mean_direction(encoded.vectors)
         return replace(encoded, vectors=vectors, fusion=query.fusion)
 
+    def encode_each(
+        self, contents: Sequence[Content], query: Query, gallery: SearchedGallery, timer: SearchTimer
+    ) -> list[EncodedQuery | Problem]:
+        """Encodes each of `contents` as a query like `query`; one that cannot be taken gives its problem.
+
+        As many files are held decoded as the networks take at a time.
+        """
+        encoded: list[EncodedQuery | Problem] = []
+        for start in range(0, len(contents), MAX_IMAGES):
+            encoded += self._encode_some(contents[start : start + MAX_IMAGES], query, gallery, timer)
+        return encoded
+
+    def file_of(self, session: Session, query: StoredQuery, gallery: SearchedGallery) -> Path | None:
+        """The image's file; None for an image of this gallery, which is known by what is stored of it."""
+        image = find_any_image(session, query.image_id)
+        own = isinstance(image, GalleryImage) and image.gallery_id == gallery.id
+        return None if own else image_path(session, self._settings, image)
+
     def _stored(self, query: StoredQuery, gallery: SearchedGallery, timer: SearchTimer) -> EncodedQuery:
         """By what is stored of the image if it is this gallery's, or else by its file."""
         with self._database.read() as session:
-            image = find_any_image(session, query.image_id)
-            own = isinstance(image, GalleryImage) and image.gallery_id == gallery.id
-            path = None if own else image_path(session, self._settings, image)
+            path = self.file_of(session, query, gallery)
         if path is not None:
             return self._encoded([path.read_bytes()], query, gallery, timer)
         with timer.stage("retrieve"):
@@ -149,21 +171,59 @@ class QueryEncoder:
         maps = read_maps(opened, [image.position])
         return EncodedQuery(unit(vectors), self._matching(maps, ((image.width, image.height),), gallery))
 
-    def stored(self, gallery: SearchedGallery, opened: OpenGallery, position: int, *, with_maps: bool) -> EncodedQuery:
-        """The stored features of the image at `position`, as a query without a size in pixels."""
+    def stored(
+        self,
+        gallery: SearchedGallery,
+        opened: OpenGallery,
+        position: int,
+        *,
+        with_maps: bool,
+        size: Size = (0, 0),
+    ) -> EncodedQuery:
+        """The stored features of the image at `position`, as a query; its `size` in pixels is for explanations."""
         vectors = unit(opened.snapshot.store.read([position]))
         if not with_maps:
             return EncodedQuery(vectors)
-        return EncodedQuery(vectors, self._matching(read_maps(opened, [position]), ((0, 0),), gallery))
+        return EncodedQuery(vectors, self._matching(read_maps(opened, [position]), (size,), gallery))
 
     def _encoded(
         self, contents: Sequence[bytes], query: Query, gallery: SearchedGallery, timer: SearchTimer
     ) -> EncodedQuery:
         """By files, each through the gallery's model and its reranker: one pass where these are the same."""
-        reranker_id = gallery.reranker_id if query.needs_maps else None
-        models = {key: self._encoders.get(key) for key in (gallery.model_id, reranker_id) if key is not None}
+        models = self._models(query, gallery)
         with timer.stage("decode"):
             sizes, inputs = self._prepared(contents, list(models.values()))
+        return self._embedded(models, sizes, inputs, query, gallery, timer)
+
+    def _encode_some(
+        self, contents: Sequence[Content], query: Query, gallery: SearchedGallery, timer: SearchTimer
+    ) -> list[EncodedQuery | Problem]:
+        models = self._models(query, gallery)
+        with timer.stage("decode"):
+            prepared = [self._prepared_or_problem(content, list(models.values())) for content in contents]
+        good = [one for one in prepared if not isinstance(one, Problem)]
+        if not good:
+            return [one for one in prepared if isinstance(one, Problem)]
+        sizes = tuple(size for (size,), _ in good)
+        inputs = [torch.cat(column) for column in zip(*(inputs for _, inputs in good), strict=True)]
+        single = iter(_apart(self._embedded(models, sizes, inputs, query, gallery, timer)))
+        return [one if isinstance(one, Problem) else next(single) for one in prepared]
+
+    def _models(self, query: Query, gallery: SearchedGallery) -> dict[str, SharedEncoder]:
+        """The gallery's model, and its reranker where maps are needed."""
+        reranker_id = gallery.reranker_id if query.needs_maps else None
+        return {key: self._encoders.get(key) for key in (gallery.model_id, reranker_id) if key is not None}
+
+    def _embedded(
+        self,
+        models: Mapping[str, SharedEncoder],
+        sizes: tuple[Size, ...],
+        inputs: Sequence[Tensor],
+        query: Query,
+        gallery: SearchedGallery,
+        timer: SearchTimer,
+    ) -> EncodedQuery:
+        reranker_id = gallery.reranker_id if query.needs_maps else None
         with timer.stage("embed"):
             encoded = {
                 key: model.encode_prepared(prepared, with_maps=key == reranker_id)
@@ -196,6 +256,16 @@ class QueryEncoder:
                     inputs.append(model.prepare(image.image))
         return tuple(sizes), [torch.stack(inputs) for inputs in prepared]
 
+    def _prepared_or_problem(
+        self, content: Content, models: Sequence[SharedEncoder]
+    ) -> tuple[tuple[Size, ...], list[Tensor]] | Problem:
+        try:
+            return self._prepared([content()], models)
+        except Problem as problem:
+            return problem
+        except CoreError as error:
+            return problem_from_core(error)
+
     def _checked(self, query: EmbeddingQuery, gallery: SearchedGallery) -> NDArray[np.float64]:
         size, given = gallery.embedding_size, len(query.embedding)
         if given != size:
@@ -203,6 +273,19 @@ class QueryEncoder:
             hint = "Embed the image with the gallery's model."
             raise impossible(query, "embedding", "wrong-size", message, hint=hint)
         return np.array([query.embedding])
+
+
+def _apart(encoded: EncodedQuery) -> list[EncodedQuery]:
+    """Each image of the query as a query of its own."""
+    matching = encoded.matching
+    return [
+        EncodedQuery(
+            encoded.vectors[place : place + 1],
+            matching
+            and replace(matching, maps=matching.maps[place : place + 1], sizes=matching.sizes[place : place + 1]),
+        )
+        for place in range(len(encoded.vectors))
+    ]
 
 
 def read_maps(opened: OpenGallery, positions: Sequence[int]) -> Tensor:

@@ -6,7 +6,8 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from sqlalchemy import or_, select
@@ -21,21 +22,25 @@ from service.errors import Problem
 from service.galleries.image_files import find_any_image
 from service.kept_searches import KeptMatch, KeptSearch, erase_records, keep_record
 from service.search.answer import Match, SearchOutcome
+from service.search.batch import BatchOutcome, BatchSearcher
 from service.search.batching import Batcher
-from service.search.encoding import ATTEMPTS, EncodedQuery, QueryEncoder, changing_too_fast, read_maps
+from service.search.encoding import ATTEMPTS, Content, EncodedQuery, QueryEncoder, changing_too_fast, read_maps
 from service.search.explanations.illustrations import Illustrations
 from service.search.explanations.pairs import explain
 from service.search.journal import SearchJournal
 from service.search.judging import Judge
 from service.search.models import Encoders, SharedEncoder
+from service.search.persons import Person, PersonFinder
 from service.search.queries import validate_query
 from service.search.rerank import Candidate, rerank, retrieve
 from service.search.rows import FoundImage, SearchedGallery, find_gallery, find_images
-from service.search.schemas import Query, StoredQuery
+from service.search.schemas import ImageQuery, Query, StoredQuery
 from service.search.snapshots import OpenGallery, Snapshots
 from service.search.timing import SearchTimer
 from service.search.upkeep import Upkeep
 from service.settings import Settings
+
+_Scored = TypeVar("_Scored", Candidate, Person)
 
 
 class Turns:
@@ -55,6 +60,16 @@ class Turns:
             yield
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a query has found in `opened`: images, or persons with theirs; `scores` of those before the page, too."""
+
+    opened: OpenGallery
+    matches: tuple[Match, ...]
+    scores: Sequence[float]
+    persons: tuple[Person, ...] | None = None
+
+
 class Engine:
     """Made when the process starts, closed when it ends; every method may be called from any thread."""
 
@@ -72,6 +87,9 @@ class Engine:
         threads = settings.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
         self._turns = Turns(threads)
+        self._batches = BatchSearcher(
+            database, settings, self._query_encoder, self._snapshots, self._judge, journal, self._turns.turn
+        )
 
     def close(self) -> None:
         """Ends the threads, after what they are doing."""
@@ -94,15 +112,15 @@ class Engine:
         gallery = self._open(query)
         calibration = self._judge.calibration(query, gallery)
         encoded = self._query_encoder.encode(query, images, gallery, timer)
-        opened, matches = self._find(query, gallery, encoded, timer)
+        found = self._find(query, gallery, encoded, timer)
+        matches, opened = found.matches, found.opened
         if query.explain:
             with timer.stage("explain"):
                 matches = _explained(matches, encoded, opened)
         judgement = None
         if calibration is not None:
             with timer.stage("judge"):
-                scores = [match.score for match in matches]
-                judgement = self._judge.judge(query, gallery, opened, scores, calibration)
+                judgement = self._judge.judge(query, gallery, opened, found.scores, calibration).of_page(query)
         outcome = SearchOutcome(
             search_id=new_id("search"),
             gallery=gallery.id,
@@ -112,6 +130,8 @@ class Engine:
             rerank=query.rerank,
             timings_ms=timer.timings_ms(),
             matches=matches,
+            offset=query.offset or 0,
+            persons=found.persons,
             drawable=query.explain and self._settings.explanation_minutes > 0,
             judgement=judgement,
         )
@@ -119,6 +139,15 @@ class Engine:
         if outcome.drawable:
             self._keep_record(outcome.search_id, _record(query, outcome, key_id), images)
         return outcome
+
+    def search_batch(
+        self, common: ImageQuery, queries: Sequence[Query], contents: Sequence[Content] = (), *, key_id: str | None
+    ) -> BatchOutcome:
+        """The outcome of each of `queries`, which are as `common` but for whom they ask for; see `BatchSearcher`.
+
+        `contents` are the files of ImageQueries, one each. Raises as `search` for what all of them have in common.
+        """
+        return self._batches.search(common, queries, self._open(common), contents, key_id=key_id)
 
     def explanation(self, search_id: str, rank: int, caller: Caller) -> bytes:
         """A PNG of the query and the result at `rank` side by side, with what corresponds; see `Illustrations.draw`."""
@@ -148,26 +177,51 @@ class Engine:
             )
         return gallery
 
-    def _find(
-        self, query: Query, gallery: SearchedGallery, encoded: EncodedQuery, timer: SearchTimer
-    ) -> tuple[OpenGallery, tuple[Match, ...]]:
-        """The matches, and the revision of the gallery that they were found in: the one seen first, or a later one."""
+    def _find(self, query: Query, gallery: SearchedGallery, encoded: EncodedQuery, timer: SearchTimer) -> _Found:
+        """What the query finds in the gallery's revision that was seen first, or in a later one."""
         for attempt in range(ATTEMPTS):
             opened = self._snapshots.current(gallery.id, gallery.revision if attempt == 0 else None)
-            with timer.stage("retrieve"):
-                own = self._own_position(query, gallery.id)
-                with self._turns.turn():
-                    candidates = retrieve(opened, encoded, query.filters, query.width, own)
-            if query.rerank != "none":
-                with timer.stage("rerank"), self._turns.turn():
-                    candidates = rerank(candidates, query.rerank, encoded, opened)
-            candidates = _cut(candidates, query)
-            with timer.stage("retrieve"):
-                images = self._images(gallery.id, opened, [candidate.position for candidate in candidates])
-            if images is not None:
-                matches = [_match(candidate, images[candidate.position]) for candidate in candidates]
-                return opened, tuple(matches)
+            if query.group_by is not None:
+                found = self._persons(query, gallery, opened, encoded, timer)
+            else:
+                found = self._matches(query, gallery, opened, encoded, timer)
+            if found is not None:
+                return found
         raise changing_too_fast()
+
+    def _matches(
+        self, query: Query, gallery: SearchedGallery, opened: OpenGallery, encoded: EncodedQuery, timer: SearchTimer
+    ) -> _Found | None:
+        """The images; None if some were renumbered or erased since the snapshot was taken."""
+        with timer.stage("retrieve"):
+            own = self._own_position(query, gallery.id)
+            with self._turns.turn():
+                exact = query.offset is not None
+                candidates = retrieve(opened, encoded, query.filters, query.width, own, exact=exact)
+        if query.rerank != "none":
+            with timer.stage("rerank"), self._turns.turn():
+                candidates = rerank(candidates, query.rerank, encoded, opened)
+        candidates = _cut(candidates, query)
+        with timer.stage("retrieve"):
+            matches = self._rows_of(gallery.id, opened, candidates[query.offset :])
+        return None if matches is None else _Found(opened, matches, [candidate.score for candidate in candidates])
+
+    def _persons(
+        self, query: Query, gallery: SearchedGallery, opened: OpenGallery, encoded: EncodedQuery, timer: SearchTimer
+    ) -> _Found | None:
+        """The persons; None if some of their images were renumbered or erased since the snapshot was taken."""
+        with timer.stage("retrieve"), self._turns.turn():
+            own = self._own_position(query, gallery.id)
+            persons = PersonFinder(self._database, gallery.id, opened, query, encoded, own).find()
+            if persons is None:
+                return None
+            scores = [person.score for person in persons]
+            shown = [
+                replace(person, candidates=person.candidates[: query.group_size])
+                for person in _cut(persons, query)[query.offset :]
+            ]
+            matches = self._rows_of(gallery.id, opened, [one for person in shown for one in person.candidates])
+        return None if matches is None else _Found(opened, matches, scores, tuple(shown))
 
     def _own_position(self, query: Query, gallery_id: str) -> int | None:
         """The position of the query's own image in the gallery, if that is to be left out."""
@@ -177,17 +231,22 @@ class Engine:
         with self._database.read() as session:
             return session.scalar(select(GalleryImage.position).where(GalleryImage.gallery_id == gallery_id, itself))
 
-    def _images(self, gallery_id: str, opened: OpenGallery, positions: Sequence[int]) -> dict[int, FoundImage] | None:
-        """The rows at `positions` of the snapshot; None if they were renumbered or one was erased since then."""
+    def _rows_of(
+        self, gallery_id: str, opened: OpenGallery, candidates: Sequence[Candidate]
+    ) -> tuple[Match, ...] | None:
+        """The candidates with their rows; None if they were renumbered or one was erased since the snapshot."""
+        positions = [candidate.position for candidate in candidates]
         found = find_images(self._database, gallery_id, opened.generation, positions)
         images = {image.position: image for image in found}
-        return images if len(images) == len(positions) else None
+        if len(images) != len(positions):
+            return None
+        return tuple(_match(candidate, images[candidate.position]) for candidate in candidates)
 
 
-def _cut(candidates: Sequence[Candidate], query: Query) -> list[Candidate]:
-    """The first `top_k` candidates that reach the query's `min_score`."""
+def _cut(found: Sequence[_Scored], query: Query) -> list[_Scored]:
+    """The first that reach the query's `min_score`, up to the last result that it asks for."""
     least = query.min_score
-    return [candidate for candidate in candidates if least is None or candidate.score >= least][: query.top_k]
+    return [one for one in found if least is None or one.score >= least][: query.last]
 
 
 def _match(candidate: Candidate, image: FoundImage) -> Match:
@@ -205,12 +264,14 @@ def _explained(matches: Sequence[Match], encoded: EncodedQuery, opened: OpenGall
 
 
 def _record(query: Query, outcome: SearchOutcome, key_id: str | None) -> KeptSearch:
+    judgement = outcome.judgement
+    probabilities = judgement.probabilities if judgement else (None,) * len(outcome.matches)
     return KeptSearch(
         gallery=outcome.gallery,
         key_id=key_id,
         image_id=query.image_id if isinstance(query, StoredQuery) else None,
         results=tuple(
-            KeptMatch(match.image.id, match.score, match.explanation.image if match.explanation else 0)
-            for match in outcome.matches
+            KeptMatch(match.image.id, match.score, match.explanation.image if match.explanation else 0, probability)
+            for match, probability in zip(outcome.matches, probabilities, strict=True)
         ),
     )

@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reid_core.retrieval.directions import to_directions
 from service.errors import Problem
 
 
 def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """`vectors` (N, D) scaled to unit length; 422 where one is zero or not finite."""
-    largest = np.abs(vectors).max(axis=1, keepdims=True)
-    if not np.isfinite(largest).all() or (largest == 0).any():
+    directions, has_direction = to_directions(vectors)
+    if not has_direction.all():
         raise Problem("unprocessable", "The query's embedding is zero or not finite, so it has no direction.")
-    scaled = vectors.astype(np.float64) / largest  # so that the squares of very large or small numbers are numbers
-    directions: NDArray[np.float32] = (scaled / np.linalg.norm(scaled, axis=1, keepdims=True)).astype(np.float32)
     return directions
 
 

@@ -6,7 +6,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from reid_core.calibration.curves import logit, probability, sigmoid
 from reid_core.calibration.folds import LEAST_PEOPLE
+from reid_core.calibration.persons import posterior
 from reid_core.calibration.record import Calibration
 from reid_core.calibration.shift import Origin, Summary, summarise_images, summarise_people
 from reid_core.calibration.strangers import Strangers
@@ -57,6 +58,10 @@ class Judgement:
     threshold: float | None
     warning: SearchWarning | None
 
+    def of_page(self, query: Query) -> Judgement:
+        """This with the probabilities of the page that the query asks for."""
+        return replace(self, probabilities=self.probabilities[query.offset or 0 : query.last])
+
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
@@ -84,11 +89,16 @@ class Judge:
         model_id = _scorer(query, gallery)
         found = calibrations_of(self._settings, model_id).get(query.rerank)
         asked = [name for name in ("min_probability", "far") if getattr(query, name) is not None]
+        if query.group_by is not None:
+            if asked and query.rerank != "none":
+                message = f"persons are judged by their embeddings, and this search asks for rerank {query.rerank!r}"
+                raise impossible(query, asked[0], "cannot-judge", message, hint="Ask without rerank or group_by.")
+            found = found if found is not None and found.persons is not None else None
         if found is None and asked:
             body = f'{{"kind": "calibrate", "model": "{model_id}", "dataset": …, "rerank": "{query.rerank}"}}'
             raise Problem(
                 "wrong-state",
-                f"Model {model_id!r} has no calibration for rerank {query.rerank!r}, which {asked[0]} needs.",
+                f"Model {model_id!r} has no calibration {_of_what(query)}, which {asked[0]} needs.",
                 hint=f"Make one: POST /jobs {body}.",
             )
         return found
@@ -101,14 +111,19 @@ class Judge:
         scores: Sequence[float],
         calibration: Calibration,
     ) -> Judgement:
-        """The meaning of results' `scores`, best first.
+        """The meaning of results' `scores`, best first; of a search by person those of all persons that it found.
 
         Raises:
             Problem: 422 where `far` is lower than the gallery's images can tell.
         """
         people = self._learn(opened, (gallery.id, "people"), partial(count_people, self._database, gallery.id))
-        prior = PRESENT / max(1, people * _share_seen(query, gallery))
-        probabilities = probability(calibration.evidence(scores), prior).tolist()
+        if query.group_by is None:
+            prior = PRESENT / max(1, people * _share_seen(query, gallery))
+            probabilities = probability(calibration.evidence(scores), prior).tolist()
+        else:
+            people = max(1, people, len(scores))
+            prior = PRESENT / people
+            probabilities = posterior(calibration.person_evidence(scores), people, PRESENT).tolist()
         threshold, votes = None, list[Verdict]()
         if query.min_probability is not None:
             least = query.min_probability
@@ -173,12 +188,14 @@ class Judge:
             if labels.num_people < 2:
                 return None
             if query.rerank == "none":
-                return compare_strangers(opened, labels)
+                return compare_strangers(opened, labels, by_person=query.group_by is not None)
             encode = partial(self._encoder.stored, gallery, opened, with_maps=query.rerank == "qaconv")
             return rerank_strangers(opened, labels, query.rerank, query.width, encode)
 
         width = 0 if query.rerank == "none" else query.width
-        found: Strangers | None = self._learn(opened, (gallery.id, "strangers", query.rerank, width), look)
+        found: Strangers | None = self._learn(
+            opened, (gallery.id, "strangers", query.rerank, query.group_by, width), look
+        )
         if found is None:
             message = f"far is known by images of different people, and gallery {gallery.name!r} names fewer than two"
             raise impossible(query, "far", "too-few-people", message, hint="Add images with their identity.")
@@ -215,6 +232,10 @@ def _has_changed(before: _Mark, now: _Mark) -> bool:
     """True where images were embedded anew, or too many have come and gone for what was learned to hold."""
     changes = sum(abs(getattr(now, name) - getattr(before, name)) for name in ("positions", "deletions", "edits"))
     return before.generation != now.generation or changes > _UNNOTICED * before.positions
+
+
+def _of_what(query: Query) -> str:
+    return f"for rerank {query.rerank!r}" if query.group_by is None else "of persons"
 
 
 def _scorer(query: Query, gallery: SearchedGallery) -> str:

@@ -8,23 +8,23 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, func, or_, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from reid_core.data.records import DISTRACTOR
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
+from service.galleries.identities import NOBODY
 from service.search.snapshots import OpenGallery
 
-_UNLABELLED = or_(GalleryImage.identity.is_(None), GalleryImage.identity == DISTRACTOR)
 _IMAGES = (
     select(GalleryImage.position, GalleryImage.identity)
     .join(Gallery, Gallery.id == GalleryImage.gallery_id)
     .where(GalleryImage.gallery_id == bindparam("gallery"), Gallery.generation == bindparam("generation"))
 )
 _AT = _IMAGES.where(GalleryImage.position.in_(bindparam("positions", expanding=True)))
-_COUNTS = select(
-    func.count(GalleryImage.identity.distinct()).filter(~_UNLABELLED), func.count().filter(_UNLABELLED)
-).where(GalleryImage.gallery_id == bindparam("gallery"))
+_COUNTS = select(func.count(GalleryImage.identity.distinct()).filter(~NOBODY), func.count().filter(NOBODY)).where(
+    GalleryImage.gallery_id == bindparam("gallery")
+)
 
 
 @dataclass(frozen=True, eq=False)

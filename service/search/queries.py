@@ -15,6 +15,7 @@ def validate_query(query: Query, gallery: SearchedGallery, settings: Settings) -
         if value > settings.max_top_k:
             message = f"{name} is {value}, at most {settings.max_top_k} are allowed"
             raise impossible(query, name, "too-large", message, hint="Ask for less, or raise REID_MAX_TOP_K.")
+    _validate_page(query, settings)
     if not query.needs_maps:
         return
     name, otherwise = ("rerank", "rerank=k_reciprocal") if query.rerank == "qaconv" else ("explain", "no explain")
@@ -25,6 +26,18 @@ def validate_query(query: Query, gallery: SearchedGallery, settings: Settings) -
     if isinstance(query, EmbeddingQuery):
         message = "an embedding has no local features to match place by place"
         raise impossible(query, name, "needs-picture", message, hint=f"Send the image, or ask with {otherwise}.")
+
+
+def _validate_page(query: Query, settings: Settings) -> None:
+    offset = query.offset or 0
+    if offset > settings.max_offset:
+        message = f"offset is {offset}, at most {settings.max_offset} is allowed"
+        hint = "Narrow the search by filters, or raise REID_MAX_OFFSET."
+        raise impossible(query, "offset", "too-large", message, hint=hint)
+    looks = query.rerank != "none" or query.group_by is not None
+    if query.offset is not None and looks and query.last > query.candidates:
+        message = f"results end at {query.last}, beyond the {query.candidates} candidates that are looked at"
+        raise impossible(query, "offset", "beyond-candidates", message, hint="Ask for more candidates.")
 
 
 def impossible(query: Query, name: str, code: str, message: str, *, hint: str) -> Problem:

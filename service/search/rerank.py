@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,17 +30,29 @@ class Candidate:
 
 
 def retrieve(
-    opened: OpenGallery, encoded: EncodedQuery, filters: Filters, k: int, leave_out: int | None
+    opened: OpenGallery, encoded: EncodedQuery, filters: Filters, k: int, leave_out: int | None, *, exact: bool = False
 ) -> list[Candidate]:
     """The `k` images closest by their cosine to any embedding of the query, best first.
 
-    `leave_out` is a position that does not come back.
+    `leave_out` is a position that does not come back; `exact` compares with all, whatever the index.
     """
     snapshot, width = opened.snapshot, k if leave_out is None else k + 1
-    scores, positions = snapshot.search(encoded.vectors, width, keep=snapshot.keep(filters))
+    scores, positions = snapshot.search(encoded.vectors, width, keep=snapshot.keep(filters), exact=exact)
     best, places = best_scores(scores, positions, width)
-    ranked = [pair for pair in zip(places.tolist(), best.clip(-1, 1).tolist(), strict=True) if pair[0] != leave_out]
-    return [Candidate(position, score, score, rank) for rank, (position, score) in enumerate(ranked[:k], 1)]
+    return _ranked(zip(places.tolist(), best.clip(-1, 1).tolist(), strict=True), k, leave_out)
+
+
+def retrieve_each(
+    opened: OpenGallery, vectors: NDArray[np.float32], filters: Filters, k: int, left_out: Sequence[int | None]
+) -> list[list[Candidate]]:
+    """For each of `vectors` (Q, D) the `k` images closest by cosine, best first, without its position of `left_out`."""
+    snapshot = opened.snapshot
+    width = k if all(position is None for position in left_out) else k + 1
+    scores, positions = snapshot.search(vectors, width, keep=snapshot.keep(filters))
+    return [
+        _ranked(zip(places, values, strict=True), k, own)
+        for places, values, own in zip(positions.tolist(), scores.clip(-1, 1).tolist(), left_out, strict=True)
+    ]
 
 
 def rerank(candidates: Sequence[Candidate], kind: str, encoded: EncodedQuery, opened: OpenGallery) -> list[Candidate]:
@@ -55,6 +67,12 @@ def score_pairs(matching: Matching, maps: Tensor) -> NDArray[np.float64]:
     maps = maps.to(matching.maps.device)
     scores: NDArray[np.float64] = folded_scores(matching.maps, maps, matching.head).double().cpu().numpy()
     return scores
+
+
+def _ranked(pairs: Iterable[tuple[int, float]], k: int, leave_out: int | None) -> list[Candidate]:
+    """The first `k` of the pairs (position, score), without the position `leave_out`."""
+    ranked = [pair for pair in pairs if pair[0] != leave_out]
+    return [Candidate(position, score, score, rank) for rank, (position, score) in enumerate(ranked[:k], 1)]
 
 
 def _by_matching(candidates: Sequence[Candidate], encoded: EncodedQuery, opened: OpenGallery) -> list[Candidate]:

@@ -18,7 +18,14 @@ class Options(Body):
 
     top_k: int = Field(default=10, ge=1, description="most results; REID_MAX_TOP_K at most")
     rerank: Literal["none", "qaconv", "k_reciprocal"] = "none"
-    candidates: int = Field(default=100, ge=1, description="how many a re-ranking looks at; top_k where that is more")
+    candidates: int = Field(
+        default=100, ge=1, description="how many a re-ranking, or `group_by`, looks at; top_k where that is more"
+    )
+    offset: int | None = Field(
+        default=None, ge=0, description="results before the first; given, also as 0, pages of one revision fit together"
+    )
+    group_by: Literal["identity"] | None = Field(default=None, description="persons instead of images: `groups`")
+    group_size: int = Field(default=3, ge=1, le=20, description="with group_by: most images of each person")
     camera: list[LabelFilter] = Field(
         default_factory=list, description="only these cameras; empty text: images without a camera"
     )
@@ -59,9 +66,14 @@ class Options(Body):
         return self.rerank == "qaconv" or self.explain
 
     @property
+    def last(self) -> int:
+        """The number of the last result, from 1."""
+        return (self.offset or 0) + self.top_k
+
+    @property
     def width(self) -> int:
         """The number of closest images that are looked at before the cut to `top_k`."""
-        return self.top_k if self.rerank == "none" else max(self.top_k, self.candidates)
+        return self.last if self.rerank == "none" and self.group_by is None else max(self.last, self.candidates)
 
 
 class StoredQuery(Options):
@@ -148,6 +160,18 @@ class MatchAnswer(Answer):
     links: MatchLinks
 
 
+class GroupAnswer(Answer):
+    """A person of a search by person, or one image that shows nobody in particular: `identity` is null then."""
+
+    rank: int
+    identity: str | None
+    score: float = Field(description="the mean of its images' scores; with a `rerank`, its best image's")
+    probability: Omittable[float] = Field(
+        default=None, description="that it is who was searched for, where the model has a calibration of persons"
+    )
+    results: list[MatchAnswer] = Field(description="its best images; `rank` counts through all groups")
+
+
 class SearchAnswer(Answer):
     """The results of a search, best first, and what they were found with."""
 
@@ -188,4 +212,5 @@ class SearchAnswer(Answer):
     threshold: Omittable[float] = Field(default=None, description="with far: the score that strangers reach so often")
     warning: Omittable[SearchWarning] = Field(default=None, description="why probabilities are not to be believed")
     timings_ms: dict[str, float]
-    results: list[MatchAnswer]
+    results: list[MatchAnswer] = Field(description="empty with `group_by`")
+    groups: Omittable[list[GroupAnswer]] = Field(default=None, description="with `group_by`: persons, best first")

@@ -14,16 +14,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from reid_core.errors import CoreError, IndexCorrupt
 from reid_core.retrieval.maps import MapStore
-from reid_core.retrieval.snapshot import NO_TIME, Snapshot
+from reid_core.retrieval.snapshot import Snapshot
 from service.db.session import Database
 from service.db.tables import ErasedImage, Gallery, GalleryImage
-from service.db.types import utc_text
 from service.errors import Problem, not_found
 from service.galleries.files import (
     embedding_size,
@@ -31,9 +29,9 @@ from service.galleries.files import (
     index_path,
     load_index_file,
     open_maps,
-    open_store,
     vector_bytes,
 )
+from service.galleries.opening import open_snapshot, read_columns
 from service.memory import machine_bytes
 from service.settings import Settings
 
@@ -46,9 +44,6 @@ KEPT_GALLERIES = 256
 
 COLUMN_BYTES = 13
 """Camera, time and life of an image in a snapshot."""
-
-_ROWS_AT_ONCE = 500
-"""Few: tuples that live longer are looked through by Python's garbage collector again and again, for seconds."""
 
 _REVISION = select(Gallery.revision).where(Gallery.id == bindparam("gallery"), _EXISTS)
 
@@ -193,7 +188,7 @@ def _load(session: Session, settings: Settings, gallery: Gallery, before: OpenGa
     if before is not None and before.generation == gallery.generation:
         snapshot, maps = _extended(session, settings, gallery, before), before.maps
     else:
-        snapshot, maps = _opened(session, settings, gallery), _opened_maps(settings, gallery)
+        snapshot, maps = open_snapshot(session, settings, gallery), _opened_maps(settings, gallery)
     if maps is not None:
         maps.hold(gallery.next_position)  # now: a rebuild may delete the file while these are read
     return OpenGallery(
@@ -220,14 +215,6 @@ def _built(gallery: Gallery) -> tuple[str, int]:
     return (gallery.index["kind"], gallery.index["images"]) if gallery.index else ("flat", 0)
 
 
-def _opened(session: Session, settings: Settings, gallery: Gallery) -> Snapshot:
-    folder = generation_folder(settings, gallery.id, gallery.generation)
-    store = open_store(folder, embedding_size(session, gallery), count=gallery.next_position)
-    cameras, times, empty = _columns(session, gallery.id, 0, gallery.next_position)
-    index = load_index_file(folder, gallery.index) if gallery.index else None
-    return Snapshot.open(store, cameras, times, index).without(empty)
-
-
 def _opened_maps(settings: Settings, gallery: Gallery) -> MapStore | None:
     if gallery.maps is None:
         return None
@@ -238,7 +225,7 @@ def _opened_maps(settings: Settings, gallery: Gallery) -> MapStore | None:
 def _extended(session: Session, settings: Settings, gallery: Gallery, before: OpenGallery) -> Snapshot:
     snapshot, start = before.snapshot, len(before.snapshot)
     if gallery.next_position > start:
-        cameras, times, empty = _columns(session, gallery.id, start, gallery.next_position)
+        cameras, times, empty = read_columns(session, gallery.id, start, gallery.next_position)
         snapshot = snapshot.with_added(cameras, times).without(empty)
     if gallery.deletions != before.deletions:
         since = select(ErasedImage.position).where(
@@ -256,24 +243,6 @@ def _extended(session: Session, settings: Settings, gallery: Gallery, before: Op
     return snapshot
 
 
-def _columns(
-    session: Session, gallery_id: str, start: int, stop: int
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Camera and time of the images at positions `start` up to `stop`, and those positions that hold none."""
-    cameras = np.full(stop - start, "", object)
-    times = np.full(stop - start, NO_TIME)
-    taken = np.zeros(stop - start, np.bool_)
-    names: dict[str | None, str] = {None: ""}  # one string for all images of a camera
-    rows = session.execute(_rows(gallery_id, start, stop), execution_options={"yield_per": _ROWS_AT_ONCE})
-    for page in rows.partitions():
-        positions, page_cameras, moments = zip(*page, strict=True)
-        places = np.array(positions, np.int64) - start
-        cameras[places] = [names.setdefault(camera, camera) for camera in page_cameras]
-        times[places] = np.array(moments, "datetime64[us]").view(np.int64)
-        taken[places] = True
-    return cameras.tolist(), times, start + np.flatnonzero(~taken)
-
-
 def _edited(
     session: Session, gallery: Gallery, before: OpenGallery
 ) -> tuple[list[int], list[str], list[datetime | None]]:
@@ -282,10 +251,3 @@ def _edited(
     since = GalleryImage.edited_revision > before.revision, GalleryImage.position < len(before.snapshot)
     rows = session.execute(columns.where(GalleryImage.gallery_id == gallery.id, *since)).all()
     return [row.position for row in rows], [row.camera or "" for row in rows], [row.captured_at for row in rows]
-
-
-def _rows(gallery_id: str, start: int, stop: int) -> Select[int, str | None, str]:
-    columns = select(GalleryImage.position, GalleryImage.camera, utc_text(GalleryImage.captured_at))
-    return columns.where(
-        GalleryImage.gallery_id == gallery_id, GalleryImage.position >= start, GalleryImage.position < stop
-    )

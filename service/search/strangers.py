@@ -27,14 +27,15 @@ _KEPT = 2
 _SEED = 0
 
 
-def compare_strangers(opened: OpenGallery, labels: Labels) -> Strangers:
-    """The cosines that strangers reach, by probes drawn at random."""
+def compare_strangers(opened: OpenGallery, labels: Labels, *, by_person: bool = False) -> Strangers:
+    """The cosines that strangers reach, by probes drawn at random; `by_person` the means of persons' images."""
     probes = _draw(labels, PROBES)
     queries = opened.snapshot.store.read(labels.positions[probes])
     best = [np.empty(0)]
     for start, stop in _blocks(labels, len(probes)):
         cosines = queries @ opened.snapshot.store.read(labels.positions[start:stop]).T
-        best = [_highest([*best, _of_others(cosines, labels, probes, start, stop).ravel()], len(probes))]
+        others = _of_others(cosines, labels, probes, start, stop, mean=by_person)
+        best = [_highest([*best, others.ravel()], len(probes))]
     return _strangers(best[0], len(probes), labels)
 
 
@@ -78,11 +79,15 @@ def _blocks(labels: Labels, probes: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _of_others(scores: NDArray[np.float32], labels: Labels, probes: NDArray[np.int64], start: int, stop: int) -> Floats:
-    """(probes, people) the best score with each person of a block; -inf with the probe's own."""
+def _of_others(
+    scores: NDArray[np.float32], labels: Labels, probes: NDArray[np.int64], start: int, stop: int, *, mean: bool
+) -> Floats:
+    """(probes, people) the best score with each person of a block, or the `mean`; -inf with the probe's own."""
     people = labels.people[start:stop]
     first = np.flatnonzero(np.diff(people, prepend=-1))
-    best = np.maximum.reduceat(scores, first, axis=1).astype(np.float64)
+    best = (np.add if mean else np.maximum).reduceat(scores, first, axis=1).astype(np.float64)
+    if mean:
+        best /= np.diff(np.append(first, len(people)))
     best[labels.people[probes][:, None] == people[first]] = -np.inf
     return best
 

@@ -53,7 +53,7 @@ def test_an_adaptation_interrupted_anywhere_ends_as_an_unbroken_one(tmp_path: Pa
     def stop_now_and_then() -> bool:
         nonlocal asked
         asked += 1
-        return asked % 12 == 0
+        return asked % 9 == 0
 
     observer = Observer(should_stop=stop_now_and_then, on_resume=lambda step, curves: resumed.append(curves))
     for _attempt in range(100):

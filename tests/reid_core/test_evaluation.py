@@ -201,6 +201,28 @@ def test_embeddings_on_a_gpu_are_ranked_as_on_the_cpu() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seed", "cmc", "mean_precision"),
+    [(2026, (0.925, 0.95, 0.95, 0.95), 0.236010309), (2027, (0.85, 0.85, 0.9, 0.925), 0.215824761)],
+)
+def test_agrees_with_torchreids_evaluator(seed: int, cmc: tuple[float, ...], mean_precision: float) -> None:
+    """The values of `eval_market1501` of torchreid 0.2.5 for the same scores, which are all distinct."""
+    generator = np.random.default_rng(seed)
+    people, cameras = generator.integers(1, 13, 40), generator.integers(1, 5, 40)
+    shown, shown_by = generator.integers(0, 13, 300), generator.integers(1, 5, 300)  # person 0: distractors
+    scores = generator.permutation(40 * 300).reshape(40, 300) + 1500.5 * (people[:, None] == shown)
+    query = [
+        ImageRecord(Path("x.jpg"), f"{person}", f"{camera}") for person, camera in zip(people, cameras, strict=True)
+    ]
+    gallery = [
+        ImageRecord(Path("x.jpg"), f"{person}" if person else DISTRACTOR, f"{camera}")
+        for person, camera in zip(shown, shown_by, strict=True)
+    ]
+    metrics = Case(torch.from_numpy(scores.astype(np.float32)), query, gallery).evaluate()
+    assert tuple(metrics.cmc.values()) == pytest.approx(cmc, abs=1e-6)
+    assert metrics.mAP == pytest.approx(mean_precision, abs=1e-6)
+
+
+@pytest.mark.parametrize(
     ("places", "average_precision", "negative_penalty"), [({1, 2, 10}, 0.77, 0.7), ({1, 4, 5}, 0.70, 0.4)]
 )
 def test_rank_lists_of_ye_2021_figure_4(places: set[int], average_precision: float, negative_penalty: float) -> None:

@@ -327,8 +327,9 @@ def test_correspondences_show_mutual_best_pairs_first_by_what_they_add() -> None
     got = correspondences(query.half(), gallery.half(), head, count=9)
     assert [(pair.query_location, pair.gallery_location) for pair in got] == [(2, 0), (1, 2), (0, 2)]
     assert [pair.similarity for pair in got] == pytest.approx([1 / 1.01**0.5, 1, 1 / 1.25**0.5], abs=1e-3)
+    assert [pair.added for pair in got] == pytest.approx([6 / 1.01**0.5, 2, 5 / 1.25**0.5], abs=1e-2)
     heavy_on_1 = FoldedHead(torch.tensor([1.0, 5.0, 1.0]), 3.0)
-    assert correspondences(query, gallery, heavy_on_1, count=1) == [Correspondence(1, 2, 1.0)]
+    assert correspondences(query, gallery, heavy_on_1, count=1) == [Correspondence(1, 2, 1.0, 6.0)]
 
 
 MATCHERS: list[Callable[[Tensor, Tensor], object]] = [

@@ -71,6 +71,7 @@ def test_a_model_comes_out_as_it_went_in(client: httpx.Client, settings: Setting
     answer = client.get(client.get("/models/tiny").json()["links"]["bundle"])
     assert answer.headers["content-type"] == "application/zip"
     assert int(answer.headers["content-length"]) == len(answer.content)
+    assert b"# tiny" in unpacked(answer.content)["card.md"]
     taken = send(client, answer.content)
     assert (taken.status_code, taken.json()["type"]) == (409, "/problems/name-taken")
     assert client.patch("/models/tiny", json={"name": "moved away"}).status_code == 200

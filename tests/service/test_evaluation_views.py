@@ -164,7 +164,7 @@ def test_failures_show_the_worst_first(client: httpx.Client, database: Database,
     evaluation = add_evaluation(database, settings, WRONG)
     link = client.get(f"/v1/evaluations/{evaluation}").json()["links"]["failures"]
     body = failures(client, evaluation)
-    assert body["links"] == {"self": link, "evaluation": f"/v1/evaluations/{evaluation}"}
+    assert (body["links"]["self"], body["links"]["evaluation"]) == (link, f"/v1/evaluations/{evaluation}")
     worst = body["worst_queries"]
     assert [one["image"]["id"] for one in worst] == ["img_query0", "img_query2", "img_query1"]
     assert (worst[0]["average_precision"], worst[0]["first_rank"], worst[0]["matches"]) == (0.2, 5, 1)
@@ -209,5 +209,5 @@ def test_the_matrix_is_told_in_markdown_too(client: httpx.Client, database: Data
         assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
         assert answer.text.splitlines() == rows
     as_json = client.get("/evaluations/matrix", params={"format": "json"}, headers={"Accept": "text/markdown"})
-    assert list(as_json.json()) == ["models", "datasets", "cells"]
+    assert list(as_json.json()) == ["models", "datasets", "cells", "quoted"]
     assert client.get("/evaluations/matrix?format=png").status_code == 422

@@ -25,6 +25,7 @@ from service.jobs.kinds import KINDS
 from service.jobs.lifecycle import FINISHED
 from service.jobs.planning import PLANS
 from service.jobs.schemas import CalibrateBody, EvaluateBody, ExportBody, IndexBody, Kind, TrainBody
+from service.jobs.search_batch_schemas import SearchBatchBody
 from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve
@@ -428,7 +429,7 @@ def test_a_chain_that_cannot_work_is_refused_where_it_is_wrong(
     assert not sent
 
 
-BODIES = (TrainBody, EvaluateBody, CalibrateBody, IndexBody, ExportBody)
+BODIES = (TrainBody, EvaluateBody, CalibrateBody, IndexBody, ExportBody, SearchBatchBody)
 
 
 def test_every_kind_of_job_is_named_passed_on_planned_and_carried_out() -> None:

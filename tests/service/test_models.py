@@ -208,7 +208,29 @@ def test_the_matrix_shows_the_newest_evaluation_of_each_pair(
     cells = {(m, d): cell["id"] for m, row in matrix["cells"].items() for d, cell in row.items()}
     assert cells == {(models[0], "ds_1"): newest, (models[1], "ds_gone"): other}
     assert matrix["cells"][models[0]]["ds_1"]["mAP"] == 0.5
+    assert matrix["quoted"] == []
     assert client.get("/evaluations/matrix?model=a").status_code == 422
+
+
+def test_papers_numbers_on_a_data_set_stand_beside_and_are_marked_as_quoted(
+    client: httpx.Client, database: Database, models: list[str]
+) -> None:
+    row = {"path": "/", "format": "auto", "state": "ready", "uploaded": False}
+    with database.write() as session:
+        session.add(Dataset(id="ds_1", name="msmt", detected_format="msmt17", **row))
+        session.add(Dataset(id="ds_2", name="cuhk", detected_format="cuhk03-np", variant="labeled", **row))
+    for dataset in ("ds_1", "ds_2"):
+        add_evaluation(database, models[0], dataset, 0.5)
+    quoted = client.get("/evaluations/matrix").json()["quoted"]
+    assert {one["dataset"] for one in quoted} == {"ds_1"}, "no paper here has numbers of the labelled variant"
+    told = {(one["method"], *one["trained_on"]): (one["mAP"], one["rank1"], one["place"]) for one in quoted}
+    assert told["ResNet-50", "MSMT17"] == (pytest.approx(0.2863), pytest.approx(0.5977), "table 1")
+    assert told["QAConv-P + GS, Market-1501", "Market-1501"] == (pytest.approx(0.15), pytest.approx(0.412), "table 1")
+    (cross,) = [one["protocol"] for one in quoted if one["method"] == "QAConv-P + GS, Market-1501"]
+    assert "another data set" in cross
+    lines = client.get("/evaluations/matrix", params={"format": "markdown"}).text.splitlines()
+    assert "*mAP 0.286, rank-1 0.598*" in next(line for line in lines if "ResNet\\-50, trained on MSMT17" in line)
+    assert any(line.startswith("[1] Quoted, not measured here") for line in lines)
 
 
 PUBLISHED = {"name": "openvino", "precision": "bf16", "difference": 0.004, "images": 16, "reason": None}

@@ -16,13 +16,13 @@ from PIL import Image
 from reid_core.methods import METHODS
 from reid_core.settings import TrainingSettings, override
 from service.cli.client import Refused
-from service.cli.reproduction.catalogue import EXPERIMENTS, describe
 from service.cli.reproduction.data import DataSet, choose
-from service.cli.reproduction.experiment import Experiment
 from service.cli.reproduction.page import write_page
 from service.cli.reproduction.plot import Panel, _round_values, _rounded, draw_panels
 from service.cli.reproduction.requests import Request, Run, request, requests
 from service.cli.reproduction.small import BACKBONE
+from service.papers.catalogue import EXPERIMENTS, describe
+from service.papers.experiment import Experiment
 
 LARGE, SMALL = Run(False, (0,), "imagenet"), Run(True, (0,), None, BACKBONE)
 RUNS = [(name, run) for name in EXPERIMENTS for run in (LARGE, SMALL)]

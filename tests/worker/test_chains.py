@@ -130,6 +130,7 @@ def check_lineage(lineage: dict[str, Any]) -> None:
     assert [(row["name"], row["fingerprint"]) for row in lineage["datasets"]] == [
         (name, f"of-{name}") for name in SIZES
     ]
+    assert lineage["kept"] == {"rule": "last", "epoch": 2, "epochs": 2, "mAP": None, "stopped_early": False}
     assert [stage["datasets"] for stage in lineage["chain"]] == [["ds_lobby"], ["ds_hall", "ds_yard"], ["ds_gate"]]
     first, *later = [stage["weights"] for stage in lineage["chain"]]
     assert first is None

@@ -325,11 +325,13 @@ def test_mirror_images_count_where_the_manifest_says_so(settings: Settings, data
     assert (matched["protocol"]["flip_average"], matched["protocol"]["reranker_flip_average"]) == (True, False)
 
 
-@pytest.mark.parametrize("phase", ["query maps", "gallery maps", "rerank"])
-def test_maps_do_not_stay_behind(settings: Settings, database: Database, people: People, phase: str) -> None:
+@pytest.mark.parametrize("phase", ["query", "gallery", "rerank"])
+def test_embeddings_and_maps_do_not_stay_behind(
+    settings: Settings, database: Database, people: People, phase: str
+) -> None:
     work = make_work(settings, database, stop_at=phase, rerank="qaconv", reranker=MATCHER_ID)
     with pytest.raises(Stopped):
         evaluate.run(work)
-    assert not (work.folder / "maps").exists()
-    (work.folder / "maps" / "query").mkdir(parents=True)  # what an attempt leaves that is killed
+    assert not (work.folder / "scratch").exists()
+    (work.folder / "scratch" / "query-maps").mkdir(parents=True)  # what an attempt leaves that is killed
     assert evaluate.run(replace(work, should_stop=lambda: False)).result["queries"] == 10

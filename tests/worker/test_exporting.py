@@ -70,10 +70,11 @@ def test_the_files_are_listed_beside_the_weights_and_the_result_says_how_well_th
     assert 0 <= result["agreement"]["embeddings"] < 1e-4
     assert result["agreement"]["maps"] is None
 
-    assert kept(settings) == [MANIFEST_NAME, "model.onnx", WEIGHTS_NAME]
+    assert kept(settings) == ["card.md", MANIFEST_NAME, "model.onnx", WEIGHTS_NAME]
     file = settings.models_dir / MODEL / "model.onnx"
     facts = listed(database)
-    assert set(facts) == {MANIFEST_NAME, "model.onnx", WEIGHTS_NAME}
+    assert set(facts) == {"card.md", MANIFEST_NAME, "model.onnx", WEIGHTS_NAME}
+    assert "## Limits" in (settings.models_dir / MODEL / "card.md").read_text()
     contents = file.read_bytes()
     assert facts["model.onnx"] == {"bytes": len(contents), "sha256": hashlib.sha256(contents).hexdigest()}
     assert import_onnxruntime().InferenceSession(file).get_inputs()[0].shape[1:] == [3, 32, 16]

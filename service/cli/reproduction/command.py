@@ -13,9 +13,7 @@ from service.cli import running
 from service.cli.client import Client, Refused
 from service.cli.own import backbone_of, end_as_by_ctrl_c, start_service
 from service.cli.progress import console, progress_bar
-from service.cli.reproduction.catalogue import EXPERIMENTS
 from service.cli.reproduction.data import choose, register
-from service.cli.reproduction.experiment import Experiment
 from service.cli.reproduction.figures import draw_curves, draw_figure
 from service.cli.reproduction.page import write_page
 from service.cli.reproduction.report import Report
@@ -23,6 +21,8 @@ from service.cli.reproduction.requests import Run
 from service.cli.reproduction.runner import Runner
 from service.cli.reproduction.small import BACKBONE
 from service.cli.up import read_settings
+from service.papers.catalogue import EXPERIMENTS
+from service.papers.experiment import Experiment
 from service.settings import Settings
 
 _INTERRUPTED = 130

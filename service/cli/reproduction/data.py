@@ -12,7 +12,7 @@ from typing import Any
 
 from reid_core.sample_data import write_sample_data
 from service.cli.client import Client, Refused
-from service.cli.reproduction.experiment import DATA_SETS, Experiment
+from service.papers.experiment import DATA_SETS, Experiment
 
 _DRAWN_PEOPLE, _DRAWN_CAMERAS = 40, 4
 """Of a drawn data set; those that stand for another name are another world."""

@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from service.cli.client import Client
-from service.cli.reproduction.experiment import Experiment
 from service.cli.reproduction.plot import Panel, draw_panels
+from service.papers.experiment import Experiment
 
 _CURVES = {"loss": "loss", "training_rank1": "rank-1 among training images"}
 _GRAPH_ROWS = 4

@@ -9,9 +9,9 @@ from typing import Any
 
 from service.cli.client import Client
 from service.cli.reproduction.data import DataSet
-from service.cli.reproduction.experiment import DATA_SETS, Column, Experiment, Measure, Row
 from service.cli.reproduction.requests import Run, is_run, request, rerank_of, tested_on
 from service.cli.reproduction.runner import Done, Results, count_parameters
+from service.papers.experiment import DATA_SETS, Column, Experiment, Measure, Row
 
 _OF_EVALUATION: Mapping[Measure, tuple[str, ...]] = {
     "mAP": ("mAP",),

@@ -10,8 +10,8 @@ from typing import Any
 
 from reid_core.merging import merge
 from service.cli.reproduction.data import DataSet
-from service.cli.reproduction.experiment import Column, Experiment, Row, Training
 from service.cli.reproduction.small import small_settings
+from service.papers.experiment import Column, Experiment, Row, Training
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import Any
 
 from service.cli.client import OVER, Client, NoAnswer, Refused
 from service.cli.reproduction.data import DataSet
-from service.cli.reproduction.experiment import Experiment
 from service.cli.reproduction.requests import Request, Run, is_run, request, requests, rerank_of, tested_on
+from service.papers.experiment import Experiment
 
 Show = Callable[[str, float, float], None]
 """Told of the job in hand, its fraction, and the fraction of all."""

@@ -55,6 +55,7 @@ KINDS: dict[str, JobKind] = {
     "index": JobKind(SHORT_QUEUE, "worker.index", _gallery),
     "cluster": JobKind(SHORT_QUEUE, "worker.cluster"),
     "export": JobKind(SHORT_QUEUE, "worker.export"),
+    "search_batch": JobKind(SHORT_QUEUE, "worker.search_batch"),
     "register": JobKind(SHORT_QUEUE, "worker.register", _dataset, uses_networks=False),
     "delete": JobKind(SHORT_QUEUE, "worker.delete", _gallery, uses_networks=False),
 }

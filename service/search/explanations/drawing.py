@@ -5,25 +5,28 @@ Drawn at twice the size and halved at the end, which makes lines smooth: all len
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageColor, ImageDraw, ImageOps
 
+from service.drawing.colours import INK, PAPER, SERIES, ink_on
+from service.drawing.text import font
 from service.search.explanations.pairs import Pixel, PlacePair
 
 _HEIGHT, _WIDTH = 1120, 840
 
-_MARGIN, _TITLE, _GAP, _LEGEND = 32, 56, 280, 200
+_MARGIN, _TITLE, _GAP, _LEGEND = 32, 56, 280, 360
 _STEP = 84
 """The match stands so much lower: else lines between equal heights, which most are, would cover each other."""
 
-_LINE, _DOT, _ROW, _TEXT = 4, 9, 44, 28
-_PAPER, _INK = "#ffffff", "#222222"
+_LINE, _DOT, _ROW, _TEXT, _NUMBER = 5, 17, 44, 26, 22
+_COLUMNS = (72, 200)
+"""Where the legend's similarities and additions begin."""
 
+_COLOURS = SERIES[:-1]
 _FADED = 0.6
 """The share of white over a place that adds nothing to the score."""
 
@@ -61,25 +64,40 @@ def fitted(image: Image.Image) -> Image.Image:
     return ImageOps.contain(image, (_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
 
 
-def draw(query: Side, match: Side, pairs: Sequence[PlacePair]) -> Image.Image:
-    """RGB: a colour for each of `pairs`, dots at both ends, and a column with their similarities.
+def draw(
+    title: str, query: Side, match: Side, pairs: Sequence[PlacePair], *, weights: tuple[float, float]
+) -> Image.Image:
+    """RGB: a numbered line for each of `pairs`, and a legend with what each adds, in their order.
 
-    Colours go from red to violet with the height in the query; places that add little to the score are faded.
+    Neighbouring lines differ in colour, so that the eye can follow them; which is which says the number at both ends.
+    Places that add little to the score are pale. `weights` are the least and the most that the matcher gives a place.
     """
-    left = _Panel(query, _faded(query), _MARGIN, _TITLE + _MARGIN)
+    left = _Panel(query, _faded(query), _MARGIN, 2 * _TITLE + _MARGIN)
     right = _Panel(match, _faded(match), left.left + left.image.width + _GAP, left.top + _STEP)
     legend = right.left + right.image.width + _MARGIN
-    height = max(left.image.height, _STEP + right.image.height, len(pairs) * _ROW)
-    canvas = Image.new("RGB", (legend + _LEGEND, height + _TITLE + 2 * _MARGIN), _PAPER)
+    height = max(left.image.height, _STEP + right.image.height, (len(pairs) + 1) * _ROW)
+    notes = left.top + height + _MARGIN // 2
+    canvas = Image.new("RGB", (legend + _LEGEND, notes + 2 * _ROW), PAPER)
     pencil = ImageDraw.Draw(canvas)
+    pencil.text((_MARGIN, _MARGIN), title, INK, font(_TEXT))
     for panel in (left, right):
         canvas.paste(panel.image, (panel.left, panel.top))
-        pencil.text((panel.left, panel.top - _TITLE), panel.side.title, _INK, ImageFont.load_default(_TEXT))
+        pencil.text((panel.left, panel.top - _TITLE), panel.side.title, INK, font(_TEXT))
     colours = _colours([pair.query[1] for pair in pairs])
-    for pair, colour in reversed(list(zip(pairs, colours, strict=True))):  # the first on top
-        _draw_line(pencil, left.place(pair.query), right.place(pair.match), colour)
-    _draw_legend(pencil, (legend, _TITLE + _MARGIN), pairs, colours)
+    numbered = list(enumerate(zip(pairs, colours, strict=True), 1))
+    for number, (pair, colour) in reversed(numbered):  # the first on top
+        _draw_line(pencil, left.place(pair.query), right.place(pair.match), number, colour)
+    _draw_legend(pencil, (legend, 2 * _TITLE), pairs, colours)
+    for line, note in enumerate(_notes(*weights)):
+        pencil.text((_MARGIN, notes + line * _ROW), note, INK, font(_NUMBER))
     return canvas.reduce(2)
+
+
+def _notes(least: float, most: float) -> tuple[str, str]:
+    return (
+        "adds: to the matcher's score before it is made a probability. Pale: a place that adds little,",
+        f"its learned weight ({least:.3f} to {most:.3f}) times the similarity of its best match.",
+    )
 
 
 def _faded(side: Side) -> Image.Image:
@@ -88,35 +106,37 @@ def _faded(side: Side) -> Image.Image:
     least, most = float(side.heat.min()), float(side.heat.max())
     share = (side.heat - least) / max(most - least, 1e-12)
     strength = Image.fromarray(np.uint8(255 * (1 - _FADED * (1 - share)))).resize(image.size, Image.Resampling.BICUBIC)
-    return Image.composite(image, Image.new("RGB", image.size, _PAPER), strength)
+    return Image.composite(image, Image.new("RGB", image.size, PAPER), strength)
 
 
-def _colours(heights: Sequence[float]) -> list[tuple[int, int, int]]:
-    """Chooses colours that differ as much as they can, in the order of `heights`."""
+def _colours(heights: Sequence[float]) -> list[str]:
+    """Chooses colours by the order of `heights`, so that those beside each other differ."""
     ranks = np.argsort(np.argsort(heights, kind="stable"), kind="stable")
-    hues = [0.83 * rank / max(len(heights) - 1, 1) for rank in ranks.tolist()]
-    # Every other one darker: neighbouring hues are hard to tell apart.
-    shades = [(1.0, 0.62) if rank % 2 else (0.9, 0.95) for rank in ranks.tolist()]
-    rgb = [colorsys.hsv_to_rgb(hue, *shade) for hue, shade in zip(hues, shades, strict=True)]
-    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in rgb]
+    return [_COLOURS[rank % len(_COLOURS)] for rank in ranks.tolist()]
 
 
-def _draw_line(pencil: ImageDraw.ImageDraw, start: Pixel, end: Pixel, colour: tuple[int, int, int]) -> None:
+def _draw_line(pencil: ImageDraw.ImageDraw, start: Pixel, end: Pixel, number: int, colour: str) -> None:
     pencil.line((start, end), colour, _LINE)
     for place in (start, end):
-        pencil.circle(place, _DOT, colour, _PAPER, 2)
+        _draw_number(pencil, place, number, colour)
+
+
+def _draw_number(pencil: ImageDraw.ImageDraw, place: Pixel, number: int, colour: str) -> None:
+    """A disc of the colour with the number in it."""
+    pencil.circle(place, _DOT, colour, PAPER, 2)
+    ink = ink_on([component / 255 for component in ImageColor.getrgb(colour)])
+    pencil.text(place, str(number), ink, font(_NUMBER), anchor="mm")
 
 
 def _draw_legend(
-    pencil: ImageDraw.ImageDraw,
-    corner: tuple[int, int],
-    pairs: Sequence[PlacePair],
-    colours: Sequence[tuple[int, int, int]],
+    pencil: ImageDraw.ImageDraw, corner: tuple[int, int], pairs: Sequence[PlacePair], colours: Sequence[str]
 ) -> None:
-    """The similarity of every pair."""
-    font = ImageFont.load_default(_TEXT)
-    pencil.text((corner[0], _MARGIN), "similarity", _INK, font)
-    for row, (pair, colour) in enumerate(zip(pairs, colours, strict=True)):
-        middle = corner[1] + row * _ROW + _ROW // 2
-        pencil.line((corner[0], middle, corner[0] + 40, middle), colour, 2 * _LINE)
-        pencil.text((corner[0] + 56, middle), f"{pair.similarity:.2f}", _INK, font, anchor="lm")
+    """The number, similarity and addition of every pair."""
+    left, top = corner
+    for column, name in zip(_COLUMNS, ("similarity", "adds"), strict=True):
+        pencil.text((left + column, top), name, INK, font(_NUMBER), anchor="lm")
+    for row, (pair, colour) in enumerate(zip(pairs, colours, strict=True), 1):
+        middle = top + row * _ROW
+        _draw_number(pencil, (left + _DOT, middle), row, colour)
+        for column, value in zip(_COLUMNS, (f"{pair.similarity:.2f}", f"{pair.added:+.3f}"), strict=True):
+            pencil.text((left + column, middle), value, INK, font(_TEXT), anchor="lm")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from PIL import Image
@@ -10,6 +9,8 @@ from PIL import Image
 from service.auth import Caller
 from service.db.session import Database
 from service.decoding import Decoder
+from service.drawing.sheets import as_png
+from service.drawing.text import shorten
 from service.errors import Problem
 from service.galleries.image_files import find_any_image, image_path
 from service.kept_searches import KeptMatch, KeptSearch, read_image, read_record
@@ -20,6 +21,8 @@ from service.search.rows import SearchedGallery, find_gallery
 from service.search.schemas import ImageQuery, StoredQuery
 from service.search.timing import SearchTimer
 from service.settings import Settings
+
+_NAME_LENGTH = 16
 
 
 class Illustrations:
@@ -48,13 +51,21 @@ class Illustrations:
         explanation = explain(query, match.maps[0], match.sizes[0])
         heat, match_heat = contributions(query, match.maps[0])
         drawn = draw(
+            self._title(rank, kept),
             Side("query", image, query.sizes[0], heat),
-            Side(f"rank {rank}: score {kept.score:.3f}", match_image, match.sizes[0], match_heat),
+            Side(f"match, rank {rank}", match_image, match.sizes[0], match_heat),
             explanation.pairs,
+            weights=(float(query.head.weights.min()), float(query.head.weights.max())),
         )
-        file = io.BytesIO()
-        drawn.save(file, "PNG")
-        return file.getvalue()
+        return as_png(drawn)
+
+    def _title(self, rank: int, kept: KeptMatch) -> str:
+        with self._database.read() as session:
+            row = find_any_image(session, kept.image_id)
+            labels = {"identity": row.identity, "camera": row.camera}
+        known = "".join(f", {name} {shorten(value, _NAME_LENGTH)}" for name, value in labels.items() if value)
+        probability = "" if kept.probability is None else f", probability {kept.probability:.3f}"
+        return f"rank {rank}: score {kept.score:.3f}{probability}{known}"
 
     def _query_image(
         self, search_id: str, record: KeptSearch, kept: KeptMatch, gallery: SearchedGallery

@@ -21,11 +21,15 @@ Pixel = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class PlacePair:
-    """A place (x, y) of the query and the place of the match that it corresponds to; similarity from -1 to 1."""
+    """A place (x, y) of the query and the place of the match that it corresponds to.
+
+    `similarity` is from -1 to 1, `added` what the pair adds to the matcher's score before that is made a probability.
+    """
 
     query: Pixel
     match: Pixel
     similarity: float
+    added: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ def explain(matching: Matching, match: Tensor, match_size: Size) -> Explanation:
             _centre(pair.query_location, matching.grid, matching.sizes[image]),
             _centre(pair.gallery_location, matching.grid, match_size),
             round(pair.similarity, 4),
+            pair.added,
         )
         for pair in found
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
 from service.db.session import Database
+from service.drawing.colours import SERIES
 from service.kept_searches import keep_record, sweep_records
 from service.keys.lifecycle import create_key
 from service.search.explanations.drawing import Side, draw, fitted
 from service.search.explanations.pairs import PlacePair
 from service.settings import Settings
+from tests.service.colour_vision import too_close
 from tests.service.galleries.stock import added_ids, files_containing, make_gallery, upload
 from tests.service.search.stock import GRID, MATCHER_ID, encode, match, scene
 
@@ -106,31 +109,47 @@ def test_explanations_are_drawn(client: httpx.Client, ids: list[str]) -> None:
             assert drawing.headers["cache-control"] == "private, no-store"
             with Image.open(io.BytesIO(drawing.content)) as image:
                 image.load()
-                assert (image.mode, image.height) == ("RGB", 662)
+                assert (image.mode, image.height) == ("RGB", 726)
             drawings.append(drawing.content)
         assert drawings[0] != drawings[1]
         assert client.get(f"/v1/search/{body['search_id']}/results/1/explanation.png").content == drawings[0]
 
 
 def test_lines_end_where_the_places_are() -> None:
-    black = Image.new("RGB", (10, 20))
     heat = np.ones((2, 1), np.float32)
-    pair = PlacePair((5, 5), (5, 15), 0.5)
-    drawn = np.asarray(draw(side("a", black, heat), side("b", black, heat), [pair])).astype(int)
+    drawn = draw_black(heat, [PlacePair((5, 5), (5, 15), 0.5, 0.25)])
     coloured = np.argwhere(drawn.max(axis=2) - drawn.min(axis=2) > 100)
-    in_images = coloured[coloured[:, 1] < drawn.shape[1] - 110]  # right of it is the legend
+    in_images = coloured[coloured[:, 1] < drawn.shape[1] - 190]  # right of it is the legend
     first, last = in_images[in_images[:, 1].argmin()], in_images[in_images[:, 1].argmax()]
-    left, top, width, height = 16, 44, 280, 560
-    assert first == pytest.approx([top + height / 4, left + width / 2], abs=8)
-    assert last == pytest.approx([top + 42 + 3 * height / 4, left + width + 140 + width / 2], abs=8)
+    left, top, width, height = 16, 72, 280, 560
+    assert first == pytest.approx([top + height / 4, left + width / 2], abs=10)
+    assert last == pytest.approx([top + 42 + 3 * height / 4, left + width + 140 + width / 2], abs=10)
 
 
 def test_places_that_add_nothing_are_faded() -> None:
+    drawn = draw_black(np.array([[0.0], [1.0]], np.float32), [])
+    assert drawn[90, 100].mean() > 100
+    assert drawn[615, 100].mean() < 20
+
+
+def test_lines_are_told_apart_by_numbers_and_neighbours_by_colours() -> None:
+    heat = np.ones((2, 1), np.float32)
+    pairs = [PlacePair((5, height), (5, height), 0.9, 0.1) for height in range(2, 20)]
+    drawn = draw_black(heat, pairs)
+    legend = drawn[60:480, -180:-140]
+    discs = [ImageColor.getrgb(colour) for colour in SERIES[:-1]]
+    present = [colour for colour in discs if (abs(legend - colour).max(axis=2) <= 2).sum() > 100]
+    assert present == discs
+    assert too_close(SERIES[:-1]) == []
+    rows = [legend[row * 22 : row * 22 + 22] for row in range(18)]  # with their numbers, none looks like another
+    assert min(abs(one - other).sum() for one, other in combinations(rows, 2)) > 1000
+
+
+def draw_black(heat: NDArray[np.float32], pairs: list[PlacePair]) -> NDArray[np.int64]:
     black = Image.new("RGB", (10, 20))
-    heat = np.array([[0.0], [1.0]], np.float32)
-    drawn = np.asarray(draw(side("a", black, heat), side("b", black, heat), []))
-    assert drawn[60, 100].mean() > 100
-    assert drawn[590, 100].mean() < 20
+    title = "rank 1: score 0.500"
+    drawn = draw(title, side("query", black, heat), side("match", black, heat), pairs, weights=(0.1, 0.2))
+    return np.asarray(drawn).astype(np.int64)
 
 
 def side(title: str, image: Image.Image, heat: NDArray[np.float32]) -> Side:

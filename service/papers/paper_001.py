@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.cli.reproduction.experiment import Column, Experiment, Row, Training
+from service.papers.experiment import Column, Experiment, Row, Training
 
 _GRID = {
     (1, 0.1): (85.9, 94.2),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.cli.reproduction.experiment import Column, Experiment, Row, Training
+from service.papers.experiment import Column, Experiment, Row, Training
 
 _TABLE_4: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "Pyramid-000001": ({"levels": "000001"}, (82.1, 92.8, 97.3, 98.2)),

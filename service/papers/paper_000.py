@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from service.cli.reproduction.experiment import DATA_SETS, Column, Experiment, Point, Row, Training
+from service.papers.experiment import DATA_SETS, Column, Experiment, Point, Row, Training
 
 _SOURCE = (
     "Liao and Shao 2022, Graph Sampling Based Deep Metric Learning for Generalizable Person Re-Identification, "

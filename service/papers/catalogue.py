@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from service.cli.reproduction import paper_000, paper_001, paper_002, paper_003
-from service.cli.reproduction.experiment import Experiment
+from service.papers import paper_000, paper_001, paper_002, paper_003
+from service.papers.experiment import Experiment
 
 EXPERIMENTS: Mapping[str, Callable[[bool], Experiment]] = {
     "000-table1": paper_000.table1,

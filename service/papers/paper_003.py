@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.cli.reproduction.experiment import DATA_SETS, Column, Experiment, Row, Training
+from service.papers.experiment import DATA_SETS, Column, Experiment, Row, Training
 
 _SOURCE = "Yu et al. 2019, Progressive Transfer Learning for Person Re-identification"
 _PLAIN, _PTL = "finetune-densenet161", "ptl-densenet161"

@@ -1,0 +1,26 @@
+"""Embeddings in columns of Arrow tables: lists of numbers, all of one length or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow
+from numpy.typing import NDArray
+
+
+def holds_embeddings(kind: pyarrow.DataType) -> bool:
+    """True for a column of lists of floating numbers."""
+    lists = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
+    return any(is_list(kind) for is_list in lists) and bool(pyarrow.types.is_floating(kind.value_type))
+
+
+def read_embeddings(column: Any) -> list[NDArray[np.float32] | None]:
+    """Each row of an array of such lists as float32 (D,); None where it is null."""
+    rows = column.to_numpy(zero_copy_only=False)
+    return [None if row is None else np.asarray(row, np.float32) for row in rows]
+
+
+def write_embeddings(vectors: NDArray[np.float32]) -> Any:
+    """An array of fixed-size lists of `vectors` (N, D)."""
+    return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.ravel()), vectors.shape[1])
