@@ -4,10 +4,10 @@
         --weights <mobilenet_v2 file> --runs <folder> --log rows.jsonl
 
 For every seed a model is trained on the people of `--source`, with labels. Clusters at the default threshold are then
-compared with identities, pair by pair: of source's own test people, of target's, and of those of `--real` by a model
-that was trained on real's training people and by the one trained on source. At last the source's model is trained
-further on target's training images with every label hidden (`adapt`), and tested on target's test people before and
-after. `--choose` prints the same of training people for a grid of settings instead: the defaults are chosen by it.
+compared with identities, pair by pair: of source's own test people, of target's, and of those of `--real` by the one
+model that the first seed trains on real's training people, and by the one trained on source. At last the source's model
+is trained further on target's training images with every label hidden (`adapt`), and tested on target's test people
+before and after. `--choose` prints the same of training people for a grid of settings: the defaults are chosen by it.
 """
 
 from __future__ import annotations
@@ -69,18 +69,17 @@ def describe(seed: int, options: argparse.Namespace) -> Row:
 
 
 def measure(run: Row, worlds: dict[str, Contents], options: argparse.Namespace) -> Row:
-    trained = {name: train(name, run["seed"], worlds, options) for name in ("source", "real")}
-    by_source, by_real = trained["source"][1], trained["real"][1]
+    plan, by_source = train("source", run["seed"], worlds, options)
+    _, by_real = train("real", options.seeds[0], worlds, options)
     clusters = {
         "drawn, own world": compare(by_source, worlds["source"]),
         "drawn, another world": compare(by_source, worlds["target"]),
         "PKU by PKU": compare(by_real, worlds["real"]),
         "PKU by drawn": compare(by_source, worlds["real"]),
     }
-    plan, result = trained["source"]
-    before = test(*trained["source"], worlds["target"])
+    before = test(plan, by_source, worlds["target"])
     began = time.monotonic()
-    adapted = train_without_labels(run, plan, result, worlds["target"].images["train"], options)
+    adapted = train_without_labels(run, plan, by_source, worlds["target"].images["train"], options)
     seconds, after = round(time.monotonic() - began), test(plan, adapted, worlds["target"])
     counts = {name: [value for _, value in adapted.history[name]] for name in ("clusters", "confident_images")}
     print(run["seed"], clusters, before, after, counts, f"{seconds} s", flush=True)
@@ -110,10 +109,10 @@ def train_without_labels(
     return adapt(adaptation, make_folder(options.runs, run))
 
 
-def compare(trained: tuple[Plan, Result], world: Contents) -> dict[str, float]:
+def compare(trained: Result, world: Contents) -> dict[str, float]:
     """Clusters of the world's test people at the default settings, distractors among them, compared with identities."""
     images = [*world.images["query"], *world.images["gallery"]]
-    labels = cluster_embeddings(embed(*trained, images), cameras=number_labels(images).cameras).labels
+    labels = cluster_embeddings(embed(trained, images), cameras=number_labels(images).cameras).labels
     known = np.array([image.identity != DISTRACTOR for image in images])
     identities = np.where(known, number_labels(images).identities, -1 - np.arange(len(images)))  # each its own
     pairs = compare_pairs(labels, identities)
@@ -125,7 +124,7 @@ def compare(trained: tuple[Plan, Result], world: Contents) -> dict[str, float]:
     }
 
 
-def embed(plan: Plan, result: Result, images: Sequence[ImageRecord]) -> NDArray[np.float32]:
+def embed(result: Result, images: Sequence[ImageRecord]) -> NDArray[np.float32]:
     encoder = torch_encoder(result.network, result.preprocessing, CPU, torch.float32)
     embeddings: NDArray[np.float32] = encoder.embed_files([image.path for image in images]).numpy()
     return embeddings
@@ -141,7 +140,7 @@ def choose(worlds: dict[str, Contents], options: argparse.Namespace) -> None:
         ("real", worlds["real"].images["train"]),
     ):
         labels = number_labels(images)
-        sets[name] = embed(*trained, images), labels.cameras, labels.identities
+        sets[name] = embed(trained[1], images), labels.cameras, labels.identities
     for values in itertools.product(*GRID.values()):
         settings = Clustering(**dict(zip(GRID, values, strict=True)))
         pairs = [
@@ -174,7 +173,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="safetensors file of a MobileNetV2")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=10, help="of the trainings with labels")
-    parser.add_argument("--adapt-epochs", type=int, default=6)
+    parser.add_argument("--adapt-epochs", type=int, default=4)
     parser.add_argument("--adapt-rate", type=float, default=3.5e-4)
     parser.add_argument("--runs", required=True, help="folder of the trainings' checkpoints")
     parser.add_argument("--log", required=True, help="file of one line a run")
