@@ -13,6 +13,7 @@ from reid_core.calibration.folds import HeldOutFit
 from reid_core.calibration.record import FILE_NAME, Calibration, write_calibrations
 from reid_core.calibration.shift import Mean, Origin, Summary, describe_origin
 from service.db.session import Database
+from service.search.strangers import count_probes
 from service.settings import Settings
 from tests.service.galleries.stock import added_ids, make_gallery, upload
 from tests.service.search.stock import EMBEDDING_SIZE, MATCHER_ID, encode, scene
@@ -193,6 +194,11 @@ def test_rates_that_the_gallery_cannot_tell_are_refused(
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "too-few-people")
     for wrong in ({"far": 0}, {"far": 0.6}, {"min_probability": 1}, {"min_probability": 0}):
         assert get(client, image_id=ids[0], **wrong).status_code == 422
+
+
+@pytest.mark.parametrize(("images", "probes"), [(0, 1000), (1000, 1000), (10**6, 268), (10**8, 200)])
+def test_a_large_gallery_is_probed_by_fewer_images(images: int, probes: int) -> None:
+    assert count_probes(images) == probes
 
 
 def test_a_gallery_unlike_the_calibration_is_warned_of(
