@@ -33,8 +33,9 @@ from reid_core.data.records import DISTRACTOR
 from service.auth import EVERYONE
 from service.db.schema import upgrade
 from service.db.session import open_database
-from service.db.tables import Feedback, Gallery, GalleryImage
+from service.db.tables import Cluster, Feedback, Gallery, GalleryImage
 from service.decoding import Decoder
+from service.galleries.clusters import Proposal, images_of, replace_proposals
 from service.galleries.erasure import erase_identity, erase_image
 from service.galleries.feedback import add_feedback
 from service.galleries.feedback_schemas import FeedbackBody
@@ -42,7 +43,8 @@ from service.galleries.identities import list_identities, rename_identity
 from service.galleries.image_schemas import ImageDetails
 from service.galleries.images import append
 from service.galleries.labelling import edit_image
-from service.galleries.lifecycle import create_gallery
+from service.galleries.lifecycle import create_gallery, lock_gallery
+from service.galleries.reviewing import accept_cluster, reject_cluster, split_cluster
 from service.galleries.schemas import GalleryBody
 from service.search.engine import Engine
 from service.search.journal import keeping_journal
@@ -91,12 +93,14 @@ def _template() -> Path:
 
 
 class Persons(RuleBasedStateMachine):
-    """A gallery, and dictionaries of its images and of what was said of their pairs."""
+    """A gallery, and dictionaries of its images, of what was said of their pairs, and of its proposed persons."""
 
     @initialize()
     def open(self) -> None:
         self.images: dict[str, Told] = {}
         self.pairs: dict[tuple[str, str], bool] = {}
+        self.clusters: dict[str, set[str]] = {}
+        self.rejected: list[set[str]] = []
         self._added = 0
         self._folder = Path(tempfile.mkdtemp(prefix="reid-persons-"))
         shutil.copytree(_template(), self._folder / "home")
@@ -163,6 +167,54 @@ class Persons(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.images)))
         edit_image(self.database, "hall", key, ImageDetails(**changes), key_id=None)
         self.images[key] = replace(self.images[key], **changes)
+        if changes.get("identity") is not None:
+            self._take_from_clusters({key})
+
+    @rule(data=st.data())
+    def propose_persons(self, data: st.DataObject) -> None:
+        """As a cluster job does; what was rejected is not proposed again, nor one image alone."""
+        unnamed = sorted(key for key, told in self.images.items() if told.identity is None)
+        numbers = data.draw(st.lists(st.integers(0, 2), min_size=len(unnamed), max_size=len(unnamed)))
+        groups = [[key for key, mine in zip(unnamed, numbers, strict=True) if mine == number] for number in range(3)]
+        proposals = [Proposal(tuple(group), 0.5) for group in groups if group]
+        expected = [set(group) for group in groups if len(group) > 1]
+        expected = [group for group in expected if not any(group <= rejected for rejected in self.rejected)]
+        with self.database.write() as session:
+            replace_proposals(session, lock_gallery(session, self.hall), proposals)
+        self.clusters = self._listed_clusters()
+        assert sorted(map(sorted, self.clusters.values())) == sorted(map(sorted, expected))
+
+    @precondition(lambda self: self.clusters)
+    @rule(data=st.data(), identity=st.sampled_from(PEOPLE), whole=st.booleans())
+    def accept_a_cluster(self, data: st.DataObject, identity: str, whole: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(self.clusters)))
+        members = sorted(self.clusters[key])
+        some = members if whole else data.draw(st.lists(st.sampled_from(members), min_size=1, unique=True))
+        with self.database.write() as session:
+            accept_cluster(session, "hall", key, identity, None if whole else some, key_id=None)
+        for image in some:
+            self.images[image] = replace(self.images[image], identity=identity)
+        self._take_from_clusters(set(some))
+
+    @precondition(lambda self: any(len(images) > 1 for images in self.clusters.values()))
+    @rule(data=st.data())
+    def split_a_cluster(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(key for key, images in self.clusters.items() if len(images) > 1)))
+        members = data.draw(st.permutations(sorted(self.clusters[key])))
+        ends = sorted(data.draw(st.lists(st.integers(1, len(members)), min_size=2, max_size=2, unique=True)))
+        groups = [members[: ends[0]], members[ends[0] : ends[1]]]
+        with self.database.write() as session:
+            parts = split_cluster(session, "hall", key, groups, key_id=None)
+        del self.clusters[key]
+        self.clusters.update(zip(parts, map(set, groups), strict=True))
+
+    @precondition(lambda self: self.clusters)
+    @rule(data=st.data())
+    def reject_a_cluster(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.clusters)))
+        with self.database.write() as session:
+            reject_cluster(session, "hall", key, key_id=None)
+        self.rejected.append(self.clusters.pop(key))
 
     @rule(label=st.sampled_from(PEOPLE), new_label=st.sampled_from(PEOPLE))
     def rename_or_merge(self, label: str, new_label: str) -> None:
@@ -225,6 +277,13 @@ class Persons(RuleBasedStateMachine):
         assert {(pair.first_image_id, pair.second_image_id): pair.same for pair in kept} == self.pairs
 
     @invariant()
+    def proposed_persons_hold_unnamed_images_only(self) -> None:
+        assert self._listed_clusters() == self.clusters
+        proposed = [image for images in self.clusters.values() for image in images]
+        assert len(proposed) == len(set(proposed))
+        assert all(self.images[image].identity is None for image in proposed)
+
+    @invariant()
     def searches_find_the_persons(self) -> None:
         for cameras in ((), ("1", "")):
             self._search_by_person(cameras)
@@ -258,6 +317,16 @@ class Persons(RuleBasedStateMachine):
         expected_chances = posterior(CURVE.evidence(scores), people, 0.5)
         np.testing.assert_allclose(outcome.judgement.probabilities, expected_chances, rtol=1e-6)
 
+    def _listed_clusters(self) -> dict[str, set[str]]:
+        proposed = select(Cluster.id).where(Cluster.gallery_id == self.hall, Cluster.rejected_at.is_(None))
+        with self.database.read() as session:
+            return {key: set(images_of(session, key)) for key in session.scalars(proposed).all()}
+
+    def _take_from_clusters(self, images: set[str]) -> None:
+        left = {key: members - images for key, members in self.clusters.items()}
+        self.clusters = {key: members for key, members in left.items() if members}
+        self.rejected = [members - images for members in self.rejected if members - images]
+
     def _forget(self, images: set[str]) -> int:
         """The number of pairs that go with these images, which go."""
         lost = [pair for pair in self.pairs if not images.isdisjoint(pair)]
@@ -265,6 +334,7 @@ class Persons(RuleBasedStateMachine):
             del self.pairs[pair]
         for key in images:
             del self.images[key]
+        self._take_from_clusters(images)
         return len(lost)
 
 
