@@ -50,7 +50,7 @@ def main() -> None:
             with database.write() as session:
                 session.add_all(outcome.rows)
                 succeed(session, job_id, attempt, outcome.result)
-            if job.kind == "train":
+            if job.kind in ("train", "adapt"):
                 _delete_checkpoints(work)
             if outcome.clean_up is not None:
                 outcome.clean_up()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -15,27 +14,23 @@ from reid_core.backbones import GlobalBackboneName
 from reid_core.backbones.weights import IMAGENET, Transfer
 from reid_core.data.records import SPLITS, ImageRecord
 from reid_core.devices import resolve_device
-from reid_core.engines.publishing import Published, publish_engine
 from reid_core.methods import find_method
-from reid_core.model import Manifest, load_model, save_model
+from reid_core.model import load_model
 from reid_core.sampling import Graph
 from reid_core.training.chain import fit_chain
 from reid_core.training.checkpoint import History
 from reid_core.training.initial import Initialise, from_file, from_imagenet, from_model
-from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan, Result
+from reid_core.training.loop import CHECKPOINT_NAME, Observer, Plan
 from reid_core.training.progress import Progress
-from reid_core.training.warnings import TrainingWarning
 from service.datasets.checking import as_dataset_problem, check_files
 from service.datasets.images import joined_images, other_people
 from service.db.lookup import find
-from service.db.tables import Dataset, Model
+from service.db.tables import Dataset
 from service.jobs.graphs import write_graph
 from service.jobs.recording import progress_as_json
 from service.jobs.stages import Stage, stages_of
-from service.models.engines import engine_of_row
-from service.models.lifecycle import describe_file
-from service.storage import publish_folder
 from worker.held_out import calibrate_held_out
+from worker.publication import describe_origin, engine_warnings, make_model, publish_model, warn
 from worker.work import Outcome, Work
 
 logger = logging.getLogger(__name__)
@@ -54,25 +49,12 @@ def run(work: Work) -> Outcome:
             lambda number: _observer(work, number + 1, len(plans)),
             checkpoint_seconds=work.settings.checkpoint_seconds,
         )
-    model_id = f"mdl_{work.job.id.removeprefix('job_')}"
-    making, manifest, engine = _make(work, plans[-1], result)
+    making, manifest, engine = make_model(work, plans[-1].method, plans[-1].settings, result, plans[-1].images)
     calibration = calibrate_held_out(work, making, plans, datasets)
-    folder = _publish(work, model_id, making)
-    warnings = [*result.warnings, *_engine_warnings(work, engine, stage=len(plans))]
-    row = Model(
-        id=model_id,
-        name=work.job.spec["model_name"] or f"{manifest.method}-{model_id[-8:]}",
-        method=manifest.method,
-        settings=dict(manifest.settings),
-        lineage={**_lineage(work, datasets), "kept": asdict(result.kept)},
-        embedding_size=manifest.embedding_size,
-        preprocessing=manifest.preprocessing.as_json(),
-        files={path.name: describe_file(path) for path in sorted(folder.iterdir())},
-        engine=engine_of_row(engine),
-        job_id=work.job.id,
-    )
+    row = publish_model(work, making, manifest, engine, {**_lineage(work, datasets), "kept": asdict(result.kept)})
+    warnings = [*result.warnings, *engine_warnings(work, engine, stage=len(plans))]
     summary = {
-        "model": model_id,
+        "model": row.id,
         "identities": result.num_classes,
         "images": len(plans[-1].images),
         "kept": asdict(result.kept),
@@ -153,45 +135,7 @@ def _observer(work: Work, stage: int, stages: int) -> Observer:
         write_graph(work.folder, epoch, graph, images)
         work.reporter.event("graph", {"epoch": epoch + 1, "classes": len(images)})
 
-    return Observer(on_transfer, on_resume, on_graph, on_progress, partial(_warn, work), work.should_stop)
-
-
-def _warn(work: Work, warning: TrainingWarning) -> None:
-    logger.warning("%s %s", warning.detail, warning.hint)
-    work.reporter.event("warning", asdict(warning))
-
-
-def _make(work: Work, plan: Plan, result: Result) -> tuple[Path, Manifest, Published]:
-    work.reporter.progress(progress_as_json(1.0, "publish"))
-    making = work.folder / "model"
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir()
-    manifest = save_model(
-        making,
-        result.network,
-        method=plan.method.name,
-        settings=plan.settings,
-        num_classes=result.num_classes,
-        preprocessing=result.preprocessing,
-    )
-    return making, manifest, publish_engine(making, [image.path for image in plan.images], work.settings.engine)
-
-
-def _publish(work: Work, model_id: str, making: Path) -> Path:
-    folder = work.settings.models_dir / model_id
-    # An attempt that was lost between its rename and its row has left a folder.
-    shutil.rmtree(folder, ignore_errors=True)
-    publish_folder(making, folder)
-    return folder
-
-
-def _engine_warnings(work: Work, engine: Published, *, stage: int) -> list[TrainingWarning]:
-    if not engine.refused:
-        return []
-    hint = "PyTorch runs the model, as exactly and slower. REID_ENGINE=torch publishes models so without a warning."
-    warning = TrainingWarning("engine-refused", str(engine.reason), hint, stage)
-    _warn(work, warning)
-    return [warning]
+    return Observer(on_transfer, on_resume, on_graph, on_progress, partial(warn, work), work.should_stop)
 
 
 def _lineage(work: Work, datasets: Sequence[Sequence[Dataset]]) -> dict[str, Any]:
@@ -203,7 +147,7 @@ def _lineage(work: Work, datasets: Sequence[Sequence[Dataset]]) -> dict[str, Any
         for stage, of_stage in enumerate(datasets, 1)
     ]
     return {
-        "datasets": [_origin(row, parts[row.id]) for row in used.values()],
+        "datasets": [describe_origin(row, parts[row.id]) for row in used.values()],
         "chain": chain,
         "parent": spec["init_from"] if _is_model(spec["init_from"]) else None,
         "init_from": spec["init_from"],
@@ -211,12 +155,6 @@ def _lineage(work: Work, datasets: Sequence[Sequence[Dataset]]) -> dict[str, Any
         "teacher": spec["teacher"],
         "seed": spec["seed"],
     }
-
-
-def _origin(row: Dataset, part: str) -> dict[str, Any]:
-    """A data set in a model's lineage: its name and fingerprint, and the part of it that was trained on."""
-    protocol = (row.report or {}).get("protocol")
-    return {"id": row.id, "name": row.name, "fingerprint": row.fingerprint, "split": part, "protocol": protocol}
 
 
 def _transfer_file(work: Work, stage: int) -> Path:

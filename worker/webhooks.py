@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 32
 """Receivers that are sent something at a time, each of them one delivery."""
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 
 
 class AddressRefused(Exception):

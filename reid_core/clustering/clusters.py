@@ -34,7 +34,7 @@ class Clustering:
         k1, k2: as in `Reciprocal`.
 
     The paper has 0.6, 4, 0.02, 30 and 6, for data sets of more images a person. Of those tried, the defaults here have
-    the best mean F1 of pairs on training people of drawn worlds and of PKU-Reid (`benchmarks.clustering --choose`).
+    the best mean F1 of pairs on training people of drawn worlds and of PKU-Reid (`benchmarks.unlabelled --choose`).
 
     Raises:
         CoreError: a number is out of range.

@@ -48,10 +48,10 @@ def fit_chain(
             plan = replace(plan, initialise=from_network(result.network))
         # Stages before the last checkpoint have nothing to tell: the job goes on after them.
         observer = _counting_on(observe(number), curves, epochs, number + 1) if number >= reached else None
-        span = Span(start, stop, _last_step(curves))
+        span = Span(start, stop, last_step(curves))
         result = fit(plan, own, observer, checkpoint_seconds=checkpoint_seconds, span=span)
         warnings += [replace(warning, stage=number + 1) for warning in result.warnings]
-        curves, epochs = _joined(curves, result.history), epochs + plan.settings.schedule.epochs
+        curves, epochs = join_curves(curves, result.history), epochs + plan.settings.schedule.epochs
     if result is None:
         raise ValueError("a chain needs at least one plan")
     return replace(result, history=curves, warnings=tuple(warnings))
@@ -68,20 +68,21 @@ def _counting_on(observer: Observer, curves: History, epochs: int, stage: int) -
     """The observer of a stage (from 1) after `epochs` epochs with these curves, told of the whole chain."""
     return replace(
         observer,
-        on_resume=lambda step, history: observer.on_resume(_last_step(curves) + step, _joined(curves, history)),
+        on_resume=lambda step, history: observer.on_resume(last_step(curves) + step, join_curves(curves, history)),
         on_graph=lambda epoch, graph, images: observer.on_graph(epochs + epoch, graph, images),
         on_warning=lambda warning: observer.on_warning(replace(warning, stage=stage)),
     )
 
 
-def _joined(before: History, after: History) -> History:
-    """Both as one, the steps of `after` counted on from the last one of `before`."""
-    done = _last_step(before)
+def join_curves(before: History, after: History) -> History:
+    """Joins both to one, the steps of `after` counted on from the last one of `before`."""
+    done = last_step(before)
     joined = {name: list(points) for name, points in before.items()}
     for name, points in after.items():
         joined.setdefault(name, []).extend((done + step, value) for step, value in points)
     return joined
 
 
-def _last_step(curves: History) -> int:
+def last_step(curves: History) -> int:
+    """The last step that any curve has a point at; 0 without one."""
     return max((points[-1][0] for points in curves.values()), default=0)

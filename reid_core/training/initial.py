@@ -84,7 +84,12 @@ def from_model(folder: Path) -> Initialise:
 
 def from_network(trained: nn.Module) -> Initialise:
     """The same of a network that is at hand."""
-    return lambda network: _copy(trained.state_dict(), network)
+    return from_weights(trained.state_dict())
+
+
+def from_weights(weights: Mapping[str, Tensor]) -> Initialise:
+    """The same of tensors by their names."""
+    return lambda network: _copy(weights, network)
 
 
 def _copy(weights: Mapping[str, Tensor], network: nn.Module) -> Transfer:

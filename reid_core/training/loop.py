@@ -43,6 +43,7 @@ class Plan:
     `initialise` fills the fresh network with given weights; None leaves it random. `teacher`, on the same device, is
     for a method that learns from a model; it stays as it is. `others` are images of people who are not trained on:
     where no training identities are held out, they show whether the network learns (`recognition`) and decide nothing.
+    With `is_watched` False nobody does: identities that are guesses would say nothing.
     """
 
     method: Method
@@ -53,6 +54,7 @@ class Plan:
     initialise: Callable[[nn.Module], Transfer] | None = None
     teacher: TrainedModel | None = None
     others: Sequence[ImageRecord] = ()
+    is_watched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def fit(
     loaders: list[BatchLoader] = []
     watch = Stopwatch(checkpoint_seconds, span)
     unseen = (*held_out.query, *held_out.gallery) if held_out else plan.others
-    sample = draw_sample(images, unseen, plan.seed)
+    sample = draw_sample(images, unseen, plan.seed) if plan.is_watched else None
     warnings = check_length(plan.method, settings, data.num_classes, len(images))
 
     position = run.position

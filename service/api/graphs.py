@@ -1,4 +1,4 @@
-"""The graphs of training jobs with graph sampling."""
+"""The graphs of training jobs with graph sampling, and the clusters of adaptations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from service.api.files import DRAWING_RESPONSES, answer_drawing
 from service.auth import Caller
 from service.db.session import Database
 from service.jobs import graphs, lifecycle
-from service.jobs.schemas import GraphAnswer
+from service.jobs.clusters import read_clusters
+from service.jobs.schemas import GraphAnswer, JobClustersAnswer
 from service.settings import Settings
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 Reader = Annotated[Caller, require("read")]
-EpochQuery = Annotated[int | None, Query(ge=1, le=100_000, description="From 1; left out: the last one with a graph.")]
+EpochQuery = Annotated[int | None, Query(ge=1, le=100_000, description="From 1; left out: the last one that has any.")]
 
 
 @router.get("/{job_id}/graph")
@@ -45,6 +46,14 @@ async def read_graph_image(
     async with request.app.state.searches.turn():
         drawn = await run_in_threadpool(graphs.draw_graph_image, folder, epoch, request.app.state.decoder, rows=rows)
     return answer_drawing(request, drawn, "png")
+
+
+@router.get("/{job_id}/clusters")
+def read_job_clusters(
+    job_id: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader, epoch: EpochQuery = None
+) -> JobClustersAnswer:
+    """The clusters that an epoch of an adaptation began with, and which of them it took for identities."""
+    return read_clusters(_folder(database, settings, job_id), epoch)
 
 
 def _folder(database: Database, settings: Settings, job_id: str) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service.jobs.kinds import calibrate, evaluate, export, index, search_batch, train
+from service.jobs.kinds import adapt, calibrate, evaluate, export, index, search_batch, train
 from service.jobs.kinds.plan import Plan, Resolved
 from service.jobs.schemas import JobBody, WarningAnswer
 from service.settings import Settings
 
 PLANS: dict[str, Plan] = {
     "train": train.PLAN,
+    "adapt": adapt.PLAN,
     "evaluate": evaluate.PLAN,
     "calibrate": calibrate.PLAN,
     "index": index.PLAN,

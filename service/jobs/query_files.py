@@ -16,7 +16,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from reid_core.retrieval.columns import holds_embeddings, read_embeddings
+from reid_core.retrieval.columns import holds_embeddings, open_parquet, read_embeddings
 from service.db.session import Database
 from service.db.tables import Job
 from service.errors import Problem, invalid_request
@@ -87,13 +87,14 @@ def read_blocks(path: Path) -> Iterator[list[FileQuery]]:
 
 
 def remove_lost_queries(database: Database, settings: Settings) -> None:
-    """Removes files of queries whose upload was killed before it became a job."""
+    """Removes files of queries whose upload was killed before it became a job, or whose job has succeeded."""
     for path in settings.uploads_dir.glob(f"*{_SUFFIX}"):
         ours = _OURS.fullmatch(path.name)
         with suppress(FileNotFoundError), path.open("rb+") as file:
             if ours and try_lock(file):  # a request holds its own until the job has a row
                 with database.read() as session:
-                    if session.get(Job, ours[1]) is None:
+                    job = session.get(Job, ours[1])
+                    if job is None or job.state == "succeeded":
                         delete_file(path)
 
 
@@ -126,7 +127,7 @@ def _read_line(line: bytes, number: int) -> FileQuery:
 
 def _parquet_blocks(path: Path) -> Iterator[list[FileQuery]]:
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             _check_columns(file.schema_arrow)
             names = [name for name in ("id", "image_id", "embedding") if name in file.schema_arrow.names]
             first = 0

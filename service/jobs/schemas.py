@@ -14,7 +14,9 @@ from service.jobs.webhook_schemas import Notified
 from service.schemas import Answer, Body, Name, Omittable, Point, ProblemAnswer, Reference, SelfLink, Time, example
 
 State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed", "interrupted"]
-Kind = Literal["train", "evaluate", "calibrate", "index", "cluster", "export", "search_batch", "register", "delete"]
+Kind = Literal[
+    "train", "adapt", "evaluate", "calibrate", "index", "cluster", "export", "search_batch", "register", "delete"
+]
 
 
 class DatasetPart(Body):
@@ -70,6 +72,43 @@ class TrainBody(Notified):
         description='"imagenet" (version 1), "imagenet-v2", a model, {"weights": file name}, or null: random weights',
     )
     teacher: Reference | None = Field(default=None, description="for method std: the model to learn from")
+    device: Device | None = Field(default=None, description="null: REID_DEVICE of the worker")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+class ClusteringSettings(Body):
+    """The settings of clustering."""
+
+    threshold: float = Field(
+        default=0.4, gt=0.05, lt=0.95, description="Jaccard distance up to which two images are connected"
+    )
+    least: int = Field(default=2, ge=2, le=1000, description="images around which a cluster grows, at least")
+
+
+class ReliabilitySettings(Body):
+    """The clusters that are taken for identities."""
+
+    confidence: float = Field(
+        default=0.5, ge=0, le=1, description="the least; 1: a looser and a stricter threshold give the same cluster"
+    )
+    cross_camera: bool = Field(default=True, description="only clusters that two known cameras or more have seen")
+
+
+class AdaptBody(Notified):
+    """Train a model further on images without labels, of a data set's training split or of a gallery that keeps its
+    images: every epoch takes clusters that are sure for identities."""
+
+    kind: Literal["adapt"]
+    model: Reference = Field(description="to start from; it stays as it is")
+    dataset: Reference | None = Field(default=None, description="its identities are not looked at")
+    gallery: Reference | None = Field(default=None, description="instead of `dataset`")
+    model_name: Name | None = Field(default=None, description="unique; made from the method when left out")
+    settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what differs from the model's own; `schedule.base_lr` is that of the method's recipe if left out",
+    )
+    clustering: ClusteringSettings = ClusteringSettings()
+    reliability: ReliabilitySettings = ReliabilitySettings()
     device: Device | None = Field(default=None, description="null: REID_DEVICE of the worker")
     seed: int = Field(default=0, ge=0, lt=2**32)
 
@@ -134,7 +173,8 @@ class ExportBody(Notified):
 
 
 JobBody = Annotated[
-    TrainBody | EvaluateBody | CalibrateBody | IndexBody | ExportBody | SearchBatchBody, Field(discriminator="kind")
+    TrainBody | AdaptBody | EvaluateBody | CalibrateBody | IndexBody | ExportBody | SearchBatchBody,
+    Field(discriminator="kind"),
 ]
 
 
@@ -304,3 +344,22 @@ class GraphAnswer(Answer):
     epoch: int
     epochs: list[int]
     classes: list[GraphClass]
+
+
+class JobCluster(Answer):
+    """A cluster of an epoch of an adaptation; `trained_on` where it was taken for an identity."""
+
+    confidence: float
+    trained_on: bool
+    cameras: list[str]
+    images: list[str] = Field(description="ids, of the data set or of the gallery")
+
+
+class JobClustersAnswer(Answer):
+    """The clusters that an epoch of an adaptation began with, and the epochs that have some."""
+
+    epoch: int
+    epochs: list[int]
+    images: int = Field(description="in all")
+    left_alone: int = Field(description="in no cluster")
+    clusters: list[JobCluster]

@@ -171,6 +171,9 @@ def _origins(lineage: Lineage) -> Iterator[str]:
     if kept := lineage.get("kept"):
         early = ", ended early by patience" if kept.get("stopped_early") else ""
         yield f"- network of epoch {kept.get('epoch')} of {kept.get('epochs')} ({kept.get('rule')}{early})"
+    if adapted := lineage.get("adapted"):
+        source = f", those of gallery `{adapted['gallery']}`" if adapted["gallery"] else ""
+        yield f"- adapted to {adapted['images']} images without labels{source}"
     if teacher := lineage.get("teacher"):
         yield f"- taught by model `{teacher}`"
 

@@ -90,6 +90,7 @@ class Lineage(TypedDict, total=False):
     teacher: str | None
     seed: int
     kept: KeptEpoch
+    adapted: dict[str, Any]
     imported: Imported
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.errors import Problem, invalid_request
+from service.search.examples import ExampleFiles
 from service.search.rows import SearchedGallery
 from service.search.schemas import EmbeddingQuery, Query
 from service.settings import Settings
@@ -26,6 +27,15 @@ def validate_query(query: Query, gallery: SearchedGallery, settings: Settings) -
     if isinstance(query, EmbeddingQuery):
         message = "an embedding has no local features to match place by place"
         raise impossible(query, name, "needs-picture", message, hint=f"Send the image, or ask with {otherwise}.")
+
+
+def require_few_examples(query: Query, examples: ExampleFiles, settings: Settings) -> None:
+    """Raises 422 for more examples than a query may have images."""
+    for name in ("positive", "negative"):
+        number, limit = len(getattr(query, name)) + len(getattr(examples, name)), settings.max_query_images
+        if number > limit:
+            message = f"there are {number} examples, at most {limit} are allowed"
+            raise impossible(query, name, "too-many", message, hint="Send fewer, or raise REID_MAX_QUERY_IMAGES.")
 
 
 def _validate_page(query: Query, settings: Settings) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from reid_core.calibration.curves import Curve
 from reid_core.calibration.folds import Bin, HeldOutFit
 from reid_core.calibration.record import FILE_NAME, Calibration, write_calibrations
-from reid_core.calibration.shift import Origin, Summary
+from reid_core.calibration.shift import Mean, Origin, Summary
 from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, Evaluation, Job, JobDataset, JobMetric, Model
@@ -88,7 +88,7 @@ def add_calibration(settings: Settings, model: str = MODEL, rerank: str = "none"
     facts = {"name": "held-out", "identities": 40, "images": 320, "same_pairs": 960, "different_pairs": 40160}
     folder = settings.models_dir / model
     folder.mkdir(parents=True)
-    origin = Origin(Summary(np.zeros(4), 0.1, 40), 2.0, 8)
+    origin = Origin(Summary(Mean(np.zeros(4), 0.1, 40)), 2.0, 8)
     write_calibrations(folder / FILE_NAME, {rerank: Calibration(rerank, fit, origin, facts)})
 
 

@@ -437,3 +437,4 @@ def test_every_kind_of_job_is_named_passed_on_planned_and_carried_out() -> None:
     assert set(KINDS) == set(get_args(Kind))
     assert set(PLANS) == {name for kind in posted for name in get_args(kind)} == set(KINDS) - {"register", "delete"}
     assert all(find_spec(kind.worker) for kind in KINDS.values())
+    assert all("webhook" in body.model_fields for body in BODIES)

@@ -50,6 +50,7 @@ class JobKind:
 
 KINDS: dict[str, JobKind] = {
     "train": JobKind(TRAINING_QUEUE, "worker.train"),
+    "adapt": JobKind(TRAINING_QUEUE, "worker.adapt"),
     "evaluate": JobKind(SHORT_QUEUE, "worker.evaluate"),
     "calibrate": JobKind(SHORT_QUEUE, "worker.calibrate"),
     "index": JobKind(SHORT_QUEUE, "worker.index", _gallery),

@@ -102,7 +102,7 @@ def _vary(method: Method, common: TrainingSettings, changes: Mapping[str, Any]) 
         raise invalid_request("/settings/preset", "not-of-a-stage", "the preset is the job's own, for all stages")
     try:
         chosen = override(common, changes)
-        same = _outline(method, chosen) == _outline(method, common)
+        same = outline(method, chosen) == outline(method, common)
     except CoreError as error:
         raise problem_from_core(error, below="/settings") from error
     if not same:
@@ -135,14 +135,14 @@ def _resolve_settings(
         raise problem_at("/method", error) from error
     try:
         chosen = _settle(method, body.settings, teacher, implied)
-        _outline(method, chosen)
+        outline(method, chosen)
     except CoreError as error:
         raise problem_from_core(error, below="/settings") from error
     return method, chosen
 
 
 @lru_cache(maxsize=64)
-def _outline(method: Method, settings: TrainingSettings) -> tuple[str, dict[str, torch.Size]]:
+def outline(method: Method, settings: TrainingSettings) -> tuple[str, dict[str, torch.Size]]:
     """The network's layers, strides and all, and the shape of every tensor, that tell whether another is the same.
 
     Raises `SettingsError` for settings that are fine alone, impossible together.
