@@ -223,6 +223,23 @@ def test_the_matrix_has_values_and_intervals_in_its_cells(
     assert client.get("/v1/evaluations/matrix.svg").status_code == 200
 
 
+def test_papers_numbers_are_rows_of_their_own_with_their_source(
+    client: httpx.Client, database: Database, settings: Settings
+) -> None:
+    with database.write() as session:
+        session.get_one(Dataset, DATASET).detected_format = "market1501"
+    add_evaluation(database, settings)
+    quoted = client.get("/evaluations/matrix").json()["quoted"]
+    words = texts(client, "/evaluations/matrix.svg")
+    rows = [line for line in words if line.startswith("quoted [")]
+    assert len(rows) == min(20, len(quoted)) > 3
+    assert f"not shown: {len(quoted) - 20} rows of papers; the JSON has all" in words
+    assert any(line.startswith(f"[1] quoted: {quoted[0]['source'][:20]}") for line in words)
+    assert f"mAP {quoted[0]['mAP']:.3f}" in words
+    drawn = pixels(client, "/evaluations/matrix.png")
+    assert (drawn[:, -3:] == 255).all()
+
+
 def test_a_matrix_of_many_models_says_what_it_leaves_out(
     client: httpx.Client, database: Database, settings: Settings
 ) -> None:
@@ -230,7 +247,7 @@ def test_a_matrix_of_many_models_says_what_it_leaves_out(
         add_model_row(database, f"mdl_9{number:02}", f"model-{number}")
         add_evaluation(database, settings, kept=False, model_id=f"mdl_9{number:02}")
     words = texts(client, "/evaluations/matrix.svg")
-    assert "3 models and 0 data sets of before are not shown: the JSON has all" in words
+    assert "not shown: 3 models; the JSON has all" in words
     assert {"model-3", "model-42"} <= set(words)
     assert "model-2" not in words
 
