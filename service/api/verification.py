@@ -39,7 +39,7 @@ _BODY = {
     openapi_extra={"requestBody": _BODY},
 )
 async def verify(gallery_id: str, request: Request, settings: SettingsDep, caller: Searcher) -> VerifyAnswer:
-    """Whether two images show the same person, or whether images show the gallery's person `identity`.
+    """Compare two images, or images with the gallery's person `identity`: do they show the same person?
 
     Images are files called `image` or ids (`image_id`), of any gallery or data set; they are compared by this
     gallery's models.

@@ -18,7 +18,7 @@ class FeedbackBody(Body):
         default=None, description="in its place a search by such an image, with explain, while its record is kept"
     )
     image: Reference = Field(description="the result, an image of the gallery")
-    same: bool = Field(description="whether both show the same person")
+    same: bool = Field(description="true where both show the same person")
 
     @model_validator(mode="after")
     def _one_query(self) -> Self:

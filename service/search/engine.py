@@ -64,7 +64,7 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a query has found in `opened`: images, or persons with theirs; `scores` of those before the page, too."""
+    """The images, or persons with theirs, that a query has found in `opened`; `scores` count those before the page."""
 
     opened: OpenGallery
     matches: tuple[Match, ...]
@@ -189,7 +189,7 @@ class Engine:
         return gallery
 
     def _find(self, query: Query, gallery: SearchedGallery, encoded: EncodedQuery, timer: SearchTimer) -> _Found:
-        """What the query finds in the gallery's revision that was seen first, or in a later one."""
+        """Finds images or persons in the gallery's revision that was seen first, or in a later one."""
         for attempt in range(ATTEMPTS):
             opened = self._snapshots.current(gallery.id, gallery.revision if attempt == 0 else None)
             if query.group_by is not None:

@@ -48,7 +48,7 @@ class Verifier:
     def verify(
         self, query: VerifyQuery, gallery_key: str, files: Sequence[bytes], *, key_id: str | None
     ) -> VerifyAnswer:
-        """Whether two images, or images and a person of the gallery, show the same person; noted as a search is.
+        """Compares two images, or images with a person of the gallery, and notes it as a search.
 
         Raises:
             Problem: as `QueryEncoder.encode`; 404 where the gallery has no other image of the person, 409 for a

@@ -1,4 +1,4 @@
-"""Whatever is said of a gallery's persons, in whatever order: lists, searches and probabilities are a dictionary's.
+"""Lists, searches by person, probabilities and feedback agree with a dictionary, whatever is done in whatever order.
 
 The engine is that of an API process which has followed the gallery from the beginning, or was started again.
 """
