@@ -46,3 +46,10 @@ def test_the_engine_of_searches_brings_pytorch_without_torchvision() -> None:
     program = "import sys; sys.modules['torchvision'] = None; import service.search.engine; import torch"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("module", ["service.main", "worker.__main__"])
+def test_what_runs_all_the_time_is_imported_without_what_few_requests_need(module: str) -> None:
+    program = f"import sys; sys.modules['pyarrow'] = sys.modules['httpx'] = None; import {module}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

@@ -29,8 +29,9 @@ from service.db.tables import DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.files import embedding_size
 from service.galleries.opening import open_snapshot
-from service.jobs.query_files import BLOCK, FileQuery, count_queries, read_blocks, uploaded_path
+from service.jobs.query_files import BLOCK, FileQuery, count_queries, read_blocks
 from service.jobs.searched import options_of
+from service.jobs.uploaded_queries import uploaded_path
 from service.models.lifecycle import describe_file
 from service.storage import delete_file, ensure_free_space, open_for_publishing
 from worker.query_vectors import QueryVectors, Vector, own_positions

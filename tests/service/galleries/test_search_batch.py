@@ -18,7 +18,8 @@ from service.db.session import Database
 from service.db.tables import Dataset, Job, Model
 from service.errors import Problem
 from service.jobs.lifecycle import claim, enqueue, find_job, succeed
-from service.jobs.query_files import BLOCK, remove_lost_queries, uploaded_path
+from service.jobs.query_files import BLOCK
+from service.jobs.uploaded_queries import remove_lost_queries, uploaded_path
 from service.settings import Settings
 from service.storage import held_file
 from tests.service.galleries.stock import SIZE, added_ids, image_file, make_gallery, upload
