@@ -137,8 +137,9 @@ def _from_http(error: HTTPException) -> Problem:
 
 def _from_validation(error: RequestValidationError) -> Problem:
     found = error.errors()
-    if any(item["type"] == "json_invalid" for item in found):
-        return Problem("malformed-request", f"The body is not JSON: {found[0]['ctx']['error']}.")
+    for item in found:
+        if item["type"] == "json_invalid":
+            return Problem("malformed-request", f"The body is not JSON: {item['ctx']['error']}.")
     if isinstance(error.body, bytes):
         return Problem(
             "unsupported-media",

@@ -9,20 +9,21 @@ from service.evaluations.schemas import QuotedAnswer
 from service.papers.catalogue import EXPERIMENTS
 from service.papers.experiment import DATA_SETS, Experiment, Row
 
-_FORMATS = {
-    "market1501": ("market1501", None),
-    "dukemtmc-reid": ("dukemtmc", None),
-    "msmt17": ("msmt17", None),
-    "cuhk03-np": ("cuhk03", "detected"),
-    "randperson": ("randperson", None),
+_PUBLIC: dict[tuple[str | None, int | None], str] = {
+    ("market1501", 3368): "market1501",
+    ("dukemtmc-reid", 2228): "dukemtmc",
+    ("msmt17", 11_659): "msmt17",
+    ("cuhk03-np", 1400): "cuhk03",
 }
-"""Format of a data set -> the papers' name for it, and the variant whose numbers they print."""
+"""Format and number of queries of a public data set -> the papers' name for it. Many others have its format, and the
+labelled variant of CUHK03 another number."""
 
 
 def quote(dataset: Dataset) -> Iterator[QuotedAnswer]:
     """The tables' rows about this data set; none where no paper here has numbers of it. Figures print none."""
-    name, variant = _FORMATS.get(dataset.detected_format or "", ("", None))
-    if not name or (variant is not None and dataset.variant != variant):
+    queries = ((dataset.splits or {}).get("query") or {}).get("images")
+    name = _PUBLIC.get((dataset.detected_format, queries))
+    if name is None:
         return
     for build in EXPERIMENTS.values():
         experiment = build(False)

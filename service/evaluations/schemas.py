@@ -241,7 +241,7 @@ class QuotedAnswer(Answer):
 
 class MatrixAnswer(Answer):
     """Models x data sets: `cells[model id][dataset id]` is the newest evaluation of that pair. `quoted` are numbers of
-    papers about these data sets, recognised by their format."""
+    papers about these data sets, recognised by their format and size."""
 
     models: list[EvaluatedModel]
     datasets: list[EvaluatedDataset]

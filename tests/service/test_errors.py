@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, File, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
 from pydantic import Field
 from sqlalchemy import select
 
@@ -165,6 +166,19 @@ def test_a_missing_part_of_a_form_is_named(client: httpx.Client) -> None:
 def test_a_body_that_is_not_json_is_400(client: httpx.Client, content: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     _problem(client.post("/trouble/body", content=content, headers=headers), 400, "malformed-request")
+
+
+def test_json_in_a_field_may_be_wrong_beside_other_fields() -> None:
+    other = {"type": "missing", "loc": ("body", "gallery"), "msg": "Field required", "input": None}
+    wrong = {
+        "type": "json_invalid",
+        "loc": ("body", "webhook"),
+        "msg": "",
+        "input": "x",
+        "ctx": {"error": "expected a value"},
+    }
+    problem = problem_from(RequestValidationError([other, wrong]))
+    assert (problem.slug, "expected a value" in problem.detail) == ("malformed-request", True)
 
 
 def test_a_broken_form_is_400(client: httpx.Client) -> None:

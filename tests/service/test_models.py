@@ -217,12 +217,17 @@ def test_papers_numbers_on_a_data_set_stand_beside_and_are_marked_as_quoted(
 ) -> None:
     row = {"path": "/", "format": "auto", "state": "ready", "uploaded": False}
     with database.write() as session:
-        session.add(Dataset(id="ds_1", name="msmt", detected_format="msmt17", **row))
-        session.add(Dataset(id="ds_2", name="cuhk", detected_format="cuhk03-np", variant="labeled", **row))
-    for dataset in ("ds_1", "ds_2"):
-        add_evaluation(database, models[0], dataset, 0.5)
+        for key, format, queries in (
+            ("ds_1", "msmt17", 11_659),
+            ("ds_2", "cuhk03-np", 1328),
+            ("ds_3", "market1501", 90),
+        ):
+            splits = {"query": {"images": queries, "identities": 1, "cameras": 2}}
+            session.add(Dataset(id=key, name=key, detected_format=format, splits=splits, **row))
+    for number in (1, 2, 3):
+        add_evaluation(database, models[0], f"ds_{number}", 0.5)
     quoted = client.get("/evaluations/matrix").json()["quoted"]
-    assert {one["dataset"] for one in quoted} == {"ds_1"}, "no paper here has numbers of the labelled variant"
+    assert {one["dataset"] for one in quoted} == {"ds_1"}, "one's own data in a public format is no public data set"
     told = {(one["method"], *one["trained_on"]): (one["mAP"], one["rank1"], one["place"]) for one in quoted}
     assert told["ResNet-50", "MSMT17"] == (pytest.approx(0.2863), pytest.approx(0.5977), "table 1")
     assert told["QAConv-P + GS, Market-1501", "Market-1501"] == (pytest.approx(0.15), pytest.approx(0.412), "table 1")
