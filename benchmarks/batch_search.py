@@ -2,9 +2,10 @@
 
     python -m benchmarks.batch_search --images 10000 100000 --backbone resnet18
 
-Starts `reid up` on galleries of made-up vectors. Both ask by embeddings and by stored images, `top_k` 10; rounds of the
-two alternate, and every batch must find what its queries find alone. Prints Markdown: the median seconds of each and
-their quotient.
+Starts `reid up` on galleries of made-up vectors. Both ask by embeddings, by stored images and, with `--uploads`, by
+uploaded ones, `top_k` 10; rounds of the two alternate, and every batch must find what its queries find alone (the best
+image of uploaded ones, whose embeddings are rounded otherwise in a batch). Prints Markdown: the median seconds of each
+and their quotient.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import httpx
 import numpy as np
 from sqlalchemy import select
 
-from benchmarks.serving import Home, fill, index_kind, prepare, running_service
+from benchmarks.serving import Home, draw_files, fill, index_kind, prepare, running_service
 from service.db.tables import GalleryImage
 
 QUERIES, ROUNDS = 100, 7
@@ -41,7 +42,8 @@ def main() -> None:
             with running_service(home, options) as (port, _):
                 address = f"http://127.0.0.1:{port}"
                 with httpx.Client(base_url=address, headers={"X-API-Key": home.key}, timeout=600) as client:
-                    for name, queries in queries_of(home, options.seed).items():
+                    sorts = queries_of(home, options.seed) | ({"uploaded image": uploads()} if options.uploads else {})
+                    for name, queries in sorts.items():
                         print(f"| {count:,} | {index_kind(home)} | {name} | {compare(client, queries)} |", flush=True)
 
 
@@ -54,6 +56,12 @@ def queries_of(home: Home, seed: int) -> dict[str, list[Query]]:
         "embedding": [{"embedding": vector} for vector in vectors.tolist()],
         "image of the gallery": [{"image_id": image} for image in ids],
     }
+
+
+def uploads() -> list[Query]:
+    """Drawn people as files, over and over."""
+    files = draw_files()
+    return [{"image": files[number % len(files)]} for number in range(QUERIES)]
 
 
 def compare(client: httpx.Client, queries: list[Query]) -> str:
@@ -75,7 +83,11 @@ def seconds(search: Callable[[httpx.Client, list[Query]], Found], client: httpx.
 
 
 def search_together(client: httpx.Client, queries: list[Query]) -> Found:
-    answer = client.post("/search/batch", json={"gallery": "hall", "queries": queries})
+    if "image" in queries[0]:
+        files = [("image", query["image"]) for query in queries]
+        answer = client.post("/search/batch", data={"gallery": "hall", "top_k": 1}, files=files)
+    else:
+        answer = client.post("/search/batch", json={"gallery": "hall", "queries": queries})
     answer.raise_for_status()
     return [[result["image_id"] for result in item["results"]] for item in answer.json()["items"]]
 
@@ -83,7 +95,9 @@ def search_together(client: httpx.Client, queries: list[Query]) -> Found:
 def search_alone(client: httpx.Client, queries: list[Query]) -> Found:
     found = []
     for query in queries:
-        if "embedding" in query:
+        if "image" in query:
+            answer = client.post("/search", data={"gallery": "hall", "top_k": 1}, files={"image": query["image"]})
+        elif "embedding" in query:
             answer = client.post("/search", json={"gallery": "hall", **query})
         else:
             answer = client.get("/search", params={"gallery": "hall", **query})
@@ -95,6 +109,7 @@ def search_alone(client: httpx.Client, queries: list[Query]) -> Found:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--uploads", action="store_true", help="search by uploaded images, too")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--engine", default="torch")
     parser.add_argument("--processes", type=int, default=1, help="REID_API_PROCESSES")

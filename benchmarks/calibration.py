@@ -151,15 +151,17 @@ def print_shifts(
     encoder: Encoder, unseen: Embedded, images: Sequence[ImageRecord], others: dict[str, list[ImageRecord]]
 ) -> None:
     """Shifts from people whom the network has not seen, and the errors of probabilities fitted on these."""
-    origin, curve = describe_origin(unseen.vectors, unseen.people), fit_held_out(unseen.pairs()).curve
+    origin, curve = describe_origin(unseen.vectors, unseen.people, unseen.cameras), fit_held_out(unseen.pairs()).curve
     shown = {"as they are": Embedded(encoder, images)}
     shown |= {f"blur {blur}": Embedded(encoder, images, blur) for blur in BLURS}
     shown |= {what: Embedded(encoder, those) for what, those in others.items()}
-    print(f"  shift, above {origin.limit:.2f} warned of | expected calibration error")
+    limits = f"{origin.limit:.2f} {origin.likeness_limit or np.inf:.2f}"
+    print(f"  shifts of embeddings and of likeness, above {limits} warned of | expected calibration error")
     for what, embedded in shown.items():
-        shift = origin.shift(summarise_people(embedded.vectors, embedded.people))
-        told = "warned" if shift > origin.limit else "not warned"
-        print(f"    {what}: {shift:.2f}, {told} | {pair_error(curve, embedded):.4f}", flush=True)
+        summary = summarise_people(embedded.vectors, embedded.people, embedded.cameras)
+        shifts = f"{origin.shift(summary):.2f} {origin.likeness_shift(summary):.2f}"
+        told = "not warned" if origin.difference(summary) is None else "warned"
+        print(f"    {what}: {shifts}, {told} | {pair_error(curve, embedded):.4f}", flush=True)
 
 
 def pair_error(curve: Curve, test: Embedded) -> float:

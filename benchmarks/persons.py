@@ -35,6 +35,7 @@ from reid_core.calibration.persons import person_scores, person_trials, posterio
 from reid_core.data.reader import read
 from reid_core.evaluation.interval import bootstrap_interval
 from reid_core.training.validation import hold_out
+from service.search.examples import steer
 
 Scores = NDArray[np.float64]
 
@@ -46,6 +47,8 @@ FUSIONS: dict[str, Callable[[Scores], float]] = {
 FEWEST = 3
 DRAWINGS = 10
 RESAMPLES = 500
+EVERY = 4
+"""Of so many test images one asks with examples."""
 
 
 def main() -> None:
@@ -65,6 +68,7 @@ def main() -> None:
 
 def print_all(name: str, groups: Sequence[Embedded], test: Embedded) -> None:
     print_ranks(name, test)
+    print_examples(test)
     for what, trials in (("pairs", test.pairs()), ("image against person", trials_of(test))):
         rate, (low, high) = equal_error_rate(trials), error_interval(trials)
         print(f"  verification of {what}: equal error rate {rate:.4f}, {low:.4f} to {high:.4f}")
@@ -82,6 +86,30 @@ def print_ranks(name: str, test: Embedded) -> None:
         ((low, high),) = bootstrap_interval(hits[None], people, np.random.default_rng(0))
         fewer = np.mean([ranked_first(test, used, fuse)[0].mean() for used in few])
         print(f"  {what}: {hits.mean():.4f}, {low:.4f} to {high:.4f} | {fewer:.4f}", flush=True)
+
+
+def print_examples(test: Embedded) -> None:
+    """Rank-1 by picture with an example of the person by the query's camera, and of who was found wrongly first.
+
+    That wrong image is in no gallery here, so that leaving it out explains none of the gain.
+    """
+    cosines, nothing = cosines_of(test), np.empty((0, test.vectors.shape[1]), np.float32)
+    hits: dict[str, list[bool]] = {"none": [], "positive": [], "negative": [], "both": []}
+    for query in range(0, len(test.people), EVERY):
+        own = test.people == test.people[query]
+        beside = own & (test.cameras == test.cameras[query])
+        alike = np.setdiff1d(np.flatnonzero(beside), [query])
+        if not len(alike) or not (own & ~beside).any():
+            continue
+        wrong = int(np.where(own, -np.inf, cosines[query]).argmax())
+        gallery = np.setdiff1d(np.flatnonzero(~beside), [wrong])
+        positive, negative = test.vectors[alike[:1]], test.vectors[[wrong]]
+        told = {"none": (nothing, nothing), "positive": (positive, nothing), "negative": (nothing, negative)}
+        for what, examples in {**told, "both": (positive, negative)}.items():
+            (moved,) = steer(test.vectors[[query]], *examples)
+            hits[what].append(bool(own[gallery[(test.vectors[gallery] @ moved).argmax()]]))
+    shown = ", ".join(f"{what} {np.mean(values):.4f}" for what, values in hits.items())
+    print(f"  rank-1 by picture with examples, {len(hits['none'])} queries: {shown}", flush=True)
 
 
 def draw_few(test: Embedded, seed: int) -> NDArray[np.bool_]:

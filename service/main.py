@@ -27,6 +27,7 @@ from service.api import (
     entrance,
     evaluations,
     failures,
+    feedback,
     galleries,
     gallery_images,
     graphs,
@@ -38,6 +39,7 @@ from service.api import (
     models,
     problems,
     search,
+    verification,
 )
 from service.api import keys as keys_routes
 from service.api import version as version_routes
@@ -87,6 +89,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     identities.router,
     clusters.router,
     embeddings.router,
+    verification.router,
+    feedback.router,
     graphs.router,
     charts.router,  # before evaluations: /evaluations/matrix.png is no evaluation's id
     evaluations.router,

@@ -26,6 +26,13 @@ def test_it_is_imported_without_pytorch(module: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.parametrize("module", [*LIGHT, "service.cli.demo", "service.cli.reproduction.command"])
+def test_it_is_imported_without_matplotlib(module: str) -> None:
+    program = f"import sys; sys.modules['matplotlib'] = None; import {module}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_engines_are_imported_for_models_that_they_run_alone() -> None:
     core = ("reid_core.model", "reid_core.export", "reid_core.engines.serving", "reid_core.engines.publishing")
     modules = ("service.main", "service.search.engine", *core, "worker.evaluate", "worker.train", "worker.index")
@@ -37,5 +44,12 @@ def test_engines_are_imported_for_models_that_they_run_alone() -> None:
 def test_the_engine_of_searches_brings_pytorch_without_torchvision() -> None:
     """torchvision takes as long as PyTorch itself; until the first network is built nobody needs it."""
     program = "import sys; sys.modules['torchvision'] = None; import service.search.engine; import torch"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("module", ["service.main", "worker.__main__"])
+def test_what_runs_all_the_time_is_imported_without_what_few_requests_need(module: str) -> None:
+    program = f"import sys; sys.modules['pyarrow'] = sys.modules['httpx'] = None; import {module}"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -89,13 +89,14 @@ class QueryVectors:
         return serve(self._settings.models_dir / self._model_id, device, self._settings.engine)
 
 
-def own_positions(session: Session, gallery_id: str, ids: Sequence[str]) -> dict[str, int]:
-    """The position in the gallery of each of these images, of galleries or data sets, that it holds."""
+def own_positions(session: Session, gallery_id: str, ids: Sequence[str], stop: int) -> dict[str, int]:
+    """The position in the gallery, below `stop`, of each of these images, of galleries or data sets, that it holds."""
     wanted = set(ids)
     columns = select(GalleryImage.id, GalleryImage.dataset_image_id, GalleryImage.position)
     rows = session.execute(
         columns.where(
             GalleryImage.gallery_id == gallery_id,
+            GalleryImage.position < stop,
             or_(GalleryImage.id.in_(wanted), GalleryImage.dataset_image_id.in_(wanted)),
         )
     )

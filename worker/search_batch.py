@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from reid_core.reranking import score_candidates
 from reid_core.retrieval.index import set_threads
@@ -28,8 +29,9 @@ from service.db.tables import DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.files import embedding_size
 from service.galleries.opening import open_snapshot
-from service.jobs.query_files import BLOCK, FileQuery, count_queries, read_blocks, uploaded_path
+from service.jobs.query_files import BLOCK, FileQuery, count_queries, read_blocks
 from service.jobs.searched import options_of
+from service.jobs.uploaded_queries import uploaded_path
 from service.models.lifecycle import describe_file
 from service.storage import delete_file, ensure_free_space, open_for_publishing
 from worker.query_vectors import QueryVectors, Vector, own_positions
@@ -116,26 +118,26 @@ class _Opened:
 
 
 class _Searcher:
-    """Answers blocks of queries from the gallery as it is when each begins."""
+    """Answers blocks of queries from the gallery as it was when the attempt began, or after its last rebuild."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._options = options_of(work.job.spec)
         self._opened: _Opened | None = None
         with work.database.read() as session:
-            gallery = find(session, Gallery, work.job.spec["gallery"])
-            size = embedding_size(session, gallery)
-        self._vectors = QueryVectors(work.settings, gallery.model_id, size)
+            gallery = self._gallery(session)
+            self._vectors = QueryVectors(work.settings, gallery.model_id, embedding_size(session, gallery))
 
     def answer(self, block: Sequence[FileQuery], first: int) -> tuple[list[Row], int]:
         """The rows of the block, whose queries are numbered from `first`, and the revision that they were found in."""
+        ids = [query.image_id for query in block if query.image_id is not None]
         while True:
-            opened = self._current()
             with self._work.database.read() as session:
-                vectors = self._vectors.read(session, block)
-                ids = [query.image_id for query in block if query.image_id is not None]
-                own = own_positions(session, self._work.job.spec["gallery"], ids) if self._options.exclude_self else {}
-            found = self._find(opened, vectors, [own.get(query.image_id or "") for query in block])
+                opened = self._current(session)
+                own = own_positions(session, self._work.job.spec["gallery"], ids, len(opened.snapshot))
+                vectors = self._read_vectors(session, block, own, opened)
+            left_out = [own.get(query.image_id or "") if self._options.exclude_self else None for query in block]
+            found = self._find(opened, vectors, left_out)
             images = self._image_ids(opened, {position for pairs in found for position, _ in pairs})
             if images is not None:
                 return [
@@ -143,14 +145,26 @@ class _Searcher:
                     for number, (query, vector, pairs) in enumerate(zip(block, vectors, found, strict=True))
                 ], opened.revision
 
-    def _current(self) -> _Opened:
-        """The gallery, opened anew where it has changed since the last block."""
-        with self._work.database.read() as session:
-            gallery = find(session, Gallery, self._work.job.spec["gallery"])
-            if self._opened is None or self._opened.revision != gallery.revision:
-                snapshot = open_snapshot(session, self._work.settings, gallery)
-                self._opened = _Opened(gallery.revision, gallery.generation, snapshot)
-            return self._opened
+    def _gallery(self, session: Session) -> Gallery:
+        return find(session, Gallery, self._work.job.spec["gallery"])
+
+    def _current(self, session: Session) -> _Opened:
+        """The gallery, opened anew where a rebuild has renumbered its images."""
+        gallery = self._gallery(session)
+        if self._opened is None or self._opened.generation != gallery.generation:
+            snapshot = open_snapshot(session, self._work.settings, gallery)
+            self._opened = _Opened(gallery.revision, gallery.generation, snapshot)
+        return self._opened
+
+    def _read_vectors(
+        self, session: Session, block: Sequence[FileQuery], own: dict[str, int], opened: _Opened
+    ) -> list[Vector | str]:
+        """The vector of each query, or why it has none; those of images in this gallery are read together."""
+        stored = dict(zip(own, opened.snapshot.store.read(list(own.values())), strict=True))
+        known = [stored.get(query.image_id or "") for query in block]
+        others = [query for query, vector in zip(block, known, strict=True) if vector is None or not vector.any()]
+        read = iter(self._vectors.read(session, others))
+        return [vector if vector is not None and vector.any() else next(read) for vector in known]
 
     def _find(
         self, opened: _Opened, vectors: Sequence[Vector | str], left_out: Sequence[int | None]
@@ -181,7 +195,7 @@ class _Searcher:
     def _image_ids(self, opened: _Opened, positions: set[int]) -> dict[int, str] | None:
         """The images at `positions`, without those erased meanwhile; None where positions have changed."""
         with self._work.database.read() as session:
-            gallery = find(session, Gallery, self._work.job.spec["gallery"])
+            gallery = self._gallery(session)
             if gallery.generation != opened.generation:
                 return None
             rows = select(GalleryImage.position, GalleryImage.id).where(GalleryImage.gallery_id == gallery.id)

@@ -19,8 +19,8 @@ from service.deletion import remove_pending
 from service.galleries.removal import finish_erasures
 from service.galleries.retention import expire, remove_leftovers, sweep_interrupted_work
 from service.jobs.deletions import resume_deletions
-from service.jobs.query_files import remove_lost_queries
 from service.jobs.sweep import Send, sweep
+from service.jobs.uploaded_queries import remove_lost_queries
 from service.kept_searches import sweep_records
 from service.models.importing import remove_lost_imports
 from service.settings import Settings

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import ssl
 import threading
-import time
-from collections.abc import Sequence
 
-import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.db.session import Database
-from service.jobs.receivers import Network, is_allowed
-from service.jobs.signatures import sign
-from service.jobs.webhooks import Attempt, Delivery, claim_due, record
+from service.jobs.webhooks import Delivery, claim_due, record
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,11 +17,7 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 32
 """Receivers that are sent something at a time, each of them one delivery."""
 
-_LOOK_SECONDS = 0.5
-
-
-class AddressRefused(Exception):
-    """The receiver has no address that may be connected to."""
+_LOOK_SECONDS = 1.0
 
 
 def deliver_webhooks(settings: Settings, database: Database, shutdown: threading.Event) -> None:
@@ -36,105 +25,28 @@ def deliver_webhooks(settings: Settings, database: Database, shutdown: threading
     asyncio.run(_deliver(settings, database, shutdown))
 
 
-async def send(client: httpx.AsyncClient, settings: Settings, delivery: Delivery) -> Attempt:
-    """One attempt within REID_WEBHOOK_SECONDS. Redirects are not followed, nothing of the answer's body is read."""
-    try:
-        async with asyncio.timeout(settings.webhook_seconds):
-            status = await _post(client, settings.webhook_networks, delivery)
-    except TimeoutError:
-        return Attempt(None, f"there was no answer within {settings.webhook_seconds:g} s")
-    except (AddressRefused, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        return Attempt(None, str(error) or type(error).__name__)
-    if 200 <= status < 300:
-        return Attempt(status, None)
-    redirects = "; redirects are not followed" if 300 <= status < 400 else ""
-    return Attempt(status, f"it was answered with {status}{redirects}")
-
-
-def open_client() -> httpx.AsyncClient:
-    """A client that goes to the receiver itself: a proxy of the environment would resolve names past our check."""
-    return httpx.AsyncClient(
-        trust_env=False,
-        follow_redirects=False,
-        timeout=None,  # noqa: S113  the whole attempt has one
-        limits=httpx.Limits(max_keepalive_connections=0),
-        verify=ssl.create_default_context(),
-    )
-
-
 async def _deliver(settings: Settings, database: Database, shutdown: threading.Event) -> None:
     underway: dict[str, asyncio.Task[None]] = {}
-    async with open_client() as client:
-        while not shutdown.is_set():
-            underway = {receiver: task for receiver, task in underway.items() if not task.done()}
-            try:
-                due = await asyncio.to_thread(
-                    claim_due, database, settings, busy=list(underway), most=_AT_ONCE - len(underway)
-                )
-            except SQLAlchemyError as error:
-                logger.warning("webhooks cannot be looked for, trying again: %s", error)
-                due = []
-            for delivery in due:
-                underway[delivery.receiver] = asyncio.create_task(_attempt(client, settings, database, delivery))
-            await asyncio.sleep(_LOOK_SECONDS)
+    while not shutdown.is_set():
+        underway = {receiver: task for receiver, task in underway.items() if not task.done()}
+        free = _AT_ONCE - len(underway)
+        try:
+            due = await asyncio.to_thread(claim_due, database, settings, busy=list(underway), most=free)
+        except SQLAlchemyError as error:
+            logger.warning("webhooks cannot be looked for, trying again: %s", error)
+            due = []
+        for delivery in due:
+            underway[delivery.receiver] = asyncio.create_task(_attempt(settings, database, delivery))
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _attempt(client: httpx.AsyncClient, settings: Settings, database: Database, delivery: Delivery) -> None:
+async def _attempt(settings: Settings, database: Database, delivery: Delivery) -> None:
+    from worker.sending import send  # brings httpx, which most workers never need
+
     try:
-        attempt = await send(client, settings, delivery)
+        attempt = await send(settings, delivery)
         if attempt.fault is not None:
             logger.info("webhook event %s was not delivered: %s", delivery.id, attempt.fault)
         await asyncio.to_thread(record, database, settings, delivery, attempt)
     except Exception as error:  # noqa: BLE001  it is due again when its claim lapses; the others go on
         logger.warning("webhook event %s failed, trying again: %s", delivery.id, error)
-
-
-async def _post(client: httpx.AsyncClient, networks: Sequence[Network], delivery: Delivery) -> int:
-    """The status of the answer, from the first of the receiver's allowed addresses that can be connected to."""
-    url = httpx.URL(delivery.url)
-    host = url.raw_host.decode()
-    addresses = await _resolve(host, url.port or (443 if url.scheme == "https" else 80), networks)
-    for place, address in enumerate(addresses, 1):
-        # To the address that was checked: a name may lead elsewhere when it is asked again.
-        request = client.build_request(
-            "POST",
-            url.copy_with(host=address),
-            content=delivery.body.encode(),
-            headers={**_headers(delivery), "Host": url.netloc.decode()},
-            extensions={"sni_hostname": host},
-        )
-        try:
-            answer = await client.send(request, stream=True)
-        except httpx.ConnectError:
-            if place == len(addresses):
-                raise
-            continue
-        await answer.aclose()
-        return answer.status_code
-    raise AddressRefused(f"{host} has no address")
-
-
-async def _resolve(host: str, port: int, networks: Sequence[Network]) -> list[str]:
-    """The host's addresses that may be connected to; raises AddressRefused where there is none."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise AddressRefused(f"{host} cannot be resolved: {error.strerror}") from error
-    addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-    allowed = [address for address in addresses if is_allowed(address, networks)]
-    if not allowed:
-        raise AddressRefused(
-            f"{host} leads to {', '.join(addresses)}, which is not public; its network is not in REID_WEBHOOK_NETWORKS"
-        )
-    return allowed
-
-
-def _headers(delivery: Delivery) -> dict[str, str]:
-    timestamp = int(time.time())
-    return {
-        "Content-Type": "application/json",
-        "User-Agent": "reid-search",
-        "webhook-id": delivery.id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": sign(delivery.secret, delivery.id, timestamp, delivery.body),
-    }

@@ -50,6 +50,13 @@ def pairs_across_cameras(scores: Floats, identities: Sequence[str], cameras: Seq
     return ScoredPairs(np.asarray(scores[rows, columns], np.float64), people[rows], people[columns])
 
 
+def encode_cameras(cameras: Sequence[str | None]) -> NDArray[np.int64]:
+    """(N,) codes of cameras from 0, and -1 for unknown ones."""
+    codes = encode([camera or "" for camera in cameras])
+    codes[[not camera for camera in cameras]] = -1
+    return codes
+
+
 def encode(labels: Sequence[str]) -> NDArray[np.int64]:
     """(N,) codes of labels, from 0, in the order in which each comes first."""
     codes: dict[str, int] = {}

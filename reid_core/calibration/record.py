@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from reid_core.calibration.curves import Floats, logit
 from reid_core.calibration.folds import HeldOutFit, fit_held_out, require_people
-from reid_core.calibration.pairs import encode, pairs_across_cameras
+from reid_core.calibration.pairs import encode, encode_cameras, pairs_across_cameras
 from reid_core.calibration.persons import person_trials
 from reid_core.calibration.shift import Origin, describe_origin
 from reid_core.data.records import ImageRecord
@@ -109,7 +109,7 @@ def calibrate(
         "same_pairs": int(pairs.same.sum()),
         "different_pairs": int((~pairs.same).sum()),
     }
-    origin = describe_origin(scored.embeddings, encode(identities))
+    origin = describe_origin(scored.embeddings, encode(identities), encode_cameras(cameras))
     persons = fit_held_out(person_trials(scored.scores, identities, cameras)) if rerank == "none" else None
     return Calibration(rerank, fit_held_out(pairs), origin, {**described, **counts}, persons)
 

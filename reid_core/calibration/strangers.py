@@ -3,6 +3,11 @@
 Each probe is an image of the gallery, searched among all other people's. Of P people each is exceeded by chance f, so
 a stranger is falsely accepted at a rate of 1 - (1 - f)^P. Beyond what the probes show the tail of scores is continued
 by a generalised Pareto distribution (Pickands 1975), fitted by probability-weighted moments (Hosking and Wallis 1987).
+Few people leave its scale uncertain, and a threshold at its quantile would be exceeded more often than asked on
+average. Where a scale was seen in k independent exceedances of an exponential tail, the next follows a Pareto
+distribution of shape -1 / k; so much is taken off the shape. k counts people, not their images, and one more: with it
+simulated galleries of 16 to 200 people kept a rate of 0.01 best (0.007 to 0.013, but 0.028 of 16 people with four
+images each; without it 0.012 to 0.043).
 """
 
 from __future__ import annotations
@@ -53,6 +58,7 @@ class Strangers:
         if above >= len(tail):
             return float(self.scores[max(len(self.scores) - int(above), 0)])
         scale, shape = _fit_pareto(tail - tail[0])
+        shape -= 1 / (1 + len(tail) * min(1.0, (self.compared + 1) / self.probes))
         share = np.log(above / len(tail))
         beyond = -scale * (share if abs(shape) < _EXPONENTIAL else np.expm1(shape * share) / shape)
         return float(tail[0] + beyond)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Request, Response
@@ -19,11 +20,11 @@ from service.db.ids import new_id
 from service.db.session import Database
 from service.errors import Problem, invalid_request
 from service.jobs import enqueue, lifecycle
-from service.jobs.query_files import check_file, uploaded_path
 from service.jobs.receivers import check_url
 from service.jobs.schemas import JobAnswer
 from service.jobs.search_batch_schemas import UploadedBatch
 from service.jobs.searched import resolve_batch, result_file
+from service.jobs.uploaded_queries import uploaded_path
 from service.settings import Settings
 from service.storage import ensure_free_space, held_file
 
@@ -68,7 +69,7 @@ async def search_by_file(
         body = check(UploadedBatch, await _receive(request, file, settings))
         if body.webhook is not None:
             check_url(settings, body.webhook.url)
-        await run_in_threadpool(check_file, path)
+        await run_in_threadpool(_check_file, path)
         answer = await run_in_threadpool(_enqueue, database, settings, caller, job_id, body, prefix_of(request))
     await run_in_threadpool(request.app.state.send, job_id, "search_batch")
     return accepted(response, answer, answer.links.self)
@@ -82,6 +83,12 @@ def read_job_file(
     with database.read() as session:
         path, sha256 = result_file(settings, lifecycle.find_job(session, job_id), name)
     return answer_file(request, path, _TYPES[path.suffix], sha256=sha256, filename=name)
+
+
+def _check_file(path: Path) -> None:
+    from service.jobs.query_files import check_file  # brings PyArrow, which a start does without
+
+    check_file(path)
 
 
 def _enqueue(

@@ -14,13 +14,13 @@ from service.api.files import CHART_RESPONSES, answer_drawing
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Evaluation, Model
-from service.drawing.charts import ChartFormat
+from service.drawing.charts import Chart, ChartFormat
 from service.evaluations.catalog import find_evaluation, read_matrix
-from service.evaluations.charts import draw_cmc, draw_roc
-from service.evaluations.heat_map import draw_matrix
-from service.jobs.curves import draw_curves
+from service.evaluations.charts import plot_cmc, plot_roc
+from service.evaluations.heat_map import plot_matrix
+from service.jobs.curves import plot_curves
 from service.jobs.lifecycle import find_job
-from service.models.reliability import draw_reliability
+from service.models.reliability import plot_reliability
 from service.settings import Settings
 
 router = APIRouter(dependencies=[require("read")])
@@ -32,7 +32,7 @@ Rerank = Annotated[Literal["none", "qaconv", "k_reciprocal"], Query(description=
 async def draw_evaluation_matrix(format: ChartFormat, request: Request, database: DatabaseDep) -> Response:
     """The table of models and data sets as a heat map of mAP, values and intervals in its cells."""
     prefix = prefix_of(request)
-    return await _answer(request, database, format, lambda session: draw_matrix(read_matrix(session, prefix), format))
+    return await _answer(request, database, format, lambda session: plot_matrix(read_matrix(session, prefix)))
 
 
 @router.get(
@@ -51,15 +51,15 @@ async def draw_evaluation_chart(
 ) -> Response:
     """A chart of an evaluation. `reliability` is that of the calibration for the evaluation's way of re-ranking."""
 
-    def draw(session: Session) -> bytes:
+    def plot(session: Session) -> Chart:
         evaluation = find_evaluation(session, evaluation_id)
         if chart == "cmc":
-            return draw_cmc(session, settings, evaluation, format)
+            return plot_cmc(session, settings, evaluation)
         if chart == "roc":
-            return draw_roc(session, evaluation, format)
-        return _draw_reliability(session, settings, evaluation, format)
+            return plot_roc(session, evaluation)
+        return _plot_reliability(session, settings, evaluation)
 
-    return await _answer(request, database, format, draw)
+    return await _answer(request, database, format, plot)
 
 
 @router.get(
@@ -75,35 +75,33 @@ async def draw_model_reliability(
 ) -> Response:
     """The reliability diagram of the model's calibration: predicted probabilities beside the truth."""
 
-    def draw(session: Session) -> bytes:
-        return draw_reliability(settings, find(session, Model, model_id), rerank, format)
+    def plot(session: Session) -> Chart:
+        return plot_reliability(settings, find(session, Model, model_id), rerank)
 
-    return await _answer(request, database, format, draw)
+    return await _answer(request, database, format, plot)
 
 
 @router.get("/jobs/{job_id}/curves.{format}", tags=["jobs"], response_class=Response, responses=CHART_RESPONSES)
 async def draw_job_curves(job_id: str, format: ChartFormat, request: Request, database: DatabaseDep) -> Response:
     """The job's curves, each on axes of its own: losses, then accuracies and what else it measured."""
-    return await _answer(
-        request, database, format, lambda session: draw_curves(session, find_job(session, job_id), format)
-    )
+    return await _answer(request, database, format, lambda session: plot_curves(session, find_job(session, job_id)))
 
 
-def _draw_reliability(session: Session, settings: Settings, evaluation: Evaluation, format: ChartFormat) -> bytes:
+def _plot_reliability(session: Session, settings: Settings, evaluation: Evaluation) -> Chart:
     """The matcher's calibration is kept with the re-ranker, others with the model."""
     judge = evaluation.reranker_id if evaluation.rerank == "qaconv" else None
-    model = session.get_one(Model, judge or evaluation.model_id)
-    return draw_reliability(settings, model, evaluation.rerank, format)
+    return plot_reliability(settings, find(session, Model, judge or evaluation.model_id), evaluation.rerank)
 
 
 async def _answer(
-    request: Request, database: Database, format: ChartFormat, draw: Callable[[Session], bytes]
+    request: Request, database: Database, format: ChartFormat, plot: Callable[[Session], Chart]
 ) -> Response:
     """Draws in a thread, among the searches that are answered at a time."""
 
     def read_and_draw() -> bytes:
         with database.read() as session:
-            return draw(session)
+            chart = plot(session)
+        return chart.render(format)  # once the database is free again
 
     async with request.app.state.searches.turn():
         drawn = await run_in_threadpool(read_and_draw)

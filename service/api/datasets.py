@@ -204,7 +204,7 @@ async def _receive_upload(request: Request, database: Database, settings: Settin
         body = check(UploadBody, await receive_archive(request, file, settings))
         await run_in_threadpool(uploads.check_archive, archive)
         place = catalog.Place(folder)
-        return await run_in_threadpool(_add, request, database, settings, caller, body, place, dataset_id)
+        return await run_in_threadpool(add_with_job, request, database, settings, caller, body, place, dataset_id)
 
 
 def _register_folder(
@@ -212,10 +212,10 @@ def _register_folder(
 ) -> DatasetAnswer:
     place = catalog.find_place(settings, body.path)
     ensure_free_space(settings.home, needed_bytes=0, min_free_bytes=settings.min_free_bytes)
-    return _add(request, database, settings, caller, body, place)
+    return add_with_job(request, database, settings, caller, body, place)
 
 
-def _add(
+def add_with_job(
     request: Request,
     database: Database,
     settings: Settings,
@@ -223,10 +223,14 @@ def _add(
     body: UploadBody,
     place: catalog.Place,
     dataset_id: str | None = None,
+    *,
+    feedback_of: str | None = None,
 ) -> DatasetAnswer:
-    """The new data set and the job that reads it, in one transaction."""
+    """The new data set and the job that reads it, in one transaction; `feedback_of` is the gallery it was made from."""
     with database.write() as session:
         dataset = catalog.add_dataset(session, settings, body, place, dataset_id)
+        if feedback_of is not None:
+            dataset.declaration = {**(dataset.declaration or {}), "feedback_of": feedback_of}
         _enqueue_reading(session, dataset)
         audit.record(
             session, key_id=caller.key_id, action="dataset.register", target=dataset.id, uploaded=dataset.uploaded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, cast
 
 import numpy as np
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -22,11 +22,11 @@ from service.db.session import Database
 from service.db.tables import Model
 from service.errors import Problem, invalid_request
 from service.galleries.conflicts import OnConflict
-from service.galleries.embedding_export import EmbeddingExport
-from service.galleries.embedding_files import EmbeddingFile
-from service.galleries.embedding_import import EmbeddingAddition, add_embeddings, embedding_size_of
 from service.galleries.embedding_schemas import EmbeddedImage, EmbeddingsAdded, EmbeddingsAnswer
 from service.settings import Settings
+
+if TYPE_CHECKING:  # brings PyArrow, which a start does without
+    from service.galleries.embedding_import import EmbeddingAddition
 
 router = APIRouter()
 
@@ -111,6 +111,8 @@ def read_embeddings(
     format: Annotated[Literal["parquet", "npy"], Query(description="npy: the embeddings alone")] = "parquet",
 ) -> StreamingResponse:
     """The embeddings of a gallery's images, in the order in which these came, with what is known of each."""
+    from service.galleries.embedding_export import EmbeddingExport
+
     export = EmbeddingExport(database, settings, gallery_id)
     headers = {
         "Content-Disposition": f'attachment; filename="{export.gallery_id}.{format}"',
@@ -148,7 +150,7 @@ async def add_rows(
     if on_conflict == "replace":
         demand(caller, "erase")
     _refuse_json(request)
-    size = await run_in_threadpool(embedding_size_of, database, gallery_id)
+    size = await run_in_threadpool(_size_of, database, gallery_id)
     request.app.state.uploads.refuse_if_full()
     async with open_form(request, partial(_admit, _FILES, len(_FILES))) as form:
         add = partial(_add, database, settings, gallery_id, form, size, on_conflict, caller.key_id)
@@ -167,6 +169,12 @@ async def add_rows(
     return as_response(answer, 201 if addition.added else 200, {"Location": location})
 
 
+def _size_of(database: Database, gallery_id: str) -> int:
+    from service.galleries.embedding_import import embedding_size_of
+
+    return embedding_size_of(database, gallery_id)
+
+
 def _add(
     database: Database,
     settings: Settings,
@@ -176,6 +184,9 @@ def _add(
     on_conflict: OnConflict,
     key_id: str | None,
 ) -> EmbeddingAddition:
+    from service.galleries.embedding_files import EmbeddingFile
+    from service.galleries.embedding_import import add_embeddings
+
     if form.texts:
         raise invalid_request(f"/{form.texts[0][0]}", "unexpected", "the form has files only: embeddings and metadata")
     files = {name: [_buffered(file) for _, file in form.open_files(name)] for name in _FILES}

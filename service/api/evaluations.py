@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, prefix_of, require
+from service.api.openapi import problems
 from service.api.pagination import MAX_LIMIT, list_page
 from service.db.lookup import Named, find
 from service.db.tables import Dataset, Evaluation, Model
@@ -70,7 +71,7 @@ def read_evaluation_matrix(
     return matrix
 
 
-@router.get("/compare")
+@router.get("/compare", responses=problems(409))
 def compare_two_evaluations(
     request: Request,
     database: DatabaseDep,
@@ -85,7 +86,7 @@ def compare_two_evaluations(
         return compare_evaluations(session, settings, first, second, limit=limit, prefix=prefix_of(request))
 
 
-@router.get("/{evaluation_id}/failures")
+@router.get("/{evaluation_id}/failures", responses=problems(409))
 def read_evaluation_failures(
     evaluation_id: str,
     request: Request,

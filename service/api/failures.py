@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import DatabaseDep, SettingsDep, require
 from service.api.files import DRAWING_RESPONSES, answer_drawing
+from service.api.openapi import problems
 from service.datasets.files import dataset_folder
 from service.db.tables import Dataset, Evaluation
 from service.decoding import Decoder
@@ -19,10 +20,10 @@ from service.evaluations.catalog import find_evaluation
 from service.evaluations.charts import Subject
 from service.evaluations.failure_sheets import (
     OpenImage,
-    draw_confused_cameras,
-    draw_hardest_identities,
     draw_label_suspects,
     draw_worst_queries,
+    plot_confused_cameras,
+    plot_hardest_identities,
 )
 from service.evaluations.failures import find_confused_cameras, find_failures
 from service.settings import Settings
@@ -33,7 +34,11 @@ router = APIRouter(prefix="/evaluations", tags=["evaluations"], dependencies=[re
 View = Literal["worst_queries", "hardest_identities", "confused_cameras", "label_suspects"]
 
 
-@router.get("/{evaluation_id}/failures/{view}.png", response_class=Response, responses=DRAWING_RESPONSES)
+@router.get(
+    "/{evaluation_id}/failures/{view}.png",
+    response_class=Response,
+    responses=DRAWING_RESPONSES | problems(409),
+)
 async def draw_evaluation_failures(
     evaluation_id: str,
     view: View,
@@ -63,12 +68,12 @@ def _prepare(
     subject = Subject.of(session, evaluation)
     if view == "confused_cameras":
         pairs = find_confused_cameras(session, settings, evaluation)
-        return lambda: draw_confused_cameras(subject, pairs)
+        return lambda: plot_confused_cameras(subject, pairs).render("png")
     failures = find_failures(session, settings, evaluation, limit=limit)
     open_image = _opener(session.get_one(Dataset, evaluation.dataset_id), settings, decoder)
     match view:
         case "hardest_identities":
-            return lambda: draw_hardest_identities(subject, failures.hardest_identities)
+            return lambda: plot_hardest_identities(subject, failures.hardest_identities).render("png")
         case "worst_queries":
             return lambda: draw_worst_queries(subject, failures.worst_queries, open_image)
         case "label_suspects":

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import DatabaseDep, SettingsDep, require
-from service.api.files import PNG_RESPONSES
+from service.api.files import DRAWING_RESPONSES, answer_drawing
 from service.auth import Caller
 from service.db.session import Database
 from service.jobs import graphs, lifecycle
@@ -31,7 +31,7 @@ def read_graph(
     return graphs.read_graph(_folder(database, settings, job_id), epoch)
 
 
-@router.get("/{job_id}/graph.png", response_class=Response, responses=PNG_RESPONSES)
+@router.get("/{job_id}/graph.png", response_class=Response, responses=DRAWING_RESPONSES)
 async def read_graph_image(
     job_id: str,
     request: Request,
@@ -45,7 +45,7 @@ async def read_graph_image(
     folder = await run_in_threadpool(_folder, database, settings, job_id)
     async with request.app.state.searches.turn():
         drawn = await run_in_threadpool(graphs.draw_graph_image, folder, epoch, request.app.state.decoder, rows=rows)
-    return Response(drawn, media_type="image/png")
+    return answer_drawing(request, drawn, "png")
 
 
 @router.get("/{job_id}/clusters")

@@ -9,7 +9,7 @@ import secrets
 import time
 from typing import Literal
 
-Prefix = Literal["ds", "img", "job", "mdl", "gal", "key", "eval", "search", "evt", "clu"]
+Prefix = Literal["ds", "img", "job", "mdl", "gal", "key", "eval", "search", "evt", "clu", "fb"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_BITS = 78

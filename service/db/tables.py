@@ -314,6 +314,25 @@ class ErasedImage(Base):
     erased_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+class Feedback(Base):
+    """A pair of a gallery's images, the smaller id first, and whether somebody said that they show the same person."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        UniqueConstraint("first_image_id", "second_image_id"),
+        Index(None, "second_image_id"),
+        Index(None, "gallery_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    gallery_id: Mapped[str] = mapped_column(ForeignKey("galleries.id", ondelete="CASCADE"))
+    first_image_id: Mapped[str]
+    second_image_id: Mapped[str]
+    same: Mapped[bool]
+    key_id: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
 class PendingErasure(Base):
     """The place of an erased image's bytes that are still to be removed; `id` is the image's.
 

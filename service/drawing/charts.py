@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from service.drawing.colours import GRID, INK, PAPER
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 ChartFormat = Literal["png", "svg"]
 
 _STYLE: dict[RcKeyType, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",  # where an SVG is looked at without the font
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 10,
     "figure.titlesize": 9,
@@ -44,23 +46,31 @@ _TURN = threading.Lock()
 """matplotlib's settings belong to the whole process, so that one drawing is made at a time."""
 
 
-def render(paint: Callable[[Figure], None], *, width: float, height: float, format: ChartFormat) -> bytes:
-    """The figure that `paint` fills, of that size in inches; PNGs have 144 dots an inch.
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart to be drawn: `paint` fills a figure of `width` x `height` inches."""
 
-    Nothing on this machine changes it: neither its fonts nor settings of matplotlib that lie there.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
+    paint: Callable[[Figure], None]
+    width: float
+    height: float
 
-    content = io.BytesIO()
-    with _TURN, matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(width, height), layout="constrained")
-        paint(figure)
-        metadata = {"Date": None, "Creator": None} if format == "svg" else {"Software": None}
-        figure.savefig(content, format=format, dpi=_DOTS_PER_INCH, metadata=metadata)
-    return content.getvalue()
+    def render(self, format: ChartFormat) -> bytes:
+        """The file; PNGs have 144 dots an inch.
+
+        Nothing on this machine changes it: neither its fonts nor settings of matplotlib that lie there.
+        """
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        content = io.BytesIO()
+        with _TURN, matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
+            figure = Figure(figsize=(self.width, self.height), layout="constrained")
+            self.paint(figure)
+            metadata = {"Date": None, "Creator": None} if format == "svg" else {"Software": None}
+            figure.savefig(content, format=format, dpi=_DOTS_PER_INCH, metadata=metadata)
+        return content.getvalue()
 
 
 def entitle(figure: Figure, *lines: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from reid_core.evaluation.interval import SEED, bootstrap_interval
 from service.db.tables import Dataset, Evaluation, Model
-from service.drawing.charts import ChartFormat, entitle, label_axes, render
+from service.drawing.charts import Chart, entitle, label_axes
 from service.drawing.colours import BLUE, INK, NEUTRAL
 from service.drawing.text import shorten
 from service.errors import Problem
@@ -54,7 +54,7 @@ class Subject:
         )
 
 
-def draw_cmc(session: Session, settings: Settings, evaluation: Evaluation, format: ChartFormat) -> bytes:
+def plot_cmc(session: Session, settings: Settings, evaluation: Evaluation) -> Chart:
     """The cumulative matching curve up to rank 50 with its 95 % interval, shaded.
 
     Of an evaluation that has not kept what it found for each query, only the ranks that it measured, with the interval
@@ -72,10 +72,10 @@ def draw_cmc(session: Session, settings: Settings, evaluation: Evaluation, forma
         _mark_ranks(axes, evaluation, joined=results is None)
         axes.set(xlim=(0, None), ylim=(0, 1.05))
 
-    return render(paint, width=_WIDTH, height=_HEIGHT, format=format)
+    return Chart(paint, _WIDTH, _HEIGHT)
 
 
-def draw_roc(session: Session, evaluation: Evaluation, format: ChartFormat) -> bytes:
+def plot_roc(session: Session, evaluation: Evaluation) -> Chart:
     """The ROC over pairs, false-accept rates in equal ratios; raises 404 where the evaluation has none."""
     verification = evaluation.metrics.get("verification")
     if not verification:
@@ -101,7 +101,7 @@ def draw_roc(session: Session, evaluation: Evaluation, format: ChartFormat) -> b
         axes.xaxis.set_major_formatter("{x:g}")
         axes.legend(loc="upper left")
 
-    return render(paint, width=_WIDTH, height=_HEIGHT, format=format)
+    return Chart(paint, _WIDTH, _HEIGHT)
 
 
 def _kept_results(settings: Settings, evaluation: Evaluation) -> QueryResults | None:

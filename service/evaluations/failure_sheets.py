@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from service.drawing.charts import entitle, label_axes, render
+from service.drawing.charts import Chart, entitle, label_axes
 from service.drawing.colours import BLUE, INK
 from service.drawing.heat_maps import paint_heat_map
 from service.drawing.sheets import LEGEND, Tile, draw_sheet
@@ -57,7 +57,7 @@ def draw_label_suspects(subject: Subject, suspects: Sequence[LabelSuspect], open
     return draw_sheet([*title, f"right: first results by rank; {LEGEND}", *found], rows)
 
 
-def draw_hardest_identities(subject: Subject, people: Sequence[HardIdentity]) -> bytes:
+def plot_hardest_identities(subject: Subject, people: Sequence[HardIdentity]) -> Chart:
     """A bar for each person: the mean average precision of their queries."""
 
     def paint(figure: Figure) -> None:
@@ -73,10 +73,10 @@ def draw_hardest_identities(subject: Subject, people: Sequence[HardIdentity]) ->
         axes.set_xlim(0, 1.1)
         axes.invert_yaxis()
 
-    return render(paint, width=6.5, height=1.7 + 0.26 * len(people), format="png")
+    return Chart(paint, 6.5, 1.7 + 0.26 * len(people))
 
 
-def draw_confused_cameras(subject: Subject, pairs: Sequence[ConfusedCameras]) -> bytes:
+def plot_confused_cameras(subject: Subject, pairs: Sequence[ConfusedCameras]) -> Chart:
     """A heat map: of the queries of each camera (rows) the share whose first result, of another person, is by which.
 
     Of more than 20 cameras on either side those of the pairs with most such queries.
@@ -107,7 +107,7 @@ def draw_confused_cameras(subject: Subject, pairs: Sequence[ConfusedCameras]) ->
         )
 
     width, height = max(7.0, 2.6 + 0.75 * len(columns)), max(3.4, 1.9 + 0.5 * len(rows))
-    return render(paint, width=width, height=height, format="png")
+    return Chart(paint, width, height)
 
 
 def _cameras(named: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from service.clock import utc_now
 from service.db import audit
 from service.db.lookup import find
 from service.db.session import Database
-from service.db.tables import Cluster, ErasedImage, Gallery, GalleryImage, PendingErasure
+from service.db.tables import Cluster, ErasedImage, Feedback, Gallery, GalleryImage, PendingErasure
 from service.galleries.files import gallery_folder
 from service.galleries.lifecycle import lock_gallery
 from service.kept_searches import records_of
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE = 2000
 """Images that are deleted before the request is answered; a job deletes more."""
+
+_Rows = type[GalleryImage | ErasedImage | PendingErasure | Cluster | Feedback]
+_TABLES: tuple[_Rows, ...] = (GalleryImage, ErasedImage, PendingErasure, Cluster, Feedback)
 
 _PAGE_ROWS = 500
 """Rows of one transaction: with their indexes some 30 ms of SQLite's write lock."""
@@ -65,7 +68,7 @@ def finish_deletion(
         of_gallery = select(func.count()).where(GalleryImage.gallery_id == gallery_id)
         total = session.scalar(of_gallery) or 0
     done = 0
-    for table in (GalleryImage, ErasedImage, PendingErasure, Cluster):
+    for table in _TABLES:
         while deleted := _delete_page(database, table, gallery_id):
             done += deleted
             on_progress(min(done, total), total)
@@ -83,9 +86,7 @@ def try_to_finish(database: Database, settings: Settings, gallery_id: str) -> No
         logger.warning("gallery %s is not all removed, trying again: %s", gallery_id, error)
 
 
-def _delete_page(
-    database: Database, table: type[GalleryImage | ErasedImage | PendingErasure | Cluster], gallery_id: str
-) -> int:
+def _delete_page(database: Database, table: _Rows, gallery_id: str) -> int:
     """Deletes a page of the table's rows of that gallery, and leaves others as long a time to write: rows deleted."""
     started = time.monotonic()
     with database.write() as session:

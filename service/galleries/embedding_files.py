@@ -13,7 +13,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from reid_core.retrieval.columns import holds_embeddings, read_embeddings
+from reid_core.retrieval.columns import holds_embeddings, open_parquet, read_embeddings
 from service.errors import Problem, invalid_request
 from service.galleries.image_schemas import ImageDetails
 
@@ -63,7 +63,7 @@ class EmbeddingFile:
 
     def _parquet(self) -> Iterator[Block]:
         try:
-            file = pyarrow.parquet.ParquetFile(self._embeddings)
+            file = open_parquet(self._embeddings)
             names = _check_columns(file.schema_arrow)
             first = 0
             for batch in file.iter_batches(batch_size=BLOCK, columns=names):

@@ -29,7 +29,7 @@ from service.galleries.image_schemas import LeftInPlace, LookAlike, ReceiptAnswe
 from service.galleries.images import find_image
 from service.galleries.lifecycle import lock_gallery
 from service.galleries.removal import count_pending, remove_erased
-from service.galleries.withdrawal import withdraw
+from service.galleries.withdrawal import count_feedback, withdraw
 from service.kept_searches import last_end
 from service.settings import Settings
 
@@ -45,7 +45,8 @@ class Receipt:
         files: stored files deleted.
         indexes: built indexes replaced by one without the vectors.
         cluster_entries: entries of the images in proposed persons.
-        left_in_place: data sets whose images they are and where they still lie.
+        feedback: pairs of images that named one of them.
+        left_in_place: data sets whose images they are, or that feedback was made into, and where they still lie.
         remaining: what stays for a time.
     """
 
@@ -58,6 +59,7 @@ class Receipt:
     files: int
     indexes: int
     cluster_entries: int
+    feedback: int
     left_in_place: tuple[LeftInPlace, ...]
     remaining: tuple[Remaining, ...] = ()
 
@@ -70,7 +72,8 @@ class Receipt:
             "local_features": self.local_features,
             "rows": self.images,
             "indexes": self.indexes,
-            **({"cluster_entries": self.cluster_entries} if self.cluster_entries else {}),
+            "cluster_entries": self.cluster_entries,
+            "feedback": self.feedback,
         }
 
     def answer(self, told: Mapping[str, str], look_alikes: Sequence[LookAlike]) -> ReceiptAnswer:
@@ -208,12 +211,13 @@ def _count(session: Session, settings: Settings, gallery: Gallery, images: Seque
         files=sum(image.file is not None and (folder / image.file).exists() for image in images),
         indexes=int(any(image.position < covered for image in images)),
         cluster_entries=count_entries(session, [image.id for image in images]),
-        left_in_place=_left_in_place(session, images),
+        feedback=count_feedback(session, images),
+        left_in_place=_left_in_place(session, gallery, images),
     )
 
 
-def _left_in_place(session: Session, images: Sequence[GalleryImage]) -> tuple[LeftInPlace, ...]:
-    counts: dict[str, int] = {}
+def _left_in_place(session: Session, gallery: Gallery, images: Sequence[GalleryImage]) -> tuple[LeftInPlace, ...]:
+    counts = _left_in_exports(session, gallery, {image.sha256 for image in images})
     for image in images:
         if image.dataset_image_id and (origin := session.get(DatasetImage, image.dataset_image_id)):
             counts[origin.dataset_id] = counts.get(origin.dataset_id, 0) + 1
@@ -221,6 +225,17 @@ def _left_in_place(session: Session, images: Sequence[GalleryImage]) -> tuple[Le
         LeftInPlace(dataset=key, name=session.get_one(Dataset, key).name, pictures=count)
         for key, count in counts.items()
     )
+
+
+def _left_in_exports(session: Session, gallery: Gallery, sha256s: set[str]) -> dict[str, int]:
+    """The data sets that the gallery's feedback was made into, and how many files of these hashes lie in each."""
+    counts: dict[str, int] = {}
+    for dataset in session.scalars(select(Dataset).where(Dataset.uploaded)):
+        if (dataset.declaration or {}).get("feedback_of") == gallery.id:
+            kept = session.scalars(select(DatasetImage.sha256).where(DatasetImage.dataset_id == dataset.id))
+            if count := sum(sha256 in sha256s for sha256 in kept):
+                counts[dataset.id] = count
+    return counts
 
 
 def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: int) -> list[Remaining]:
@@ -239,6 +254,7 @@ def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: 
 
 
 def _naming(gallery: Gallery) -> list[str]:
-    """The addresses whose answers may name images of the gallery: uploads to it and searches."""
-    paths = ["/search", *(f"/galleries/{key}/images" for key in (gallery.id, gallery.name))]
+    """The addresses whose answers may name images of the gallery: uploads to it, searches, feedback and renamings."""
+    rooms = ("images", "identities/rename", "feedback")
+    paths = ["/search", *(f"/galleries/{key}/{room}" for key in (gallery.id, gallery.name) for room in rooms)]
     return [prefix + path for prefix in ("", "/v1") for path in paths]

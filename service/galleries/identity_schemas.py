@@ -95,7 +95,7 @@ class RenameAnswer(Answer):
     revision: int
     renamed_images: int = Field(description="images that had the old label")
     images: int = Field(description="images that have the new label now")
-    merged: bool = Field(description="whether the gallery had the new label already")
+    merged: bool = Field(description="true where the gallery had the new label already")
 
     @classmethod
     def of(cls, label: str, renaming: Renaming) -> RenameAnswer:

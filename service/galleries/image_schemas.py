@@ -165,11 +165,12 @@ class RemovedCounts(Answer):
     local_features: int
     rows: int
     indexes: int
-    cluster_entries: Omittable[int] = Field(default=None, description="in proposed persons")
+    cluster_entries: int = Field(description="in proposed persons")
+    feedback: int
 
 
 class LeftInPlace(Answer):
-    """A data set that erased images came from, and how many of them still lie in it."""
+    """A data set that erased images came from, or were copied to with feedback, and how many still lie in it."""
 
     dataset: str
     name: str
@@ -198,7 +199,16 @@ class ReceiptAnswer(Answer):
         gallery="gal_01jb2c3d4e5f6g7h8j9k0m1n2p",
         revision=9,
         erased_at="2026-01-31T12:00:00Z",
-        removed={"images": 3, "vectors": 3, "pictures": 3, "local_features": 0, "rows": 3, "indexes": 0},
+        removed={
+            "images": 3,
+            "vectors": 3,
+            "pictures": 3,
+            "local_features": 0,
+            "rows": 3,
+            "indexes": 0,
+            "cluster_entries": 0,
+            "feedback": 1,
+        },
         left_in_place=[],
         remaining=[],
         look_alikes=[],

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from sqlalchemy import ColumnElement, delete, or_, select
 from sqlalchemy.orm import Session
 
 from service.clock import utc_now
-from service.db.tables import ErasedImage, Gallery, GalleryImage, PendingErasure
+from service.db.tables import ErasedImage, Feedback, Gallery, GalleryImage, PendingErasure
 from service.galleries.clusters import drop_empty_clusters
+
+_ROWS_PER_STATEMENT = 5000
 
 
 def withdraw(session: Session, gallery: Gallery, images: Sequence[GalleryImage]) -> None:
     """Deletes the rows of `images` in the transaction of `session`, which has locked `gallery`.
 
-    Once that is committed they are in no list, count or search; `removal` then removes their bytes.
+    Once that is committed they are in no list, count or search, nor is feedback on them; `removal` then removes their
+    bytes.
     """
     now = utc_now()
     gallery.revision += 1
@@ -42,5 +46,22 @@ def withdraw(session: Session, gallery: Gallery, images: Sequence[GalleryImage])
         )
     session.flush()
     drop_empty_clusters(session, gallery.id)
+    for page in _pages(images):
+        session.execute(delete(Feedback).where(_named(page)).execution_options(synchronize_session=False))
     gallery.images -= len(images)
     gallery.deletions += len(images)
+
+
+def count_feedback(session: Session, images: Sequence[GalleryImage]) -> int:
+    """Counts the pairs of feedback that name one of `images`."""
+    pairs = (session.scalars(select(Feedback.id).where(_named(page))).all() for page in _pages(images))
+    return len({key for page in pairs for key in page})
+
+
+def _pages(images: Sequence[GalleryImage]) -> Iterator[list[str]]:
+    for start in range(0, len(images), _ROWS_PER_STATEMENT):
+        yield [image.id for image in images[start : start + _ROWS_PER_STATEMENT]]
+
+
+def _named(image_ids: Sequence[str]) -> ColumnElement[bool]:
+    return or_(Feedback.first_image_id.in_(image_ids), Feedback.second_image_id.in_(image_ids))

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db.tables import Dataset, Job, JobDataset
-from service.drawing.charts import ChartFormat, entitle, label_axes, render
+from service.drawing.charts import Chart, entitle, label_axes
 from service.drawing.colours import BLUE
 from service.drawing.text import shorten
 from service.errors import Problem
@@ -31,7 +31,7 @@ _POINTS = 400
 _MARKED = 30
 
 
-def draw_curves(session: Session, job: Job, format: ChartFormat) -> bytes:
+def plot_curves(session: Session, job: Job) -> Chart:
     """Losses first, then what else the job measured; raises 404 where it has measured nothing.
 
     Of a curve of more than 400 points means of as many neighbouring ones are drawn, which its axis says.
@@ -51,7 +51,7 @@ def draw_curves(session: Session, job: Job, format: ChartFormat) -> bytes:
             else:
                 _paint(axes, *curve)
 
-    return render(paint, width=_WIDTH * max(columns, 2), height=_HEIGHT * rows + _TITLE, format=format)
+    return Chart(paint, _WIDTH * max(columns, 2), _HEIGHT * rows + _TITLE)
 
 
 def _order(name: str) -> tuple[bool, bool, str]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw, ImageFont
-
 from reid_core.data.records import ImageRecord
-from reid_core.errors import ImageError
 from service.decoding import Decoder
+from service.drawing.sheets import Tile, draw_sheet, open_tile
 from service.errors import Problem
 from service.jobs.schemas import GraphAnswer, GraphClass
 from service.storage import write_file
@@ -21,10 +18,6 @@ if TYPE_CHECKING:
     from reid_core.sampling import Graph
 
 _FOLDER = "graphs"
-_TILE = (48, 96)
-_GAP = 6
-_CAPTION = 12
-_PAPER, _INK, _MISSING = "#ffffff", "#222222", "#cccccc"
 
 
 def write_graph(job_folder: Path, epoch: int, graph: Graph, images: Sequence[ImageRecord]) -> None:
@@ -54,36 +47,28 @@ def read_graph(job_folder: Path, epoch: int | None) -> GraphAnswer:
 
 def draw_graph_image(job_folder: Path, epoch: int | None, decoder: Decoder, *, rows: int) -> bytes:
     """A PNG like the paper's figure 5: classes spread over the data set, each with its nearest ones beside it."""
-    classes = _read(job_folder, epoch)["classes"]
+    graph = _read(job_folder, epoch)
+    classes = graph["classes"]
     files = {each["identity"]: Path(each["file"]) for each in classes}
     selected = classes[:: max(1, len(classes) // rows)][:rows]
-    columns = 1 + max(len(each["nearest"]) for each in selected)
-    sheet = Image.new(
-        "RGB", (columns * (_TILE[0] + _GAP) + 2 * _GAP, len(selected) * (_TILE[1] + _CAPTION + _GAP) + _GAP), _PAPER
+    distances = [near["distance"] for each in classes for near in each["nearest"]]
+    title = (
+        f"Graph of job {job_folder.name}, epoch {graph['epoch']}: {len(selected)} of {len(classes)} classes",
+        "left: a class, by the image that stood for it; right: its nearest classes, the closest first",
+        f"distance: smaller is closer; in this graph from {min(distances):.3f} to {max(distances):.3f}",
     )
-    for number, each in enumerate(selected):
-        top = _GAP + number * (_TILE[1] + _CAPTION + _GAP)
-        _paste(sheet, _tile(decoder, files[each["identity"]]), each["identity"], _GAP, top)
-        for column, near in enumerate(each["nearest"], 1):
-            left = 2 * _GAP + column * (_TILE[0] + _GAP)
-            tile = _tile(decoder, files[near["identity"]])
-            _paste(sheet, tile, f"{near['identity']} {near['distance']:.2f}", left, top)
-    content = io.BytesIO()
-    sheet.save(content, "PNG")
-    return content.getvalue()
+    strips = [
+        [
+            Tile(open_tile(decoder, files[each["identity"]]), [each["identity"], "the class"]),
+            *(_near(near, files[near["identity"]], decoder) for near in each["nearest"]),
+        ]
+        for each in selected
+    ]
+    return draw_sheet(title, strips)
 
 
-def _tile(decoder: Decoder, file: Path) -> Image.Image:
-    try:
-        with decoder.opened(file) as image:
-            return image.image.resize(_TILE)
-    except ImageError:
-        return Image.new("RGB", _TILE, _MISSING)
-
-
-def _paste(sheet: Image.Image, tile: Image.Image, caption: str, left: int, top: int) -> None:
-    sheet.paste(tile, (left, top))
-    ImageDraw.Draw(sheet).text((left, top + _TILE[1]), caption, fill=_INK, font=ImageFont.load_default(9))
+def _near(near: Mapping[str, Any], file: Path, decoder: Decoder) -> Tile:
+    return Tile(open_tile(decoder, file), [near["identity"], f"distance {near['distance']:.3f}"])
 
 
 def _read(job_folder: Path, epoch: int | None) -> Any:

@@ -1,11 +1,9 @@
-"""Files of queries, JSON lines or Parquet, read block by block, and the place of those that are uploaded."""
+"""Files of queries, JSON lines or Parquet, read block by block."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,13 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from reid_core.retrieval.columns import holds_embeddings, read_embeddings
-from service.db.session import Database
-from service.db.tables import Job
+from reid_core.retrieval.columns import holds_embeddings, open_parquet, read_embeddings
 from service.errors import Problem, invalid_request
 from service.schemas import Body
-from service.settings import Settings
-from service.storage import delete_file, try_lock
 
 BLOCK = 256
 """Queries that are read, compared and written together."""
 
-_SUFFIX = ".queries"
-_OURS = re.compile(r"(job_[0-9a-z]{26})\.queries")
 _MAGIC = b"PAR1"
 _MOST_NUMBERS = 100_000
 _LINE_BYTES = 4 * 1024**2
@@ -62,11 +54,6 @@ class _Line(Body):
         return FileQuery(self.id, self.image_id, embedding)
 
 
-def uploaded_path(settings: Settings, job_id: str) -> Path:
-    """The place of the queries that were uploaded for that job, until it has succeeded."""
-    return settings.uploads_dir / f"{job_id}{_SUFFIX}"
-
-
 def check_file(path: Path) -> None:
     """Raises 422 unless the file's first block can be read; what is wrong further on ends the job."""
     if next(read_blocks(path), None) is None:
@@ -84,17 +71,6 @@ def count_queries(path: Path) -> int:
 def read_blocks(path: Path) -> Iterator[list[FileQuery]]:
     """The queries in the file's order, `BLOCK` at a time; raises 422 where it cannot be read."""
     return _parquet_blocks(path) if _is_parquet(path) else _line_blocks(path)
-
-
-def remove_lost_queries(database: Database, settings: Settings) -> None:
-    """Removes files of queries whose upload was killed before it became a job."""
-    for path in settings.uploads_dir.glob(f"*{_SUFFIX}"):
-        ours = _OURS.fullmatch(path.name)
-        with suppress(FileNotFoundError), path.open("rb+") as file:
-            if ours and try_lock(file):  # a request holds its own until the job has a row
-                with database.read() as session:
-                    if session.get(Job, ours[1]) is None:
-                        delete_file(path)
 
 
 def _is_parquet(path: Path) -> bool:
@@ -126,7 +102,7 @@ def _read_line(line: bytes, number: int) -> FileQuery:
 
 def _parquet_blocks(path: Path) -> Iterator[list[FileQuery]]:
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             _check_columns(file.schema_arrow)
             names = [name for name in ("id", "image_id", "embedding") if name in file.schema_arrow.names]
             first = 0

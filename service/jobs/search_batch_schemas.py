@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Json, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from reid_core.retrieval.filters import Filters
 from service.jobs.webhook_schemas import Notified, WebhookBody
@@ -59,11 +61,20 @@ class SearchBatchOptions(Body):
         return self.top_k if self.rerank == "none" else max(self.top_k, self.candidates)
 
 
+def _read_json(text: Any) -> Any:
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError) as error:
+        raise PydanticCustomError("not-json", "in a form a webhook is JSON: an object with url and secret") from error
+
+
 class UploadedBatch(SearchBatchOptions):
     """The fields of a form that brings its queries in a file."""
 
     gallery: Reference
-    webhook: Json[WebhookBody] | None = Field(default=None, description="as JSON; is sent the job's end, signed")
+    webhook: Annotated[WebhookBody | None, BeforeValidator(_read_json)] = Field(
+        default=None, description="as JSON; is sent the job's end, signed"
+    )
 
 
 class SearchBatchBody(Notified, SearchBatchOptions):

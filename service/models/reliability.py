@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from service.db.tables import Model
-from service.drawing.charts import ChartFormat, entitle, label_axes, render
+from service.drawing.charts import Chart, entitle, label_axes
 from service.drawing.colours import BLUE, NEUTRAL
 from service.drawing.text import shorten
 from service.errors import Problem
@@ -25,7 +25,7 @@ _COUNTS = {
 }
 
 
-def draw_reliability(settings: Settings, model: Model, rerank: str, format: ChartFormat) -> bytes:
+def plot_reliability(settings: Settings, model: Model, rerank: str) -> Chart:
     """Probabilities beside the truth, on people held out of the fit, and how pairs are spread over them.
 
     Raises 404 where the model has no calibration for searches that re-rank so.
@@ -46,7 +46,7 @@ def draw_reliability(settings: Settings, model: Model, rerank: str, format: Char
         widths = [one["high"] - one["low"] for one in bins]
         lower.bar([one["low"] for one in bins], [one["share"] for one in bins], widths, align="edge", color=BLUE)
 
-    return render(paint, width=5.6, height=6.2, format=format)
+    return Chart(paint, 5.6, 6.2)
 
 
 def _find(settings: Settings, model: Model, rerank: str) -> dict[str, Any]:

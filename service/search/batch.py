@@ -7,14 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import bindparam, or_, select
 
 from reid_core.errors import Fault
 from service.db.ids import new_id
 from service.db.session import Database
-from service.db.tables import Gallery, GalleryImage
 from service.errors import Problem
 from service.search.answer import Match, SearchOutcome
+from service.search.batch_places import Place, asked_by, find_own, find_places, left_out
 from service.search.batch_schemas import BatchAnswer, BatchItemAnswer
 from service.search.encoding import ATTEMPTS, Content, EncodedQuery, QueryEncoder, changing_too_fast
 from service.search.journal import SearchJournal
@@ -29,25 +28,6 @@ from service.settings import Settings
 
 _ROWS_AT_ONCE = 10_000
 """Images looked up by one statement, which SQLite gives 32,766 parameters."""
-
-_OWN = select(GalleryImage.id).where(
-    GalleryImage.gallery_id == bindparam("gallery"), GalleryImage.id.in_(bindparam("ids", expanding=True))
-)
-
-_PLACES = (
-    select(
-        GalleryImage.id, GalleryImage.dataset_image_id, GalleryImage.position, GalleryImage.width, GalleryImage.height
-    )
-    .join(Gallery, Gallery.id == GalleryImage.gallery_id)
-    .where(
-        Gallery.id == bindparam("gallery"),
-        Gallery.generation == bindparam("generation"),
-        or_(
-            GalleryImage.id.in_(bindparam("ids", expanding=True)),
-            GalleryImage.dataset_image_id.in_(bindparam("ids", expanding=True)),
-        ),
-    )
-)
 
 Encoded = EncodedQuery | Problem
 
@@ -78,13 +58,6 @@ class BatchOutcome:
                 for outcome in self.outcomes
             ],
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    position: int
-    size: tuple[int, int]
-    is_own: bool
 
 
 class BatchSearcher:
@@ -153,7 +126,7 @@ class BatchSearcher:
         """Each query encoded or its problem; None for images of this gallery, whose features lie in it."""
         encoded: list[Encoded | None] = [None] * len(queries)
         files: dict[int, Content] = dict(enumerate(contents))
-        own = self._own(queries, gallery)
+        own = find_own(self._database, gallery.id, asked_by(queries))
         with self._database.read() as session:
             for number, query in enumerate(queries):
                 try:
@@ -172,14 +145,6 @@ class BatchSearcher:
             encoded[number] = one
         return encoded
 
-    def _own(self, queries: Sequence[Query], gallery: SearchedGallery) -> set[str]:
-        """The images asked by that are the gallery's."""
-        ids = [query.image_id for query in queries if isinstance(query, StoredQuery)]
-        if not ids:
-            return set()
-        with self._database.look() as connection:
-            return set(connection.scalars(_OWN, {"gallery": gallery.id, "ids": ids}))
-
     def _find(
         self,
         common: Query,
@@ -192,7 +157,7 @@ class BatchSearcher:
         for attempt in range(ATTEMPTS):
             opened = self._snapshots.current(gallery.id, gallery.revision if attempt == 0 else None)
             with timer.stage("retrieve"):
-                places = self._places(queries, gallery, opened)
+                places = find_places(self._database, gallery.id, opened, asked_by(queries))
                 complete = [
                     self._encode_own(query, places, gallery, opened, timer) if one is None else one
                     for query, one in zip(queries, encoded, strict=True)
@@ -212,26 +177,10 @@ class BatchSearcher:
                 ]
         raise changing_too_fast()
 
-    def _places(self, queries: Sequence[Query], gallery: SearchedGallery, opened: OpenGallery) -> dict[str, _Place]:
-        """The places in the gallery of the images asked by, those of data sets included, by the id asked for."""
-        ids = {query.image_id for query in queries if isinstance(query, StoredQuery)}
-        if not ids:
-            return {}
-        parameters = {"gallery": gallery.id, "generation": opened.generation, "ids": list(ids)}
-        with self._database.look() as connection:
-            rows = connection.execute(_PLACES, parameters).all()
-        return {
-            (row.id if row.id in ids else row.dataset_image_id): _Place(
-                row.position, (row.width, row.height), row.id in ids
-            )
-            for row in rows
-            if row.position < len(opened.snapshot)
-        }
-
     def _encode_own(
         self,
         query: Query,
-        places: Mapping[str, _Place],
+        places: Mapping[str, Place],
         gallery: SearchedGallery,
         opened: OpenGallery,
         timer: SearchTimer,
@@ -250,7 +199,7 @@ class BatchSearcher:
         common: Query,
         queries: Sequence[Query],
         encoded: Sequence[Encoded],
-        places: Mapping[str, _Place],
+        places: Mapping[str, Place],
         opened: OpenGallery,
     ) -> dict[int, list[Candidate]]:
         """The candidates of each query that has no problem, by its number."""
@@ -258,9 +207,9 @@ class BatchSearcher:
         vectors = [one.vectors for one in encoded if isinstance(one, EncodedQuery)]
         if not numbers:
             return {}
-        left_out = [_left_out(queries[number], places) for number in numbers]
+        own = [left_out(queries[number], places) for number in numbers]
         with self._turn():
-            found = retrieve_each(opened, np.concatenate(vectors), common.filters, common.width, left_out)
+            found = retrieve_each(opened, np.concatenate(vectors), common.filters, common.width, own)
         return dict(zip(numbers, found, strict=True))
 
     def _reranked(
@@ -284,13 +233,6 @@ class BatchSearcher:
             found = find_images(self._database, gallery.id, opened.generation, page)
             images |= {image.position: image for image in found}
         return images if len(images) == len(positions) else None
-
-
-def _left_out(query: Query, places: Mapping[str, _Place]) -> int | None:
-    """The position of the query's own image, if that is to be left out."""
-    if not isinstance(query, StoredQuery) or not query.exclude_self or query.image_id not in places:
-        return None
-    return places[query.image_id].position
 
 
 def _matches(candidates: Sequence[Candidate], images: Mapping[int, FoundImage]) -> tuple[Match, ...]:

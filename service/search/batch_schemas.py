@@ -22,6 +22,13 @@ if TYPE_CHECKING:  # brings PyTorch
     from service.search.answer import SearchOutcome
 
 
+_COMMON = frozenset(
+    {"gallery", "queries", "top_k", "rerank", "candidates", "camera", "exclude_camera", "captured_after"}
+    | {"captured_before", "min_score", "min_probability", "far", "explain"}
+)
+"""The options that a batch carries out; others of a search are refused, not ignored."""
+
+
 class BatchItem(Body):
     """One query of a batch: a stored image, or an embedding that the gallery's model made."""
 
@@ -42,6 +49,12 @@ class BatchOptions(Options):
     gallery: Reference
     explain: Literal[False] = Field(default=False, description="a batch explains nothing; search for the one alone")
 
+    @model_validator(mode="after")
+    def _refuse_others(self) -> BatchOptions:
+        if others := sorted(self.model_fields_set - _COMMON):
+            raise ValueError(f"a batch takes no {others[0]}; search for that alone")
+        return self
+
     @property
     def common(self) -> ImageQuery:
         """A query of the batch, without whom it asks for."""
@@ -49,7 +62,7 @@ class BatchOptions(Options):
 
     @property
     def _values(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in BatchOptions.model_fields}
+        return {name: getattr(self, name) for name in BatchOptions.model_fields if name in _COMMON}
 
 
 class BatchBody(BatchOptions):

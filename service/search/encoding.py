@@ -23,11 +23,12 @@ from service.decoding import Decoder
 from service.errors import Problem, problem_from_core
 from service.galleries.image_files import find_any_image, image_path, missing_image
 from service.search.batching import MAX_IMAGES
+from service.search.examples import NO_EXAMPLES, ExampleFiles, steer
 from service.search.fusion import mean_direction, unit
 from service.search.models import Encoders, SharedEncoder
 from service.search.queries import impossible
 from service.search.rows import SearchedGallery
-from service.search.schemas import EmbeddingQuery, Query, StoredQuery
+from service.search.schemas import EmbeddingQuery, ImageQuery, Query, StoredQuery
 from service.search.snapshots import OpenGallery, Snapshots
 from service.search.timing import SearchTimer
 from service.settings import Settings
@@ -91,14 +92,42 @@ class QueryEncoder:
         self._snapshots = snapshots
 
     def encode(
-        self, query: Query, images: Sequence[bytes], gallery: SearchedGallery, timer: SearchTimer
+        self,
+        query: Query,
+        images: Sequence[bytes],
+        gallery: SearchedGallery,
+        timer: SearchTimer,
+        examples: ExampleFiles = NO_EXAMPLES,
     ) -> EncodedQuery:
         """Encodes `query` as its gallery compares it; `images` are the files of an ImageQuery.
+
+        Examples move its vectors; a matcher sees the query's own images alone.
 
         Raises:
             Problem: 404 for an unknown image, 410 for an erased one, 413 and 415 for files that cannot be taken, 422
                 for an embedding of another size or without a direction.
         """
+        encoded = self._own_images(query, images, gallery, timer)
+        if not (query.positive or query.negative or examples.positive or examples.negative):
+            return encoded
+        positive = self._examples(query.positive, examples.positive, gallery, timer)
+        negative = self._examples(query.negative, examples.negative, gallery, timer)
+        return replace(encoded, vectors=steer(encoded.vectors, positive, negative))
+
+    def _examples(
+        self, ids: Sequence[str], files: Sequence[bytes], gallery: SearchedGallery, timer: SearchTimer
+    ) -> NDArray[np.float32]:
+        """(N, D) embeddings of stored images and of files."""
+        vectors = [np.empty((0, gallery.embedding_size), np.float32)]
+        for image_id in ids:
+            vectors.append(self._stored(StoredQuery(gallery=gallery.id, image_id=image_id), gallery, timer).vectors)
+        if files:
+            vectors.append(self._encoded(files, ImageQuery(gallery=gallery.id), gallery, timer).vectors)
+        return np.concatenate(vectors)
+
+    def _own_images(
+        self, query: Query, images: Sequence[bytes], gallery: SearchedGallery, timer: SearchTimer
+    ) -> EncodedQuery:
         if isinstance(query, StoredQuery):
             return self._stored(query, gallery, timer)
         if isinstance(query, EmbeddingQuery):

@@ -25,19 +25,21 @@ from service.search.answer import Match, SearchOutcome
 from service.search.batch import BatchOutcome, BatchSearcher
 from service.search.batching import Batcher
 from service.search.encoding import ATTEMPTS, Content, EncodedQuery, QueryEncoder, changing_too_fast, read_maps
+from service.search.examples import NO_EXAMPLES, ExampleFiles
 from service.search.explanations.illustrations import Illustrations
 from service.search.explanations.pairs import explain
 from service.search.journal import SearchJournal
 from service.search.judging import Judge
 from service.search.models import Encoders, SharedEncoder
 from service.search.persons import Person, PersonFinder
-from service.search.queries import validate_query
+from service.search.queries import require_few_examples, validate_query
 from service.search.rerank import Candidate, rerank, retrieve
 from service.search.rows import FoundImage, SearchedGallery, find_gallery, find_images
 from service.search.schemas import ImageQuery, Query, StoredQuery
 from service.search.snapshots import OpenGallery, Snapshots
 from service.search.timing import SearchTimer
 from service.search.upkeep import Upkeep
+from service.search.verifying import Verifier
 from service.settings import Settings
 
 _Scored = TypeVar("_Scored", Candidate, Person)
@@ -62,7 +64,7 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a query has found in `opened`: images, or persons with theirs; `scores` of those before the page, too."""
+    """The images, or persons with theirs, that a query has found in `opened`; `scores` count those before the page."""
 
     opened: OpenGallery
     matches: tuple[Match, ...]
@@ -83,6 +85,7 @@ class Engine:
         self._upkeep = Upkeep(database, self._snapshots)
         self._query_encoder = QueryEncoder(database, settings, self._encoders, self._snapshots, decoder)
         self._judge = Judge(database, settings, self._query_encoder)
+        self.verifier = Verifier(database, settings, self._query_encoder, self._snapshots, self._judge, journal)
         self._illustrations = Illustrations(database, settings, self._query_encoder, decoder)
         threads = settings.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
@@ -100,8 +103,15 @@ class Engine:
         """The encoder of that model, which shares its batches with other requests."""
         return self._encoders.get(model_id)
 
-    def search(self, query: Query, images: Sequence[bytes] = (), *, key_id: str | None) -> SearchOutcome:
-        """The outcome of `query`; `images` are the files of an ImageQuery.
+    def search(
+        self,
+        query: Query,
+        images: Sequence[bytes] = (),
+        *,
+        key_id: str | None,
+        examples: ExampleFiles = NO_EXAMPLES,
+    ) -> SearchOutcome:
+        """The outcome of `query`; `images` are the files of an ImageQuery, `examples` those that move it.
 
         Raises:
             Problem: 404 for an unknown gallery or image, 410 for an erased one, 409 for a gallery without images or a
@@ -111,7 +121,8 @@ class Engine:
         timer = SearchTimer()
         gallery = self._open(query)
         calibration = self._judge.calibration(query, gallery)
-        encoded = self._query_encoder.encode(query, images, gallery, timer)
+        require_few_examples(query, examples, self._settings)
+        encoded = self._query_encoder.encode(query, images, gallery, timer, examples)
         found = self._find(query, gallery, encoded, timer)
         matches, opened = found.matches, found.opened
         if query.explain:
@@ -178,7 +189,7 @@ class Engine:
         return gallery
 
     def _find(self, query: Query, gallery: SearchedGallery, encoded: EncodedQuery, timer: SearchTimer) -> _Found:
-        """What the query finds in the gallery's revision that was seen first, or in a later one."""
+        """Finds images or persons in the gallery's revision that was seen first, or in a later one."""
         for attempt in range(ATTEMPTS):
             opened = self._snapshots.current(gallery.id, gallery.revision if attempt == 0 else None)
             if query.group_by is not None:

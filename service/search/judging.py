@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reid_core.calibration.curves import logit, probability, sigmoid
 from reid_core.calibration.folds import LEAST_PEOPLE
@@ -26,15 +27,15 @@ from service.search.labels import Labels, count_people, read_labels
 from service.search.queries import impossible
 from service.search.rows import SearchedGallery
 from service.search.schemas import Query, SearchWarning, Verdict
-from service.search.snapshots import OpenGallery
+from service.search.snapshots import OpenGallery, Snapshots
 from service.search.strangers import compare_strangers, rerank_strangers
 from service.settings import Settings
 
 PRESENT = 0.5
 """The probability that whoever is searched for is in the gallery at all, before any score is seen."""
 
-_SUMMARISED = 2000
-"""Images by which a gallery is compared with a calibration; of more, as many at even distances."""
+_SUMMARISED, _RUN = 2000, 20
+"""Images by which a gallery is compared with a calibration; of more, runs of so many spread over them."""
 
 _UNNOTICED = 0.01
 """Share of a gallery's images that may come and go before it is looked at again."""
@@ -134,6 +135,19 @@ class Judge:
         verdict, warning = _joined(votes) if votes else None, self._warn(query, gallery, opened, calibration)
         return Judgement(tuple(probabilities), prior, verdict, threshold, warning)
 
+    def judge_pair(
+        self, query: Query, gallery: SearchedGallery, snapshots: Snapshots, score: float, calibration: Calibration
+    ) -> dict[str, Any]:
+        """Probability, verdict and warning of a verification's `score`, at even odds before it is seen."""
+        evidence = calibration.evidence if query.group_by is None else calibration.person_evidence
+        (chance,) = probability(evidence([score])).tolist()
+        least = query.min_probability or 0.5
+        words = {"match": "same", "unsure": "unsure", "unknown": "different"}
+        told = {"probability": chance, "verdict": words[_vote([chance], least, min(least, 1 - least))]}
+        if gallery.images:
+            told["warning"] = self._warn(query, gallery, snapshots.current(gallery.id), calibration)
+        return told
+
     def _vote_by_rate(
         self, query: Query, gallery: SearchedGallery, opened: OpenGallery, scores: Sequence[float], rate: float
     ) -> tuple[float, Verdict]:
@@ -156,26 +170,23 @@ class Judge:
         summary = self._learn(
             opened, (gallery.id, "summary", origin.images_per_person), partial(self._summarise, gallery, opened, origin)
         )
-        shift = 0.0 if summary is None else origin.shift(summary)
-        if shift <= origin.limit:
+        difference = None if summary is None else origin.difference(summary)
+        if difference is None:
             return None
         return SearchWarning(
             code="gallery-unlike-calibration",
-            detail=(
-                f"The gallery's embeddings lie {shift:.1f} times as far from those of the calibration as chance "
-                f"explains; up to {origin.limit:.1f} is usual. Its probabilities are not to be believed here."
-            ),
+            detail=f"{difference} The gallery is unlike that, and its probabilities are not to be believed.",
             hint="Calibrate the model on images of people like these, by these cameras.",
         )
 
     def _summarise(self, gallery: SearchedGallery, opened: OpenGallery, origin: Origin) -> Summary | None:
         """The summary of the gallery's embeddings; None of too few people to compare."""
         alive = np.flatnonzero(opened.snapshot.alive)
-        chosen = alive[np.linspace(0, len(alive) - 1, min(_SUMMARISED, len(alive))).astype(np.int64)]
+        chosen = alive[_spread_runs(len(alive))]
         labels = self._labels(gallery, opened, chosen.tolist())
         store = opened.snapshot.store
         if labels.num_people >= LEAST_PEOPLE:
-            return summarise_people(store.read(labels.positions), labels.people)
+            return summarise_people(store.read(labels.positions), labels.people, labels.cameras)
         if len(chosen) < LEAST_PEOPLE * origin.images_per_person:
             return None
         return summarise_images(store.read(chosen), origin.images_per_person)
@@ -222,6 +233,14 @@ class Judge:
                     if len(self._known) > _KEPT:
                         self._learning.pop(self._known.popitem(last=False)[0], None)
             return known[1]
+
+
+def _spread_runs(number: int) -> NDArray[np.int64]:
+    """Places among `number` images, all or runs spread over them: images of one person are often added together."""
+    if number <= _SUMMARISED:
+        return np.arange(number)
+    starts = np.linspace(0, number - _RUN, _SUMMARISED // _RUN).astype(np.int64)
+    return np.asarray((starts[:, None] + np.arange(_RUN)).ravel())
 
 
 def _mark(opened: OpenGallery) -> _Mark:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, bindparam, func, select
 
+from reid_core.calibration.pairs import encode, encode_cameras
 from reid_core.data.records import DISTRACTOR
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
@@ -17,7 +18,7 @@ from service.galleries.identities import NOBODY
 from service.search.snapshots import OpenGallery
 
 _IMAGES = (
-    select(GalleryImage.position, GalleryImage.identity)
+    select(GalleryImage.position, GalleryImage.identity, GalleryImage.camera)
     .join(Gallery, Gallery.id == GalleryImage.gallery_id)
     .where(GalleryImage.gallery_id == bindparam("gallery"), Gallery.generation == bindparam("generation"))
 )
@@ -34,11 +35,13 @@ class Labels:
     Attributes:
         positions: (N,) of the images.
         people: (N,) codes of their people, rising from 0.
+        cameras: (N,) codes of their cameras, -1 for unknown ones.
         unlabelled: number of the gallery's other images.
     """
 
     positions: NDArray[np.int64]
     people: NDArray[np.int64]
+    cameras: NDArray[np.int64]
     unlabelled: int
 
     @property
@@ -68,18 +71,17 @@ def read_labels(
     if generation != opened.generation:
         return None
     alive = opened.snapshot.alive
-    rows = [(place, name) for place, name in rows if place < len(alive) and alive[place]]
-    labelled = sorted((name, place) for place, name in rows if name not in (None, DISTRACTOR))
-    codes: dict[str, int] = {}
-    people = [codes.setdefault(name, len(codes)) for name, _ in labelled]
-    places = np.array([place for _, place in labelled], np.int64)
-    return Labels(places, np.array(people, np.int64), len(rows) - len(labelled))
+    rows = [row for row in rows if row[0] < len(alive) and alive[row[0]]]
+    labelled = sorted((name, place, camera or "") for place, name, camera in rows if name not in (None, DISTRACTOR))
+    names, places, cameras = zip(*labelled, strict=True) if labelled else ((), (), ())
+    return Labels(np.array(places, np.int64), encode(names), encode_cameras(cameras), len(rows) - len(labelled))
 
 
 def _read(
     connection: Connection, gallery_id: str, opened: OpenGallery, positions: Sequence[int] | None
-) -> list[tuple[int, str | None]]:
+) -> list[tuple[int, str | None, str | None]]:
     values = {"gallery": gallery_id, "generation": opened.generation}
     if positions is None:
-        return [(place, name) for place, name in connection.execute(_IMAGES, values)]
-    return [(place, name) for place, name in connection.execute(_AT, {**values, "positions": list(positions)})]
+        return [(place, name, camera) for place, name, camera in connection.execute(_IMAGES, values)]
+    rows = connection.execute(_AT, {**values, "positions": list(positions)})
+    return [(place, name, camera) for place, name, camera in rows]

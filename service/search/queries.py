@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from service.errors import Problem, invalid_request
+from service.search.examples import ExampleFiles
 from service.search.rows import SearchedGallery
 from service.search.schemas import EmbeddingQuery, Query
 from service.settings import Settings
+
+MOST_IMAGES_OF_PERSONS = 20_000
+"""Images of one answer by person; SQLite takes 32,766 values in a statement."""
 
 
 def validate_query(query: Query, gallery: SearchedGallery, settings: Settings) -> None:
@@ -28,12 +32,26 @@ def validate_query(query: Query, gallery: SearchedGallery, settings: Settings) -
         raise impossible(query, name, "needs-picture", message, hint=f"Send the image, or ask with {otherwise}.")
 
 
+def require_few_examples(query: Query, examples: ExampleFiles, settings: Settings) -> None:
+    """Raises 422 for more examples than a query may have images."""
+    for name in ("positive", "negative"):
+        number, limit = len(getattr(query, name)) + len(getattr(examples, name)), settings.max_query_images
+        if number > limit:
+            message = f"there are {number} examples, at most {limit} are allowed"
+            raise impossible(query, name, "too-many", message, hint="Send fewer, or raise REID_MAX_QUERY_IMAGES.")
+
+
 def _validate_page(query: Query, settings: Settings) -> None:
     offset = query.offset or 0
     if offset > settings.max_offset:
         message = f"offset is {offset}, at most {settings.max_offset} is allowed"
         hint = "Narrow the search by filters, or raise REID_MAX_OFFSET."
         raise impossible(query, "offset", "too-large", message, hint=hint)
+    if query.group_by is not None and query.top_k * query.group_size > MOST_IMAGES_OF_PERSONS:
+        message = (
+            f"top_k is {query.top_k} and group_size {query.group_size}: together more than {MOST_IMAGES_OF_PERSONS}"
+        )
+        raise impossible(query, "group_size", "too-large", message, hint="Ask for fewer persons or images of each.")
     looks = query.rerank != "none" or query.group_by is not None
     if query.offset is not None and looks and query.last > query.candidates:
         message = f"results end at {query.last}, beyond the {query.candidates} candidates that are looked at"

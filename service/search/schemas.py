@@ -24,6 +24,12 @@ class Options(Body):
     offset: int | None = Field(
         default=None, ge=0, description="results before the first; given, also as 0, pages of one revision fit together"
     )
+    positive: list[Reference] = Field(
+        default_factory=list, description="ids of images of the same person, which move the query towards them"
+    )
+    negative: list[Reference] = Field(
+        default_factory=list, description="ids of images of other people, which move the query away from them"
+    )
     group_by: Literal["identity"] | None = Field(default=None, description="persons instead of images: `groups`")
     group_size: int = Field(default=3, ge=1, le=20, description="with group_by: most images of each person")
     camera: list[LabelFilter] = Field(
@@ -108,6 +114,19 @@ class EmbeddingQuery(ImageQuery):
 
 
 Query = StoredQuery | ImageQuery | EmbeddingQuery
+
+
+class VerifyQuery(Body):
+    """Two images, or one or more of a person and an `identity`; images are files of the form, or named by their ids."""
+
+    pointer: ClassVar[str] = ""
+
+    image_id: list[Reference] = Field(default_factory=list, description="images of galleries or data sets")
+    identity: LabelFilter | None = Field(default=None, description="a person of the gallery, with all its images")
+    rerank: Literal["none", "qaconv"] = Field(default="none", description="qaconv: two images place by place")
+    min_probability: float | None = Field(
+        default=None, gt=0, lt=1, description="`same` is at least so probable; one half if left out"
+    )
 
 
 Verdict = Literal["match", "unsure", "unknown"]
@@ -214,3 +233,32 @@ class SearchAnswer(Answer):
     timings_ms: dict[str, float]
     results: list[MatchAnswer] = Field(description="empty with `group_by`")
     groups: Omittable[list[GroupAnswer]] = Field(default=None, description="with `group_by`: persons, best first")
+
+
+class VerifyAnswer(Answer):
+    """The outcome of a verification."""
+
+    model_config = example(
+        verification_id="search_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        gallery="gal_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        model="mdl_01jb2c3d4e5f6g7h8j9k0m1n2p",
+        rerank="none",
+        score=0.71,
+        probability=0.93,
+        verdict="same",
+        compared=1,
+        timings_ms={"decode": 2.1, "embed": 21.0, "retrieve": 0.1, "rerank": 0.0, "total": 24.1},
+    )
+
+    verification_id: str = Field(description="under which the audit log has it")
+    gallery: str
+    model: str
+    rerank: str
+    score: float = Field(description="larger is closer; of a person the mean over its images")
+    probability: Omittable[float] = Field(
+        default=None, description="of the same person, at even odds before; where the model has a calibration"
+    )
+    verdict: Omittable[Literal["same", "unsure", "different"]] = Field(default=None, description="by `min_probability`")
+    warning: Omittable[SearchWarning] = Field(default=None, description="why the probability is not to be believed")
+    compared: int = Field(description="images that the first were compared with")
+    timings_ms: dict[str, float]

@@ -14,8 +14,11 @@ from service.search.labels import Labels
 from service.search.rerank import Candidate, rerank
 from service.search.snapshots import OpenGallery
 
-PROBES = 1000
-"""Images that are searched for at most."""
+PROBES, LEAST_PROBES = 1000, 200
+"""Images that are searched for at most, and as few as that where the gallery is large."""
+
+_COSINES = 2**28
+"""Cosines of all probes together, about: the first search with `far` waits for them."""
 
 PROBES_RERANKED = 300
 """The same where each of them is re-ranked, which takes tens of times as long."""
@@ -29,7 +32,7 @@ _SEED = 0
 
 def compare_strangers(opened: OpenGallery, labels: Labels, *, by_person: bool = False) -> Strangers:
     """The cosines that strangers reach, by probes drawn at random; `by_person` the means of persons' images."""
-    probes = _draw(labels, PROBES)
+    probes = _draw(labels, count_probes(len(labels.positions)))
     queries = opened.snapshot.store.read(labels.positions[probes])
     best = [np.empty(0)]
     for start, stop in _blocks(labels, len(probes)):
@@ -62,6 +65,11 @@ def rerank_strangers(
         best.append(_best_of_people(rerank(found, kind, query, opened), labels))
     together = np.concatenate(best)
     return _strangers(logit(together) if kind == "qaconv" else together, len(probes), labels)
+
+
+def count_probes(images: int) -> int:
+    """The number of probes in a gallery of so many labelled images; they tell rates down to a tenth of one over it."""
+    return max(LEAST_PROBES, min(PROBES, _COSINES // max(1, images)))
 
 
 def _draw(labels: Labels, most: int) -> NDArray[np.int64]:

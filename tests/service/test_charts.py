@@ -18,7 +18,7 @@ from PIL import Image
 from reid_core.calibration.curves import Curve
 from reid_core.calibration.folds import Bin, HeldOutFit
 from reid_core.calibration.record import FILE_NAME, Calibration, write_calibrations
-from reid_core.calibration.shift import Origin, Summary
+from reid_core.calibration.shift import Mean, Origin, Summary
 from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, Evaluation, Job, JobDataset, JobMetric, Model
@@ -88,7 +88,7 @@ def add_calibration(settings: Settings, model: str = MODEL, rerank: str = "none"
     facts = {"name": "held-out", "identities": 40, "images": 320, "same_pairs": 960, "different_pairs": 40160}
     folder = settings.models_dir / model
     folder.mkdir(parents=True)
-    origin = Origin(Summary(np.zeros(4), 0.1, 40), 2.0, 8)
+    origin = Origin(Summary(Mean(np.zeros(4), 0.1, 40)), 2.0, 8)
     write_calibrations(folder / FILE_NAME, {rerank: Calibration(rerank, fit, origin, facts)})
 
 
@@ -223,6 +223,23 @@ def test_the_matrix_has_values_and_intervals_in_its_cells(
     assert client.get("/v1/evaluations/matrix.svg").status_code == 200
 
 
+def test_papers_numbers_are_rows_of_their_own_with_their_source(
+    client: httpx.Client, database: Database, settings: Settings
+) -> None:
+    with database.write() as session:
+        session.get_one(Dataset, DATASET).detected_format = "market1501"
+    add_evaluation(database, settings)
+    quoted = client.get("/evaluations/matrix").json()["quoted"]
+    words = texts(client, "/evaluations/matrix.svg")
+    rows = [line for line in words if line.startswith("quoted [")]
+    assert len(rows) == min(20, len(quoted)) > 3
+    assert f"not shown: {len(quoted) - 20} rows of papers; the JSON has all" in words
+    assert any(line.startswith(f"[1] quoted: {quoted[0]['source'][:20]}") for line in words)
+    assert f"mAP {quoted[0]['mAP']:.3f}" in words
+    drawn = pixels(client, "/evaluations/matrix.png")
+    assert (drawn[:, -3:] == 255).all()
+
+
 def test_a_matrix_of_many_models_says_what_it_leaves_out(
     client: httpx.Client, database: Database, settings: Settings
 ) -> None:
@@ -230,7 +247,7 @@ def test_a_matrix_of_many_models_says_what_it_leaves_out(
         add_model_row(database, f"mdl_9{number:02}", f"model-{number}")
         add_evaluation(database, settings, kept=False, model_id=f"mdl_9{number:02}")
     words = texts(client, "/evaluations/matrix.svg")
-    assert "3 models and 0 data sets of before are not shown: the JSON has all" in words
+    assert "not shown: 3 models; the JSON has all" in words
     assert {"model-3", "model-42"} <= set(words)
     assert "model-2" not in words
 
@@ -292,6 +309,7 @@ def test_a_chart_is_sent_once(client: httpx.Client, database: Database, settings
         assert first.headers["x-content-type-options"] == "nosniff"
         again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
+    assert set(re.findall("font-family: ([^;]*)", first.text)) == {"'DejaVu Sans', sans-serif"}
     assert "sandbox" in first.headers["content-security-policy"]
 
 
@@ -332,8 +350,8 @@ def test_cells_get_lighter_with_the_value_for_every_kind_of_colour_vision() -> N
 
 def test_nothing_on_the_machine_changes_a_chart(tmp_path: Path) -> None:
     program = (
-        "import sys; from service.drawing.charts import render\n"
-        "drawn = render(lambda figure: figure.subplots().plot([1, 2]), width=3, height=2, format='svg')\n"
+        "import sys; from service.drawing.charts import Chart\n"
+        "drawn = Chart(lambda figure: figure.subplots().plot([1, 2]), 3, 2).render('svg')\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules\n"
         "sys.stdout.buffer.write(drawn)"
     )

@@ -34,6 +34,16 @@ def test_an_error_rolls_back_the_whole_write(each_database: Database) -> None:
     assert _count(each_database, Job) == 0
 
 
+def test_an_error_names_no_values(each_database: Database) -> None:
+    first, second = _job(), _job()
+    first.webhook_secret = second.webhook_secret = "a secret"
+    second.id = first.id
+    with pytest.raises(IntegrityError) as caught, each_database.write() as session:
+        session.add_all([first, second])
+    assert "INSERT INTO" in str(caught.value)
+    assert "a secret" not in str(caught.value)
+
+
 def test_a_read_session_keeps_nothing(each_database: Database) -> None:
     with each_database.read() as session:
         session.add(_job())

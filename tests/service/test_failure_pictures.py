@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
+from sqlalchemy import select
 
 from service.db.ids import new_id
 from service.db.session import Database
@@ -169,6 +170,20 @@ def test_people_and_cameras_are_charts(client: httpx.Client, database: Database,
 
     lightest = np.array(matplotlib.colormaps[SCALE](1.0)[:3]) * 255  # 2 of 2 queries of camera 1
     assert (abs(cameras - lightest) <= 1).all(axis=2).sum() > 10_000
+
+
+@pytest.mark.usefixtures("folder")
+def test_hostile_labels_are_cut_and_change_no_layout(
+    client: httpx.Client, database: Database, settings: Settings
+) -> None:
+    evaluation = add_evaluation(database, settings)
+    plain = {view: draw(client, f"/evaluations/{evaluation}/failures/{view}.png").shape for view in VIEWS}
+    with database.write() as session:
+        for image in session.scalars(select(DatasetImage)):
+            image.identity = f"{image.identity}<img src=x onerror=alert(1)>$\\frac{{1}}{{2}}$ \u202e大{'long' * 50}"
+            image.camera = image.identity
+    for view in VIEWS:
+        assert draw(client, f"/evaluations/{evaluation}/failures/{view}.png").shape[1:] == plain[view][1:], view
 
 
 @pytest.mark.usefixtures("folder")

@@ -24,8 +24,7 @@ from service.jobs import enqueue
 from service.jobs.kinds import KINDS
 from service.jobs.lifecycle import FINISHED
 from service.jobs.planning import PLANS
-from service.jobs.schemas import CalibrateBody, EvaluateBody, ExportBody, IndexBody, Kind, TrainBody
-from service.jobs.search_batch_schemas import SearchBatchBody
+from service.jobs.schemas import JobBody, Kind
 from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve
@@ -429,11 +428,15 @@ def test_a_chain_that_cannot_work_is_refused_where_it_is_wrong(
     assert not sent
 
 
-BODIES = (TrainBody, EvaluateBody, CalibrateBody, IndexBody, ExportBody, SearchBatchBody)
+BODIES = get_args(get_args(JobBody)[0])
+
+STARTED_ELSEWHERE = {"register", "delete", "cluster"}
+"""By the routes of data sets and galleries."""
 
 
 def test_every_kind_of_job_is_named_passed_on_planned_and_carried_out() -> None:
     posted = {body.model_fields["kind"].annotation for body in BODIES}
     assert set(KINDS) == set(get_args(Kind))
-    assert set(PLANS) == {name for kind in posted for name in get_args(kind)} == set(KINDS) - {"register", "delete"}
+    assert set(PLANS) == {name for kind in posted for name in get_args(kind)} == set(KINDS) - STARTED_ELSEWHERE
     assert all(find_spec(kind.worker) for kind in KINDS.values())
+    assert all("webhook" in body.model_fields for body in BODIES)

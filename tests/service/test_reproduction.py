@@ -9,20 +9,22 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from reid_core.methods import METHODS
 from reid_core.settings import TrainingSettings, override
 from service.cli.client import Refused
 from service.cli.reproduction.data import DataSet, choose
 from service.cli.reproduction.page import write_page
-from service.cli.reproduction.plot import Panel, _round_values, _rounded, draw_panels
+from service.cli.reproduction.plot import Panel, draw_panels, style
 from service.cli.reproduction.requests import Request, Run, request, requests
 from service.cli.reproduction.small import BACKBONE
 from service.papers.catalogue import EXPERIMENTS, describe
 from service.papers.experiment import Experiment
+from tests.service.colour_vision import too_close
 
 LARGE, SMALL = Run(False, (0,), "imagenet"), Run(True, (0,), None, BACKBONE)
 RUNS = [(name, run) for name in EXPERIMENTS for run in (LARGE, SMALL)]
@@ -202,27 +204,6 @@ def test_a_cell_of_the_page_says_what_was_measured_quoted_or_why_not(
     assert "not to be compared" in text
 
 
-@pytest.mark.parametrize(
-    ("values", "ticks"),
-    [
-        ((3.0, 79.0), [0, 20, 40, 60, 80]),
-        ((38.5, 82.5), [20, 40, 60, 80, 100]),
-        ((0.45, 0.98), [0.4, 0.6, 0.8, 1.0]),
-        ((0, 0.001), [0, 0.0002, 0.0004, 0.0006, 0.0008, 0.001]),
-    ],
-)
-def test_axes_end_in_round_numbers_and_are_divided_by_them(values: tuple[float, float], ticks: list[float]) -> None:
-    low, high = _rounded(values)
-    assert low <= values[0] < values[1] <= high
-    assert _round_values(low, high) == pytest.approx(ticks)
-    assert (low, high) == pytest.approx((ticks[0], ticks[-1]))
-
-
-def test_a_line_of_one_value_has_an_axis_too() -> None:
-    low, high = _rounded([0.0, 0.0])
-    assert low < 0 < high
-
-
 def test_the_page_stands_by_itself(tmp_path: Path) -> None:
     draw_panels([Panel("loss", "step", {"one": [(1, 2.0), (2, 1.0)]})], tmp_path / "curves.png")
     write_page(told(), {"Curves": tmp_path / "curves.png"}, tmp_path / "index.html")
@@ -234,10 +215,24 @@ def test_the_page_stands_by_itself(tmp_path: Path) -> None:
 
 def test_a_larger_value_is_drawn_higher_and_a_later_one_further_right(tmp_path: Path) -> None:
     draw_panels([Panel("a", "x", {"rising": [(1, 0.0), (8, 1.0)]}, log_x=True)], tmp_path / "plot.png")
-    blue = (0x00, 0x72, 0xB2)
     with Image.open(tmp_path / "plot.png") as image:
-        line = image.convert("RGB").crop((0, 0, image.width, 700))  # above the legend
-        found = [(x, y) for x in range(0, line.width, 2) for y in range(line.height) if line.getpixel((x, y)) == blue]
-    (left, low), (right, high) = min(found), max(found)
+        line = np.asarray(image.convert("RGB"))[:430]  # above the legend
+    down, across = (line == (0x00, 0x72, 0xB2)).all(axis=2).nonzero()
+    (left, low), (right, high) = ((across[place], down[place]) for place in (across.argmin(), across.argmax()))
     assert left < right
     assert low > high
+
+
+def test_lines_differ_by_more_than_their_colours(tmp_path: Path) -> None:
+    assert len({style(number) for number in range(21)}) == 21
+    assert len({mark for _, mark, _ in map(style, range(7))}) == 7
+    assert too_close(colour for colour, _, _ in map(style, range(7))) == []
+    lines = {f"model {number}": [(x, number + x) for x in range(100)] for number in range(9)}
+    draw_panels(
+        [Panel("rank-1 (%)", "step", lines), Panel("loss", "step", lines), Panel("b", "x", {"a": [(1, 0), (2, 1)]})],
+        tmp_path / "plot.png",
+    )
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.size == (1612, 1555)
+        drawn = np.asarray(image.convert("RGB"))[20:400, 100:780]
+    assert all((drawn == ImageColor.getrgb(style(number)[0])).all(axis=2).any() for number in range(7))

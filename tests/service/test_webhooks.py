@@ -7,10 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from service.db.session import Database
+from service.db.tables import WebhookDelivery
+from service.jobs import enqueue
+from service.jobs.lifecycle import request_cancel
 from service.jobs.receivers import is_allowed, receiver_of
 from service.jobs.signatures import sign
+from service.jobs.webhooks import Attempt, claim_due, record
 from service.settings import Settings
 from tests.service.galleries.stock import add_model_row
 
@@ -114,3 +119,19 @@ def test_signatures_are_those_of_standard_webhooks() -> None:
     assert sign(secret, event, 1614265330, body) == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     plain = base64.b64decode(secret.removeprefix("whsec_"))
     assert len(plain) == 24
+
+
+def test_one_delivery_of_each_receiver_is_taken_at_a_time(each_database: Database, settings: Settings) -> None:
+    urls = ["https://a.example/1", "https://a.example/2", "https://b.example/"]
+    with each_database.write() as session:
+        jobs = [enqueue(session, "index", {"gallery": "gal_1"}, webhook=(url, SECRET)).id for url in urls]
+    for job_id in jobs:
+        with each_database.write() as session:
+            request_cancel(session, job_id)
+    taken = claim_due(each_database, settings, busy=["https://b.example"], most=9)
+    assert [(delivery.url, delivery.attempt) for delivery in taken] == [(urls[0], 1)]
+    assert {delivery.url for delivery in claim_due(each_database, settings, busy=[], most=9)} == {urls[1], urls[2]}
+    record(each_database, settings, taken[0], Attempt(204, None))
+    with each_database.read() as session:
+        states = [row.state for row in session.scalars(select(WebhookDelivery).order_by(WebhookDelivery.id))]
+    assert states == ["delivered", "waiting", "waiting"]

@@ -86,7 +86,7 @@ def test_ten_thousand_queries_survive_kill_9(tmp_path: Path) -> None:
         assert job["attempt"] >= 3
         assert (job["result"]["queries"], job["result"]["problems"]) == (QUERIES, 0)
         assert results(killed) == results(unbroken)
-        assert not blocks.exists()
+        wait_until(lambda: not blocks.exists())
         service.stop()
     finally:
         if service.processes():

@@ -26,7 +26,8 @@ from tests.service.galleries.conftest import MATCHER_ID
 from tests.service.galleries.stock import MATCHER_SIZE, add_model_row, save_tiny_matcher
 from tests.waiting import wait_until
 from tests.worker.service import Service
-from worker.webhooks import deliver_webhooks, open_client, send
+from worker.sending import send
+from worker.webhooks import deliver_webhooks
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -141,11 +142,7 @@ def test_a_receiver_that_never_answers_holds_up_nobody_else(settings: Settings, 
 
 
 def _try(settings: Settings, url: str) -> Attempt:
-    async def attempt() -> Attempt:
-        async with open_client() as client:
-            return await send(client, settings, Delivery("evt_1", "", url, SECRET, "{}", 1))
-
-    return asyncio.run(attempt())
+    return asyncio.run(send(settings, Delivery("evt_1", "", url, SECRET, "{}", 1)))
 
 
 def test_no_redirect_is_followed(settings: Settings) -> None:

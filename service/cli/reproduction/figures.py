@@ -8,10 +8,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from service.cli.client import Client
 from service.cli.reproduction.plot import Panel, draw_panels
+from service.drawing.colours import INK, PAPER
+from service.drawing.text import font
 from service.papers.experiment import Experiment
 
 _CURVES = {"loss": "loss", "training_rank1": "rank-1 among training images"}
@@ -59,10 +61,10 @@ def _draw_graphs(client: Client, epochs: Sequence[int], told: Mapping[str, Any],
     if not drawn:
         return False
     width, height = max(image.width for _, image in drawn), _HEADING + max(image.height for _, image in drawn)
-    sheet = Image.new("RGB", (len(epochs) * width, len(drawn) // len(epochs) * height), "#ffffff")
+    sheet = Image.new("RGB", (len(epochs) * width, len(drawn) // len(epochs) * height), PAPER)
     for number, (title, image) in enumerate(drawn):
         left, top = number % len(epochs) * width, number // len(epochs) * height
-        ImageDraw.Draw(sheet).text((left + 8, top + 8), title, fill="#222222", font=ImageFont.load_default(13))
+        ImageDraw.Draw(sheet).text((left + 8, top + 8), title, fill=INK, font=font(13))
         sheet.paste(image, (left, top + _HEADING))
     sheet.save(path)
     return True

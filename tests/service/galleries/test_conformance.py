@@ -36,6 +36,7 @@ CHECKS = [
     response_headers_conformance,
     allow_header_conformance,
 ]
+EVALUATION = "eval_00000000000000000000000001"
 ORDER = ["GET", "POST", "PATCH", "DELETE"]
 """What is there is looked at before it is changed, and deleted last."""
 
@@ -66,6 +67,9 @@ def known(client: httpx.Client, database: Database, model: Model, dataset: Datas
         "search_id": search["search_id"],
         "rank": "1",
         "slug": "not-found",
+        "evaluation_id": EVALUATION,
+        "a": EVALUATION,
+        "b": EVALUATION,
     }
 
 
@@ -74,7 +78,7 @@ def add_evaluation(database: Database, model_id: str, dataset_id: str) -> None:
     with database.write() as session:
         session.add(
             Evaluation(
-                id="eval_00000000000000000000000001",
+                id=EVALUATION,
                 model_id=model_id,
                 dataset_id=dataset_id,
                 rerank="none",

@@ -100,6 +100,8 @@ def test_the_receipt_counts_what_was_removed_without_naming_the_person(
         "local_features": 0,
         "rows": 2,
         "indexes": 0,
+        "cluster_entries": 0,
+        "feedback": 0,
     }
     assert (receipt["gallery"], receipt["revision"], receipt["left_in_place"]) == (gallery, 2, [])
     with database.read() as session:

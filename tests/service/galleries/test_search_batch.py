@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,8 +17,9 @@ from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, Job, Model
 from service.errors import Problem
-from service.jobs.lifecycle import claim, find_job, succeed
-from service.jobs.query_files import BLOCK, remove_lost_queries, uploaded_path
+from service.jobs.lifecycle import claim, enqueue, find_job, succeed
+from service.jobs.query_files import BLOCK
+from service.jobs.uploaded_queries import remove_lost_queries, uploaded_path
 from service.settings import Settings
 from service.storage import held_file
 from tests.service.galleries.stock import SIZE, added_ids, image_file, make_gallery, upload
@@ -205,6 +204,7 @@ def test_a_retry_of_a_job_whose_queries_are_gone_says_so(
         (b'{"image_id": "a"}\n', {"top_k": "1001"}, 422, "REID_MAX_TOP_K"),
         (b'{"image_id": "a"}\n', {"rerank": "qaconv"}, 422, "/rerank"),
         (b'{"image_id": "a"}\n', {"gallery": "nowhere"}, 404, "nowhere"),
+        (b'{"image_id": "a"}\n', {"webhook": "no json", "top_k": "many"}, 422, "/webhook"),
         (
             b'{"image_id": "a"}\n',
             {"webhook": '{"url": "http://10.0.0.1/", "secret": "0123456789abcdef"}'},
@@ -228,12 +228,18 @@ def test_what_cannot_be_a_job_is_refused_and_leaves_no_file(
     assert client.get("/jobs").json()["items"] == []
 
 
-def test_queries_whose_upload_was_killed_are_swept_up_but_not_those_that_arrive(
-    database: Database, settings: Settings, tmp_path: Path
+def test_queries_that_nobody_needs_are_swept_up_but_not_those_that_arrive_or_wait(
+    database: Database, settings: Settings
 ) -> None:
-    lost, arriving = uploaded_path(settings, new_id("job")), uploaded_path(settings, new_id("job"))
+    with database.write() as session:
+        spec = {"gallery": "gal_1"}
+        waiting, done = (enqueue(session, "search_batch", spec, job_id=new_id("job")) for _ in range(2))
+        done.state = "succeeded"
+    lost, arriving = new_id("job"), new_id("job")
     settings.uploads_dir.mkdir(parents=True)
-    lost.write_bytes(b"embeddings of people")
-    with held_file(arriving):
+    for job_id in (waiting.id, done.id, lost):
+        uploaded_path(settings, job_id).write_bytes(b"embeddings of people")
+    with held_file(uploaded_path(settings, arriving)):
         remove_lost_queries(database, settings)
-        assert os.listdir(settings.uploads_dir) == [arriving.name]  # noqa: PTH208
+        kept = {path.name.removesuffix(".queries") for path in settings.uploads_dir.iterdir()}
+        assert kept == {waiting.id, arriving}

@@ -124,6 +124,8 @@ def test_every_query_stands_in_the_audit_log(client: httpx.Client, ids: list[str
         ({"queries": [{"image_id": "x", "embedding": [1.0]}]}, 422, "one of the two"),
         ({"queries": [{"image_id": "x"}] * 101}, 422, "REID_MAX_BATCH_QUERIES"),
         ({"queries": [{"image_id": "x"}], "explain": True}, 422, "/explain"),
+        ({"queries": [{"image_id": "x"}], "group_by": "identity"}, 422, "group_by"),
+        ({"queries": [{"image_id": "x"}], "offset": 3}, 422, "offset"),
         ({"queries": [{"image_id": "x"}], "top_k": 1001}, 422, "REID_MAX_TOP_K"),
         ({"queries": [{"image_id": "x"}], "gallery": "nowhere"}, 404, "nowhere"),
         ({"queries": [{"image_id": "x"}], "far": 0.01}, 409, "calibrat"),

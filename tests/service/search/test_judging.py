@@ -11,8 +11,9 @@ import pytest
 from reid_core.calibration.curves import Curve, probability
 from reid_core.calibration.folds import HeldOutFit
 from reid_core.calibration.record import FILE_NAME, Calibration, write_calibrations
-from reid_core.calibration.shift import Origin, Summary, describe_origin
+from reid_core.calibration.shift import Mean, Origin, Summary, describe_origin
 from service.db.session import Database
+from service.search.strangers import count_probes
 from service.settings import Settings
 from tests.service.galleries.stock import added_ids, make_gallery, upload
 from tests.service.search.stock import EMBEDDING_SIZE, MATCHER_ID, encode, scene
@@ -195,12 +196,17 @@ def test_rates_that_the_gallery_cannot_tell_are_refused(
         assert get(client, image_id=ids[0], **wrong).status_code == 422
 
 
+@pytest.mark.parametrize(("images", "probes"), [(0, 1000), (1000, 1000), (10**6, 268), (10**8, 200)])
+def test_a_large_gallery_is_probed_by_fewer_images(images: int, probes: int) -> None:
+    assert count_probes(images) == probes
+
+
 def test_a_gallery_unlike_the_calibration_is_warned_of(
     client: httpx.Client, ids: list[str], settings: Settings
 ) -> None:
     keep_calibrations(settings)
     assert "warning" not in found(client, image_id=ids[0])
-    elsewhere = Origin(Summary(-np.ones(EMBEDDING_SIZE) / EMBEDDING_SIZE**0.5, 1e-3, 50), 2.0, 4.0)
+    elsewhere = Origin(Summary(Mean(-np.ones(EMBEDDING_SIZE) / EMBEDDING_SIZE**0.5, 1e-3, 50)), 2.0, 4.0)
     keep_calibrations(settings, elsewhere)
     warning = found(client, image_id=ids[0])["warning"]
     assert warning["code"] == "gallery-unlike-calibration"

@@ -14,6 +14,10 @@ from reid_core.calibration.persons import posterior
 from reid_core.calibration.record import FILE_NAME, Calibration, write_calibrations
 from reid_core.calibration.shift import describe_origin
 from reid_core.data.records import DISTRACTOR
+from service.errors import Problem
+from service.search.queries import validate_query
+from service.search.rows import SearchedGallery
+from service.search.schemas import ImageQuery
 from service.settings import Settings
 from tests.service.galleries.stock import added_ids, make_gallery, upload
 from tests.service.search.stock import MATCHER_ID, encode, scene
@@ -223,6 +227,14 @@ def test_what_cannot_be_paged_or_grouped_is_refused(
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["code"] == code
     assert found(client, image_id=ids[5], offset=10_000)["results"] == []
+
+
+def test_so_many_persons_and_images_at_once_are_refused(settings: Settings) -> None:
+    gallery = SearchedGallery("gal_1", "hall", 1, 1, "mdl_1", None, None, 4)
+    many = settings.model_copy(update={"max_top_k": 10_000})
+    validate_query(ImageQuery(gallery="hall", group_by="identity", top_k=10_000, group_size=2), gallery, many)
+    with pytest.raises(Problem, match="together more than"):
+        validate_query(ImageQuery(gallery="hall", group_by="identity", top_k=10_000), gallery, many)
 
 
 def keep_calibration(settings: Settings, *, persons: bool) -> None:

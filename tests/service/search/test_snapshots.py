@@ -19,7 +19,6 @@ from service.galleries.erasure import erase_image
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery
 from service.galleries.schemas import GalleryBody
-from service.search import snapshots as snapshots_module
 from service.search.snapshots import Snapshots
 from service.settings import Settings
 from tests.service.galleries.stock import add_model_row, added_ids, upload
@@ -66,7 +65,7 @@ def test_after_a_deletion_only_what_was_erased_since_is_read(
 def test_a_whole_load_reads_cameras_times_and_gaps_alike_on_every_database(
     each_database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots_module, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("service.galleries.opening._ROWS_AT_ONCE", 2)
     add_model_row(each_database, "mdl_1", size=4)
     with each_database.write() as session:
         hall = create_gallery(session, settings, GalleryBody(name="hall", model="mdl_1")).id
