@@ -180,7 +180,7 @@ def test_erased_images_are_in_no_cluster_and_the_receipt_counts_them(client: htt
     images = members(client, cluster)
     review(client, cluster, "accept", {"identity": "bert", "images": images[:2]})
     receipt = client.delete("/galleries/hall/identities/bert").json()
-    assert "cluster_entries" not in receipt["removed"]
+    assert receipt["removed"]["cluster_entries"] == 0
     receipt = client.delete("/galleries/hall/images", params={"camera": "0"}).json()
     assert receipt["removed"]["cluster_entries"] == 11
     assert [cluster["images"] for cluster in proposed(client)] == [2, 3, 3, 3]
