@@ -23,9 +23,10 @@ from service.db.session import Database
 from service.db.tables import Job, WebhookDelivery
 from service.errors import Problem
 from service.jobs import enqueue, lifecycle
+from service.jobs.body_schemas import JobBody
 from service.jobs.receivers import check_url
 from service.jobs.recording import read_curves
-from service.jobs.schemas import Curves, DryRunAnswer, EventAnswer, JobAnswer, JobBody, Kind, State
+from service.jobs.schemas import Curves, DryRunAnswer, EventAnswer, JobAnswer, Kind, State
 from service.jobs.webhook_schemas import DeliveryAnswer
 from service.schemas import Listing
 from service.storage import ensure_free_space

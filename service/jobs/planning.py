@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from service.jobs.body_schemas import JobBody
 from service.jobs.kinds import adapt, calibrate, evaluate, export, index, search_batch, train
 from service.jobs.kinds.plan import Plan, Resolved
-from service.jobs.schemas import JobBody, WarningAnswer
+from service.jobs.schemas import WarningAnswer
 from service.settings import Settings
 
 PLANS: dict[str, Plan] = {

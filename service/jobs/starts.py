@@ -17,8 +17,8 @@ from reid_core.training.initial import FROM_IMAGENET, check_file, settings_of_fi
 from service.db.lookup import find
 from service.db.tables import Model
 from service.errors import Problem, invalid_request, problem_at
+from service.jobs.body_schemas import WeightsFile
 from service.jobs.kinds.plan import Resolved
-from service.jobs.schemas import WeightsFile
 from service.jobs.stages import stages_of
 from service.settings import Settings
 

@@ -21,10 +21,11 @@ from service.db.ids import new_id, new_ids
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, Model
 from service.jobs import enqueue
+from service.jobs.body_schemas import JobBody
 from service.jobs.kinds import KINDS
 from service.jobs.lifecycle import FINISHED
 from service.jobs.planning import PLANS
-from service.jobs.schemas import JobBody, Kind
+from service.jobs.schemas import Kind
 from service.main import create_app
 from service.settings import Settings
 from tests.service.serving import open_client, serve

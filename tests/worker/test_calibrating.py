@@ -16,9 +16,9 @@ from service.db.ids import new_ids
 from service.db.schema import upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Dataset, DatasetImage, Model
+from service.jobs.body_schemas import TrainBody
 from service.jobs.lifecycle import LeaseLost, claim, enqueue
 from service.jobs.planning import resolve
-from service.jobs.schemas import TrainBody
 from service.models.lifecycle import describe_file
 from service.settings import Settings
 from tests.reid_core.images import make_images

@@ -15,10 +15,10 @@ from service.db.ids import new_ids
 from service.db.schema import upgrade
 from service.db.session import Database, open_database
 from service.db.tables import Dataset, DatasetImage, Job, Model
+from service.jobs.body_schemas import TrainBody
 from service.jobs.lifecycle import claim, enqueue, read_events
 from service.jobs.planning import resolve
 from service.jobs.recording import add_points, read_curves
-from service.jobs.schemas import TrainBody
 from service.settings import Settings
 from tests.reid_core.images import make_images
 from tests.waiting import wait_until

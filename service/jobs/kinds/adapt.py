@@ -17,9 +17,9 @@ from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import DatasetImage, Gallery, GalleryImage, Model
 from service.errors import Problem, invalid_request, problem_from_core
+from service.jobs.body_schemas import AdaptBody
 from service.jobs.kinds.plan import Plan, Resolved, Workload, count_built, embedding
 from service.jobs.kinds.train import outline
-from service.jobs.schemas import AdaptBody
 from service.models.lifecycle import check_name_is_free
 from service.settings import Settings
 

@@ -13,8 +13,8 @@ from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Model
 from service.errors import Problem, invalid_request
+from service.jobs.body_schemas import CalibrateBody
 from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding
-from service.jobs.schemas import CalibrateBody
 from service.jobs.unseen import count_unseen_people, seen_of
 from service.settings import Settings
 

@@ -11,8 +11,8 @@ from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import DatasetImage, Model
 from service.errors import Problem, invalid_request
+from service.jobs.body_schemas import EvaluateBody
 from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding, passes_of
-from service.jobs.schemas import EvaluateBody
 from service.settings import Settings
 
 _SPLITS = ("query", "gallery")

@@ -12,8 +12,8 @@ from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Model
 from service.errors import Problem
+from service.jobs.body_schemas import ExportBody
 from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding
-from service.jobs.schemas import ExportBody
 from service.settings import Settings
 
 COMPARED_IMAGES = 60

@@ -6,8 +6,8 @@ from sqlalchemy.orm import Session
 
 from service.db.lookup import find
 from service.db.tables import Gallery
+from service.jobs.body_schemas import IndexBody
 from service.jobs.kinds.plan import Plan, Resolved, Workload, embedding
-from service.jobs.schemas import IndexBody
 from service.settings import Settings
 
 

@@ -26,8 +26,9 @@ from service.datasets.readiness import find_ready
 from service.db.lookup import find
 from service.db.tables import Dataset, DatasetImage, Model
 from service.errors import Problem, invalid_request, problem_at, problem_from_core
+from service.jobs.body_schemas import Joined, StageBody, TrainBody
 from service.jobs.kinds.plan import Plan, Resolved, Workload, count_built, embedding
-from service.jobs.schemas import Joined, StageBody, TrainBody, WarningAnswer
+from service.jobs.schemas import WarningAnswer
 from service.jobs.stages import Stage, stages_of
 from service.jobs.starts import resolve_start
 from service.models.lifecycle import check_name_is_free
