@@ -172,7 +172,8 @@ class Follower:
                     logger.warning("no curves for %s: %s %s", self._name, problem.detail, problem.hint)
                     return
                 except Exception as error:  # noqa: BLE001 - whatever a foreign client raises
-                    logger.warning("%s did not take the curves, trying again in %g s: %s", self._name, pause, error)
+                    kind = type(error).__name__  # its words may hold the address with a password
+                    logger.warning("%s did not take the curves, trying again in %g s: %s", self._name, pause, kind)
                 if self._closing.wait(pause):
                     time.sleep(_RETRY_SECONDS[0])
 

@@ -87,7 +87,7 @@ def _queries(work: Work) -> Path:
         path = uploaded_path(work.settings, named["file"])
         if not path.exists():
             detail = "The file of this job's queries is gone: it is removed once a job has succeeded."
-            raise Problem("wrong-state", detail, hint="Upload it again: POST /search/batch.")
+            raise Problem("wrong-state", detail, hint="Upload it again: POST /search/batch/jobs.")
         return path
     path = work.folder / "queries.jsonl"
     if not path.exists():

@@ -14,7 +14,7 @@ from service.api.dependencies import DatabaseDep, SettingsDep, accepted, prefix_
 from service.api.files import FILE_RESPONSES, answer_file
 from service.api.forms import Form, read_form
 from service.api.openapi import problems
-from service.auth import Caller
+from service.auth import Caller, demand
 from service.db import audit
 from service.db.ids import new_id
 from service.db.session import Database
@@ -30,7 +30,7 @@ from service.storage import ensure_free_space, held_file
 
 router = APIRouter()
 
-Reader = Annotated[Caller, require("read")]
+Searcher = Annotated[Caller, require("search")]
 Writer = Annotated[Caller, require("write")]
 
 _FILE = "queries"
@@ -63,6 +63,7 @@ async def search_by_file(
     if is_json(request):
         hint = "Send multipart/form-data; by a split or a gallery is searched with POST /jobs."
         raise Problem("unsupported-media", "Queries come as a form with their file.", hint=hint)
+    demand(caller, "search")
     job_id = new_id("job")
     path = uploaded_path(settings, job_id)
     with held_file(path) as file:  # until the job has a row: a sweep takes it for lost only once this process is
@@ -77,7 +78,7 @@ async def search_by_file(
 
 @router.get("/jobs/{job_id}/files/{name}", tags=["jobs"], response_class=FileResponse, responses=FILE_RESPONSES)
 def read_job_file(
-    job_id: str, name: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Reader
+    job_id: str, name: str, request: Request, database: DatabaseDep, settings: SettingsDep, _caller: Searcher
 ) -> Response:
     """One of the files in the job's `result.files`, whole or in parts."""
     with database.read() as session:
@@ -98,7 +99,9 @@ def _enqueue(
         spec = resolve_batch(session, settings, body, body.gallery, {"file": job_id})
         webhook = body.webhook.values if body.webhook else (None, None)
         job = enqueue(session, "search_batch", spec, webhook=webhook, job_id=job_id)
-        audit.record(session, key_id=caller.key_id, action="job.create", target=job.id, kind=job.kind)
+        audit.record(
+            session, key_id=caller.key_id, action="job.create", target=job.id, kind=job.kind, gallery=spec["gallery"]
+        )
     return JobAnswer.of(job, prefix)
 
 

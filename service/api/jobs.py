@@ -17,7 +17,7 @@ from reid_core.errors import Fault
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, as_response, prefix_of, require
 from service.api.openapi import problems
 from service.api.pagination import filter_equal, list_page
-from service.auth import Caller
+from service.auth import Caller, demand
 from service.db import audit
 from service.db.session import Database
 from service.db.tables import Job, WebhookDelivery
@@ -64,6 +64,8 @@ def create_job(
     from service.jobs.planning import resolve, warn
     from service.jobs.starts import check_start
 
+    if body.kind == "search_batch":
+        demand(caller, "search")
     with database.read() as session:
         resolved = resolve(session, settings, body)
     if body.webhook is not None:
@@ -85,7 +87,8 @@ def create_job(
         resolved = resolve(session, settings, body)
         webhook = body.webhook.values if body.webhook else (None, None)
         job = enqueue(session, resolved.kind, resolved.spec, datasets=resolved.datasets, webhook=webhook)
-        audit.record(session, key_id=caller.key_id, action="job.create", target=job.id, kind=job.kind)
+        searched = {"gallery": job.spec["gallery"]} if body.kind == "search_batch" else {}
+        audit.record(session, key_id=caller.key_id, action="job.create", target=job.id, kind=job.kind, **searched)
     return _accepted(request, response, job)
 
 

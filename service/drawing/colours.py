@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 PAPER, INK, GRID = "#ffffff", "#222222", "#dddddd"
 NEUTRAL = "#8c8c8c"
-"""What is not judged: queries, references."""
+"""The colour of images that are not judged: queries, references."""
 
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, INK)

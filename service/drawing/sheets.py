@@ -1,6 +1,6 @@
 """Contact sheets: rows of images with what is known of each written below it, as PNG.
 
-Those that are right have a blue frame and a tick beside them, wrong ones a orange frame and a cross.
+Those that are right have a blue frame and a tick beside them, wrong ones an orange frame and a cross.
 """
 
 from __future__ import annotations

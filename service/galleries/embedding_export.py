@@ -145,7 +145,7 @@ class _Sink(io.RawIOBase):
         return self._taken + len(self._held)
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """Takes the bytes that were written since the last time."""
         taken = bytes(self._held)
         self._taken += len(taken)
         self._held.clear()

@@ -78,7 +78,8 @@ class UploadedBatch(SearchBatchOptions):
 
 
 class SearchBatchBody(Notified, SearchBatchOptions):
-    """Search a gallery by the images of a data set's split or of a gallery. Queries of a file: POST /search/batch."""
+    """Search a gallery by the images of a data set's split or of a gallery. Queries of a file:
+    POST /search/batch/jobs."""
 
     kind: Literal["search_batch"]
     gallery: Reference

@@ -28,7 +28,7 @@ _GONE = 410
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What is sent, where, signed by what; `attempt` counts from 1."""
+    """An event on its way: the body, its receiver and the secret that signs it; `attempt` counts from 1."""
 
     id: str
     receiver: str

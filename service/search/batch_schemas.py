@@ -44,7 +44,7 @@ class BatchItem(Body):
 
 
 class BatchOptions(Options):
-    """What the queries of a batch have in common."""
+    """The options that all queries of a batch share."""
 
     gallery: Reference
     explain: Literal[False] = Field(default=False, description="a batch explains nothing; search for the one alone")

@@ -275,7 +275,7 @@ def _explained(matches: Sequence[Match], encoded: EncodedQuery, opened: OpenGall
 
 
 def _record(query: Query, outcome: SearchOutcome, key_id: str | None) -> KeptSearch:
-    judgement = outcome.judgement
+    judgement = outcome.judgement if outcome.persons is None else None  # of persons it is not about their images
     probabilities = judgement.probabilities if judgement else (None,) * len(outcome.matches)
     return KeptSearch(
         gallery=outcome.gallery,

@@ -133,11 +133,13 @@ def test_a_server_that_stays_away_fails_no_training(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(curves, "_CLOSE_SECONDS", 0.5)
-    nobody = settings.model_copy(update={"mlflow_url": "http://127.0.0.1:9"})
+    nobody = settings.model_copy(update={"mlflow_url": "http://user:secretpw@127.0.0.1:9"})
     job = add_training(database, nobody, chain=[{"dataset": "lobby"}])
     with caplog.at_level(logging.WARNING, logger="worker.curves"):
         attempt(nobody, database, job, 1, stop_after=None)
     assert "the last points of the curves did not reach MLflow" in caplog.text
+    assert "MLflow did not take the curves" in caplog.text
+    assert "secretpw" not in caplog.text
 
 
 def test_settings_are_described_by_dotted_names_and_nothing_else_of_a_job_is() -> None:

@@ -120,7 +120,7 @@ def _resolve_settings(model: Model, body: AdaptBody) -> TrainingSettings:
 
 
 def _at_start(method: Method) -> dict[str, Any]:
-    """What an adaptation has in place of the model's own: the rate of the paper, and nobody who is held out."""
+    """The settings of an adaptation in place of the model's own: the rate of the paper, and nobody who is held out."""
     return {
         "schedule": {"base_lr": method.recipe.schedule.base_lr},
         "validation": {"fraction": 0, "keep": "last", "patience": None},

@@ -20,6 +20,7 @@ from service.errors import Problem
 from service.jobs.lifecycle import claim, enqueue, find_job, succeed
 from service.jobs.query_files import BLOCK
 from service.jobs.uploaded_queries import remove_lost_queries, uploaded_path
+from service.keys.lifecycle import create_key
 from service.settings import Settings
 from service.storage import held_file
 from tests.service.galleries.stock import SIZE, added_ids, image_file, make_gallery, upload
@@ -61,6 +62,25 @@ def _work(database: Database, settings: Settings, job_id: str, *, stop_after: in
         job = find_job(session, job_id)
     reporter = Reporter(database, job_id, attempt, 60)
     return Work(settings, database, job, attempt, reporter, lambda: next(looks, None) is None)
+
+
+def test_a_key_that_may_not_search_starts_no_batch_and_the_audit_log_names_the_gallery(
+    client: httpx.Client, database: Database, ids: list[str]
+) -> None:
+    with database.write() as session:
+        key = create_key(session, name="writer", scopes=["read", "write"])[1]
+    bearer, content = {"Authorization": f"Bearer {key}"}, _lines([{"image_id": ids[0]}])
+    refused = client.post(
+        "/search/batch/jobs", files={"queries": ("q", content)}, data={"gallery": "hall"}, headers=bearer
+    )
+    by_gallery = {"kind": "search_batch", "gallery": "hall", "queries": {"gallery": "hall"}}
+    for answer in (refused, client.post("/jobs", json=by_gallery, headers=bearer)):
+        assert (answer.status_code, "scope 'search'" in answer.json()["detail"]) == (403, True), answer.text
+    assert client.get("/jobs/job_1/files/results.jsonl", headers=bearer).status_code == 403
+    job = _send(client, content).json()["id"]
+    gallery = client.get("/galleries/hall").json()["id"]
+    (entry,) = [one for one in client.get("/audit").json()["items"] if one["target"] == job]
+    assert entry["detail"] == {"kind": "search_batch", "gallery": gallery}
 
 
 def _finish(client: httpx.Client, database: Database, settings: Settings, answer: httpx.Response) -> dict[str, Any]:

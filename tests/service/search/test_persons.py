@@ -229,6 +229,17 @@ def test_what_cannot_be_paged_or_grouped_is_refused(
     assert found(client, image_id=ids[5], offset=10_000)["results"] == []
 
 
+def test_the_images_of_persons_are_explained_and_have_no_probability_of_their_own(
+    client: httpx.Client, ids: list[str], settings: Settings
+) -> None:
+    keep_calibration(settings, persons=True)
+    groups = grouped(client, image_id=ids[5], explain=True, top_k=2, group_size=3)
+    shown = [image for group in groups for image in group["results"]]
+    assert len(shown) > len(groups)
+    assert all(image["correspondences"] for image in shown)
+    assert client.get(shown[-1]["links"]["explanation"]).headers["content-type"] == "image/png"
+
+
 def test_so_many_persons_and_images_at_once_are_refused(settings: Settings) -> None:
     gallery = SearchedGallery("gal_1", "hall", 1, 1, "mdl_1", None, None, 4)
     many = settings.model_copy(update={"max_top_k": 10_000})
