@@ -35,6 +35,14 @@ def _npy(vectors: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
+def _npy_header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def _npy_of(rows: int) -> bytes:
+    return _npy_header(str({"descr": "<f4", "fortran_order": False, "shape": (rows, SIZE)}))
+
+
 def _parquet(rows: list[dict[str, Any]]) -> bytes:
     file = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
@@ -170,6 +178,8 @@ def _with(number: int, value: float) -> NDArray[np.float32]:
         (_npy(np.zeros((3, SIZE), np.int8)), None, "/embeddings"),
         (_npy(_vectors(3))[:-5], None, "/embeddings"),
         (_npy(np.array([{"a": 1}], object)), None, "/embeddings"),
+        *((_npy_of(rows), None, "/embeddings") for rows in (-1, 2**63, 2**70)),
+        *((_npy_header(text), None, "/embeddings") for text in ("{'descr': (", " x\n y", "{1: 2, 'a': 3}", "-" * 9000)),
         (_npy(_vectors(3)), b'{"camera": "a"}\n', "/metadata"),
         (_npy(_vectors(1)), b'{"camera": "a"}\n{}\n', "/metadata"),
         (_npy(_vectors(1)), b'{"colour": "red"}\n', "/metadata/0/colour"),
@@ -188,6 +198,16 @@ def test_a_row_that_cannot_be_taken_refuses_all(
     answer = _add(client, embeddings, metadata)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer), answer.text
     assert client.get("/galleries/hall").json()["images"] == 0
+
+
+def test_a_few_bytes_that_stand_for_many_numbers_are_refused_before_they_are_read(
+    client: httpx.Client, hall: str
+) -> None:
+    bomb = _parquet([{"embedding": np.zeros(5_000_000)}])
+    assert len(bomb) < 10_000
+    answer = _add(client, bomb)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/embeddings"), answer.text
+    assert "5,000,000 numbers in 1 rows" in answer.text
 
 
 def test_galleries_that_keep_images_or_local_features_take_none(
