@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,10 +13,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from numpy.typing import NDArray
+from sqlalchemy import select
 
 from service.db.session import Database
-from service.db.tables import Model
+from service.db.tables import Gallery, Model
 from service.galleries.embedding_export import EmbeddingExport
+from service.galleries.embedding_files import Block, EmbeddingFile
+from service.galleries.embedding_import import add_embeddings
 from service.settings import Settings
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.stock import SIZE, added_ids, encoder_for, image_file, make_gallery, upload
@@ -208,6 +212,41 @@ def test_a_few_bytes_that_stand_for_many_numbers_are_refused_before_they_are_rea
     answer = _add(client, bomb)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/embeddings"), answer.text
     assert "5,000,000 numbers in 1 rows" in answer.text
+
+
+class _Watched(EmbeddingFile):
+    """A file that counts, while each of its blocks is read, the gallery's images in a transaction that writes."""
+
+    def __init__(self, content: bytes, metadata: bytes, database: Database, *, cut_at: int | None = None) -> None:
+        super().__init__(io.BytesIO(content), io.BytesIO(metadata), SIZE)
+        self.database, self.cut_at, self.counts = database, cut_at, list[int]()
+
+    def blocks(self) -> Iterator[Block]:
+        for block in super().blocks():
+            with self.database.write() as session:
+                self.counts.append(session.scalars(select(Gallery.images)).one())
+            if self.counts[-1] == self.cut_at:
+                raise OSError("the disk is gone")
+            yield block
+
+
+def test_others_write_while_a_file_is_added(database: Database, settings: Settings, hall: str) -> None:
+    file = _Watched(_npy(_vectors(2500)), b"{}\n" * 2500, database)
+    addition = add_embeddings(database, settings, "hall", file, on_conflict="add", key_id=None)
+    assert (addition.added, file.counts) == (2500, [0, 0, 0, 0, 1000, 2000])
+
+
+def test_a_file_that_is_cut_off_leaves_whole_blocks_and_can_be_sent_again(
+    client: httpx.Client, database: Database, settings: Settings, hall: str
+) -> None:
+    vectors = _npy(_vectors(2500))
+    lines = b"".join(json.dumps({"external_id": str(number)}).encode() + b"\n" for number in range(2500))
+    file = _Watched(vectors, lines, database, cut_at=1000)
+    with pytest.raises(OSError, match="gone"):
+        add_embeddings(database, settings, "hall", file, on_conflict="skip", key_id=None)
+    assert client.get("/galleries/hall").json()["images"] == 1000
+    again = _add(client, vectors, lines, on_conflict="skip").json()
+    assert (again["skipped"], again["added"]) == (1000, 1500)
 
 
 def test_galleries_that_keep_images_or_local_features_take_none(
