@@ -11,13 +11,14 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from reid_core.errors import IndexCorrupt
 from reid_core.retrieval.columns import write_embeddings
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.galleries.files import embedding_size, generation_of
+from service.galleries.reading import read_current
 from service.settings import Settings
 
 _ROWS_AT_ONCE = 1000
@@ -81,25 +82,15 @@ class EmbeddingExport:
         wanted = select(GalleryImage).where(
             GalleryImage.gallery_id == self.gallery_id, GalleryImage.id > after, GalleryImage.id <= self._last
         )
-        while True:
-            with self._database.read() as session:
-                gallery = find(session, Gallery, self.gallery_id)
-                images = session.scalars(wanted.order_by(GalleryImage.id).limit(_ROWS_AT_ONCE)).all()
-                positions = [image.position for image in images]
-                try:
-                    features = generation_of(session, self._settings, gallery).read(
-                        positions, count=gallery.next_position
-                    )
-                except (IndexCorrupt, FileNotFoundError):
-                    if not self._moved_on(gallery):
-                        raise
-                    continue
-            return images, features[0].astype(np.float32, copy=False)
 
-    def _moved_on(self, seen: Gallery) -> bool:
-        """True if a rebuild has put other files in the place of those that `seen` names."""
-        with self._database.read() as session:
-            return find(session, Gallery, self.gallery_id).generation != seen.generation
+        def read(session: Session, gallery: Gallery) -> Page:
+            images = session.scalars(wanted.order_by(GalleryImage.id).limit(_ROWS_AT_ONCE)).all()
+            positions = [image.position for image in images]
+            generation = generation_of(session, self._settings, gallery)
+            vectors = generation.read(positions, count=gallery.next_position)[0]
+            return images, vectors.astype(np.float32, copy=False)
+
+        return read_current(self._database, self.gallery_id, read)
 
     @property
     def _schema(self) -> Any:

@@ -19,11 +19,13 @@ from service.db.tables import Dataset, Job, Model
 from service.errors import Problem
 from service.jobs.lifecycle import claim, enqueue, find_job, succeed
 from service.jobs.query_files import BLOCK
+from service.galleries.opening import open_snapshot
 from service.jobs.uploaded_queries import remove_lost_queries, uploaded_path
 from service.settings import Settings
 from service.storage import held_file
 from tests.service.galleries.stock import SIZE, added_ids, image_file, make_gallery, upload
 from worker import search_batch
+from tests.service.galleries.jobs import Worker
 from worker.reporter import Reporter
 from worker.work import Work
 
@@ -230,6 +232,26 @@ def test_what_cannot_be_a_job_is_refused_and_leaves_no_file(
 
 def test_queries_that_nobody_needs_are_swept_up_but_not_those_that_arrive_or_wait(
     database: Database, settings: Settings
+def test_a_rebuild_that_ends_before_the_files_are_opened_is_followed(
+    client: httpx.Client, database: Database, settings: Settings, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = [{"image_id": image_id} for image_id in ids]
+    before = _finish(client, database, settings, answer := _send(client, _lines(queries)))
+    rebuilds = [Worker(database, settings, client.get("/galleries/hall").json()["id"]).run]
+
+    def open_late(*arguments: Any) -> Any:
+        if rebuilds:
+            rebuilds.pop()()
+        return open_snapshot(*arguments)
+
+    monkeypatch.setattr(search_batch, "open_snapshot", open_late)
+    after = _finish(client, database, settings, again := _send(client, _lines(queries)))
+    assert after["revisions"] > before["revisions"]
+    assert [_told(row) for row in _rows(client, again, after)] == [
+        [(result["image_id"], result["score"]) for result in row["results"]] for row in _rows(client, answer, before)
+    ]
+
+
 ) -> None:
     with database.write() as session:
         spec = {"gallery": "gal_1"}
