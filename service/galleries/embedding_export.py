@@ -41,8 +41,8 @@ class EmbeddingExport:
             gallery = find(session, Gallery, gallery_key)
             self.gallery_id, self._size = gallery.id, embedding_size(session, gallery)
             of_gallery = GalleryImage.gallery_id == gallery.id
-            counted = select(func.count(), func.max(GalleryImage.id)).where(of_gallery)
-            self.count, self._last = session.execute(counted).one()
+            self._revision = gallery.revision
+            self.count: int = session.scalars(select(func.count()).where(of_gallery)).one()
 
     def parquet(self) -> Iterator[bytes]:
         """A Parquet file, a row group for each page."""
@@ -68,7 +68,7 @@ class EmbeddingExport:
 
     def _pages(self) -> Iterator[Page]:
         after = ""
-        while self._last is not None:
+        while self.count:
             images, vectors = self._page(after)
             if not images:
                 return
@@ -80,7 +80,10 @@ class EmbeddingExport:
     def _page(self, after: str) -> Page:
         """The next images, in a session of its own: one that stays open would hold up erasures."""
         wanted = select(GalleryImage).where(
-            GalleryImage.gallery_id == self.gallery_id, GalleryImage.id > after, GalleryImage.id <= self._last
+            GalleryImage.gallery_id == self.gallery_id,
+            GalleryImage.id > after,
+            # Not by the last id: an upload gives its images ids before it waits for the gallery.
+            GalleryImage.added_revision <= self._revision,
         )
 
         def read(session: Session, gallery: Gallery) -> Page:

@@ -15,11 +15,13 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import select
 
+from service.db.ids import new_ids
 from service.db.session import Database
-from service.db.tables import Gallery, Model
+from service.db.tables import Gallery, GalleryImage, Model
 from service.galleries.embedding_export import EmbeddingExport
 from service.galleries.embedding_files import Block, EmbeddingFile
 from service.galleries.embedding_import import add_embeddings
+from service.galleries.images import append
 from service.settings import Settings
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.stock import SIZE, added_ids, encoder_for, image_file, make_gallery, upload
@@ -272,6 +274,18 @@ def test_an_export_survives_erasures_and_a_rebuild_beneath_it(
     content += b"".join(pieces)
     table = pyarrow.parquet.read_table(io.BytesIO(content))
     assert table.column("image_id").to_pylist() == [image for image in ids if image != ids[25]]
+
+
+def test_an_upload_that_began_before_an_export_and_ends_within_it_is_not_in_it(
+    client: httpx.Client, database: Database, settings: Settings, hall: str
+) -> None:
+    began = [GalleryImage(id=key, filename="", sha256="", width=0, height=0) for key in new_ids("img", 5)]
+    assert _add(client, _npy(_vectors(30))).status_code == 201
+    export = EmbeddingExport(database, settings, "hall")
+    append(database, settings, hall, began, (_vectors(5, seed=1),))
+    content = b"".join(export.npy())
+    assert len(content) == export.npy_bytes()
+    np.testing.assert_allclose(np.load(io.BytesIO(content)), _vectors(30), atol=1e-6)
 
 
 def test_an_empty_gallery_exports_no_rows(client: httpx.Client, hall: str) -> None:
