@@ -87,7 +87,7 @@ def _queries(work: Work) -> Path:
     if "file" in named:
         path = uploaded_path(work.settings, named["file"])
         if not path.exists():
-            detail = "The file of this job's queries is gone: it is removed once a job has succeeded."
+            detail = "The file of this job's queries is gone: a job has succeeded with it, or is over for days."
             raise Problem("wrong-state", detail, hint="Upload it again: POST /search/batch.")
         return path
     path = work.folder / "queries.jsonl"
