@@ -29,6 +29,7 @@ from service.db.tables import DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.files import embedding_size
 from service.galleries.opening import open_snapshot
+from service.galleries.reading import read_current
 from service.jobs.query_files import BLOCK, FileQuery, count_queries, read_blocks
 from service.jobs.searched import options_of
 from service.jobs.uploaded_queries import uploaded_path
@@ -86,7 +87,7 @@ def _queries(work: Work) -> Path:
     if "file" in named:
         path = uploaded_path(work.settings, named["file"])
         if not path.exists():
-            detail = "The file of this job's queries is gone: it is removed once a job has succeeded."
+            detail = "The file of this job's queries is gone: a job has succeeded with it, or is over for days."
             raise Problem("wrong-state", detail, hint="Upload it again: POST /search/batch/jobs.")
         return path
     path = work.folder / "queries.jsonl"
@@ -132,10 +133,11 @@ class _Searcher:
         """The rows of the block, whose queries are numbered from `first`, and the revision that they were found in."""
         ids = [query.image_id for query in block if query.image_id is not None]
         while True:
-            with self._work.database.read() as session:
-                opened = self._current(session)
-                own = own_positions(session, self._work.job.spec["gallery"], ids, len(opened.snapshot))
-                vectors = self._read_vectors(session, block, own, opened)
+            opened, own, vectors = read_current(
+                self._work.database,
+                self._work.job.spec["gallery"],
+                lambda session, gallery: self._read_block(session, gallery, block, ids),
+            )
             left_out = [own.get(query.image_id or "") if self._options.exclude_self else None for query in block]
             found = self._find(opened, vectors, left_out)
             images = self._image_ids(opened, {position for pairs in found for position, _ in pairs})
@@ -148,9 +150,16 @@ class _Searcher:
     def _gallery(self, session: Session) -> Gallery:
         return find(session, Gallery, self._work.job.spec["gallery"])
 
-    def _current(self, session: Session) -> _Opened:
+    def _read_block(
+        self, session: Session, gallery: Gallery, block: Sequence[FileQuery], ids: Sequence[str]
+    ) -> tuple[_Opened, dict[str, int], list[Vector | str]]:
+        """The opened gallery, the positions there of the images with these `ids`, and the vector of each query."""
+        opened = self._current(session, gallery)
+        own = own_positions(session, gallery.id, ids, len(opened.snapshot))
+        return opened, own, self._read_vectors(session, block, own, opened)
+
+    def _current(self, session: Session, gallery: Gallery) -> _Opened:
         """The gallery, opened anew where a rebuild has renumbered its images."""
-        gallery = self._gallery(session)
         if self._opened is None or self._opened.generation != gallery.generation:
             snapshot = open_snapshot(session, self._work.settings, gallery)
             self._opened = _Opened(gallery.revision, gallery.generation, snapshot)

@@ -13,9 +13,24 @@ from numpy.typing import NDArray
 _BUFFER_BYTES = 2**20
 
 
-def open_parquet(source: Path | BinaryIO) -> Any:
-    """The Parquet file, to be read in batches: by default Arrow holds a whole row group, 400 MB of 200,000 x 512."""
-    return pyarrow.parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+def open_parquet(source: Path | BinaryIO, *, most_numbers: int) -> Any:
+    """The Parquet file, to be read in batches: by default Arrow holds a whole row group, 400 MB of 200,000 x 512.
+
+    Raises ArrowInvalid where the rows of a group have more numbers in column `embedding` than `most_numbers` each:
+    some hundred bytes can stand for a hundred million zeros, which would be in memory before a row can be looked at.
+    """
+    file = pyarrow.parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        if (numbers := _count_numbers(group)) > group.num_rows * most_numbers:
+            reason = f"row group {number} has {numbers:,} numbers in {group.num_rows:,} rows of column embedding"
+            raise pyarrow.ArrowInvalid(f"{reason}, {most_numbers:,} a row at most are taken")
+    return file
+
+
+def _count_numbers(group: Any) -> int:
+    columns = (group.column(place) for place in range(group.num_columns))
+    return sum(int(column.num_values) for column in columns if column.path_in_schema.split(".")[0] == "embedding")
 
 
 def holds_embeddings(kind: pyarrow.DataType) -> bool:

@@ -143,7 +143,7 @@ async def add_rows(
     caller: Writer,
     on_conflict: Annotated[OnConflict, Query(description="as for images")] = "add",
 ) -> Response:
-    """Add embeddings that the gallery's model made elsewhere; all rows of the file, or none.
+    """Add embeddings that the gallery's model made elsewhere; a row that cannot be taken refuses the whole file.
 
     The gallery is one that keeps neither images nor local features.
     """

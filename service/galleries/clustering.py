@@ -12,13 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from reid_core.clustering import Clustering, Clusters, cluster_embeddings
-from reid_core.errors import IndexCorrupt
-from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.galleries.clusters import Proposal, replace_proposals
 from service.galleries.files import embedding_size, generation_folder, open_store
 from service.galleries.lifecycle import lock_gallery
+from service.galleries.reading import read_current
 from service.settings import Settings
 
 
@@ -82,14 +81,7 @@ def _as_proposals(ids: tuple[str, ...], clusters: Clusters) -> list[Proposal]:
 
 
 def _read_unnamed(database: Database, settings: Settings, gallery_id: str) -> Unnamed:
-    while True:
-        with database.read() as session:
-            gallery = find(session, Gallery, gallery_id)
-            try:
-                return _read(session, settings, gallery)
-            except (IndexCorrupt, FileNotFoundError):
-                if not _has_moved_on(database, gallery):
-                    raise
+    return read_current(database, gallery_id, lambda session, gallery: _read(session, settings, gallery))
 
 
 def _read(session: Session, settings: Settings, gallery: Gallery) -> Unnamed:
@@ -104,9 +96,3 @@ def _read(session: Session, settings: Settings, gallery: Gallery) -> Unnamed:
     ids, cameras, positions = zip(*rows, strict=True)
     codes = {camera: code for code, camera in enumerate(sorted(set(cameras) - {None, ""}))}
     return Unnamed(ids, np.array([codes.get(camera, -1) for camera in cameras]), store.read(positions))
-
-
-def _has_moved_on(database: Database, seen: Gallery) -> bool:
-    """True if another generation is in use by now than the one that `seen` names, which is deleted then."""
-    with database.read() as session:
-        return find(session, Gallery, seen.id).generation != seen.generation

@@ -11,13 +11,14 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from reid_core.errors import IndexCorrupt
 from reid_core.retrieval.columns import write_embeddings
 from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.galleries.files import embedding_size, generation_of
+from service.galleries.reading import read_current
 from service.settings import Settings
 
 _ROWS_AT_ONCE = 1000
@@ -40,8 +41,8 @@ class EmbeddingExport:
             gallery = find(session, Gallery, gallery_key)
             self.gallery_id, self._size = gallery.id, embedding_size(session, gallery)
             of_gallery = GalleryImage.gallery_id == gallery.id
-            counted = select(func.count(), func.max(GalleryImage.id)).where(of_gallery)
-            self.count, self._last = session.execute(counted).one()
+            self._revision = gallery.revision
+            self.count: int = session.scalars(select(func.count()).where(of_gallery)).one()
 
     def parquet(self) -> Iterator[bytes]:
         """A Parquet file, a row group for each page."""
@@ -67,7 +68,7 @@ class EmbeddingExport:
 
     def _pages(self) -> Iterator[Page]:
         after = ""
-        while self._last is not None:
+        while self.count:
             images, vectors = self._page(after)
             if not images:
                 return
@@ -79,27 +80,20 @@ class EmbeddingExport:
     def _page(self, after: str) -> Page:
         """The next images, in a session of its own: one that stays open would hold up erasures."""
         wanted = select(GalleryImage).where(
-            GalleryImage.gallery_id == self.gallery_id, GalleryImage.id > after, GalleryImage.id <= self._last
+            GalleryImage.gallery_id == self.gallery_id,
+            GalleryImage.id > after,
+            # Not by the last id: an upload gives its images ids before it waits for the gallery.
+            GalleryImage.added_revision <= self._revision,
         )
-        while True:
-            with self._database.read() as session:
-                gallery = find(session, Gallery, self.gallery_id)
-                images = session.scalars(wanted.order_by(GalleryImage.id).limit(_ROWS_AT_ONCE)).all()
-                positions = [image.position for image in images]
-                try:
-                    features = generation_of(session, self._settings, gallery).read(
-                        positions, count=gallery.next_position
-                    )
-                except (IndexCorrupt, FileNotFoundError):
-                    if not self._moved_on(gallery):
-                        raise
-                    continue
-            return images, features[0].astype(np.float32, copy=False)
 
-    def _moved_on(self, seen: Gallery) -> bool:
-        """True if a rebuild has put other files in the place of those that `seen` names."""
-        with self._database.read() as session:
-            return find(session, Gallery, self.gallery_id).generation != seen.generation
+        def read(session: Session, gallery: Gallery) -> Page:
+            images = session.scalars(wanted.order_by(GalleryImage.id).limit(_ROWS_AT_ONCE)).all()
+            positions = [image.position for image in images]
+            generation = generation_of(session, self._settings, gallery)
+            vectors = generation.read(positions, count=gallery.next_position)[0]
+            return images, vectors.astype(np.float32, copy=False)
+
+        return read_current(self._database, self.gallery_id, read)
 
     @property
     def _schema(self) -> Any:

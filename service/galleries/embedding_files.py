@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import tokenize
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, BinaryIO
@@ -24,6 +26,9 @@ _MAGIC = {b"PAR1": "parquet", b"\x93NUM": "npy"}
 _KNOWN = {"embedding", *ImageDetails.model_fields}
 _IGNORED = {"image_id"}
 """A column of our own exports: an image that is added gets an id of its own."""
+
+_HEADER_FAULTS = (ValueError, TypeError, SyntaxError, MemoryError, tokenize.TokenError, OSError)
+"""Those that NumPy lets through: a header is a Python literal, and these are what reading one raises."""
 
 Block = tuple[NDArray[np.float64], list[ImageDetails]]
 """N embeddings (N, D) and what is known of their images."""
@@ -63,7 +68,7 @@ class EmbeddingFile:
 
     def _parquet(self) -> Iterator[Block]:
         try:
-            file = open_parquet(self._embeddings)
+            file = open_parquet(self._embeddings, most_numbers=self._size)
             names = _check_columns(file.schema_arrow)
             first = 0
             for batch in file.iter_batches(batch_size=BLOCK, columns=names):
@@ -105,9 +110,10 @@ class EmbeddingFile:
             version = np.lib.format.read_magic(self._embeddings)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, is_fortran, kind = read(self._embeddings)
-        except (ValueError, OSError) as error:
+        except _HEADER_FAULTS as error:
             raise _unusable("/embeddings", f"the npy file cannot be read: {error}") from error
-        if len(shape) != 2 or shape[1] != self._size or is_fortran or kind.kind != "f":
+        is_matrix = len(shape) == 2 and shape[1] == self._size and 0 <= shape[0] <= sys.maxsize
+        if not is_matrix or is_fortran or kind.kind != "f":
             reason = f"it holds {kind} of shape {shape}; rows of {self._size} floating numbers are needed"
             raise _unusable("/embeddings", reason)
         return int(shape[0]), kind

@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere as images of a gallery: all of a file in one transaction, or none."""
+"""Embeddings made elsewhere as images of a gallery: checked all together, then added page by page."""
 
 from __future__ import annotations
 
@@ -69,6 +69,9 @@ def add_embeddings(
 ) -> EmbeddingAddition:
     """Adds every row of the file as an image without a picture; the next search finds them.
 
+    The whole file is checked first. Its pages are added one by one, for others to write in between: what ends this
+    in its middle (a kill, a full disk, the gallery's deletion) leaves the pages before, each of them whole.
+
     Raises:
         Problem: 404 for an unknown gallery, 413 for too many rows, 422 for a file with a row that cannot be taken, 507
             without disk space.
@@ -82,17 +85,11 @@ def add_embeddings(
     with database.read() as session:
         gallery = find(session, Gallery, gallery_key)
         needed = count * feature_bytes(session, gallery)
+        addition = EmbeddingAddition(gallery.id, rescaled=rescaled, revision=gallery.revision)
     ensure_free_space(settings.galleries_dir, needed_bytes=needed, min_free_bytes=settings.min_free_bytes)
-    addition = EmbeddingAddition(gallery.id, rescaled=rescaled)
-    with database.write() as session:
-        gallery = lock_gallery(session, gallery.id)
-        for block in file.blocks():
-            _add_block(session, settings, gallery, block, on_conflict, addition)
-        addition.revision = gallery.revision
-        audit.record(
-            session, key_id=key_id, action="gallery.add_embeddings", target=gallery.id, images=addition.added,
-            replaced=addition.replaced,
-        )  # fmt: skip
+    for block in file.blocks():
+        with database.write() as session:
+            _add_block(session, settings, lock_gallery(session, gallery.id), block, on_conflict, addition, key_id)
     if addition.replaced:
         remove_erased(database, settings, gallery.id)
     return addition
@@ -105,6 +102,7 @@ def _add_block(
     block: Block,
     on_conflict: OnConflict,
     addition: EmbeddingAddition,
+    key_id: str | None,
 ) -> None:
     vectors, details = block
     ids = new_ids("img", len(details))
@@ -118,12 +116,12 @@ def _add_block(
     if plan.added:
         added = [images[number] for number in plan.added]
         append_to(session, settings, gallery, added, (to_directions(vectors[plan.added])[0],))
-        session.flush()
-        for image in added:  # not held in memory until the last block is in
-            session.expunge(image)
     addition.added += len(plan.added)
     addition.skipped += len(plan.skipped)
     addition.replaced += len(replaced)
+    addition.revision = gallery.revision
+    counts = {"images": len(plan.added), "replaced": len(replaced)}
+    audit.record(session, key_id=key_id, action="gallery.add_embeddings", target=gallery.id, **counts)
 
 
 def _count_rescaled(vectors: NDArray[np.float64], first: int) -> int:

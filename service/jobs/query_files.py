@@ -102,7 +102,7 @@ def _read_line(line: bytes, number: int) -> FileQuery:
 
 def _parquet_blocks(path: Path) -> Iterator[list[FileQuery]]:
     try:
-        with open_parquet(path) as file:
+        with open_parquet(path, most_numbers=_MOST_NUMBERS) as file:
             _check_columns(file.schema_arrow)
             names = [name for name in ("id", "image_id", "embedding") if name in file.schema_arrow.names]
             first = 0

@@ -17,12 +17,12 @@ import numpy as np
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from reid_core.errors import CoreError, IndexCorrupt
+from reid_core.errors import CoreError
 from reid_core.retrieval.maps import MapStore
 from reid_core.retrieval.snapshot import Snapshot
 from service.db.session import Database
 from service.db.tables import ErasedImage, Gallery, GalleryImage
-from service.errors import Problem, not_found
+from service.errors import Problem
 from service.galleries.files import (
     embedding_size,
     generation_folder,
@@ -32,6 +32,7 @@ from service.galleries.files import (
     vector_bytes,
 )
 from service.galleries.opening import open_snapshot, read_columns
+from service.galleries.reading import read_current
 from service.memory import machine_bytes
 from service.settings import Settings
 
@@ -160,27 +161,9 @@ class Snapshots:
                 self._entries.pop(gallery_id, None)
 
     def _refreshed(self, gallery_id: str, before: OpenGallery | None) -> OpenGallery:
-        while True:
-            with self._database.read() as session:
-                gallery = _find(session, gallery_id)
-                try:
-                    return _load(session, self._settings, gallery, before)
-                except (IndexCorrupt, FileNotFoundError):
-                    if not self._moved_on(gallery):
-                        raise
-
-    def _moved_on(self, seen: Gallery) -> bool:
-        """True if other files are in use by now than those that `seen` names, which are deleted then."""
-        with self._database.read() as session:
-            gallery = _find(session, seen.id)
-            return (gallery.generation, gallery.index) != (seen.generation, seen.index)
-
-
-def _find(session: Session, gallery_id: str) -> Gallery:
-    gallery = session.get(Gallery, gallery_id)
-    if gallery is None or gallery.deleted_at is not None:
-        raise not_found("gallery", gallery_id)
-    return gallery
+        return read_current(
+            self._database, gallery_id, lambda session, gallery: _load(session, self._settings, gallery, before)
+        )
 
 
 def _load(session: Session, settings: Settings, gallery: Gallery, before: OpenGallery | None) -> OpenGallery:

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from reid_core.retrieval.columns import write_embeddings
+from service.errors import Problem
 from service.jobs.query_files import BLOCK, count_queries, read_blocks
 
 COUNT, SIZE = 20_000, 256
@@ -33,6 +34,15 @@ def test_of_a_row_group_of_any_size_a_block_is_in_memory(tmp_path: Path, vectors
         first += len(block)
     assert (first, count_queries(path)) == (COUNT, COUNT)
     assert largest < 6e6
+
+
+def test_a_few_bytes_that_stand_for_many_numbers_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "queries.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"embedding": [np.zeros(5_000_000)]}), path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(Problem) as refused:
+        next(read_blocks(path))
+    assert "5,000,000 numbers in 1 rows" in refused.value.errors[0].message
 
 
 @pytest.mark.parametrize("kind", ["list", "large_list", "fixed"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,10 +13,15 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from numpy.typing import NDArray
+from sqlalchemy import select
 
+from service.db.ids import new_ids
 from service.db.session import Database
-from service.db.tables import Model
+from service.db.tables import Gallery, GalleryImage, Model
 from service.galleries.embedding_export import EmbeddingExport
+from service.galleries.embedding_files import Block, EmbeddingFile
+from service.galleries.embedding_import import add_embeddings
+from service.galleries.images import append
 from service.settings import Settings
 from tests.service.galleries.conftest import MODEL_ID
 from tests.service.galleries.stock import SIZE, added_ids, encoder_for, image_file, make_gallery, upload
@@ -33,6 +39,14 @@ def _npy(vectors: NDArray[Any]) -> bytes:
     file = io.BytesIO()
     np.save(file, vectors)
     return file.getvalue()
+
+
+def _npy_header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def _npy_of(rows: int) -> bytes:
+    return _npy_header(str({"descr": "<f4", "fortran_order": False, "shape": (rows, SIZE)}))
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes:
@@ -170,6 +184,8 @@ def _with(number: int, value: float) -> NDArray[np.float32]:
         (_npy(np.zeros((3, SIZE), np.int8)), None, "/embeddings"),
         (_npy(_vectors(3))[:-5], None, "/embeddings"),
         (_npy(np.array([{"a": 1}], object)), None, "/embeddings"),
+        *((_npy_of(rows), None, "/embeddings") for rows in (-1, 2**63, 2**70)),
+        *((_npy_header(text), None, "/embeddings") for text in ("{'descr': (", " x\n y", "{1: 2, 'a': 3}", "-" * 9000)),
         (_npy(_vectors(3)), b'{"camera": "a"}\n', "/metadata"),
         (_npy(_vectors(1)), b'{"camera": "a"}\n{}\n', "/metadata"),
         (_npy(_vectors(1)), b'{"colour": "red"}\n', "/metadata/0/colour"),
@@ -188,6 +204,51 @@ def test_a_row_that_cannot_be_taken_refuses_all(
     answer = _add(client, embeddings, metadata)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer), answer.text
     assert client.get("/galleries/hall").json()["images"] == 0
+
+
+def test_a_few_bytes_that_stand_for_many_numbers_are_refused_before_they_are_read(
+    client: httpx.Client, hall: str
+) -> None:
+    bomb = _parquet([{"embedding": np.zeros(5_000_000)}])
+    assert len(bomb) < 10_000
+    answer = _add(client, bomb)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/embeddings"), answer.text
+    assert "5,000,000 numbers in 1 rows" in answer.text
+
+
+class _Watched(EmbeddingFile):
+    """A file that counts, while each of its blocks is read, the gallery's images in a transaction that writes."""
+
+    def __init__(self, content: bytes, metadata: bytes, database: Database, *, cut_at: int | None = None) -> None:
+        super().__init__(io.BytesIO(content), io.BytesIO(metadata), SIZE)
+        self.database, self.cut_at, self.counts = database, cut_at, list[int]()
+
+    def blocks(self) -> Iterator[Block]:
+        for block in super().blocks():
+            with self.database.write() as session:
+                self.counts.append(session.scalars(select(Gallery.images)).one())
+            if self.counts[-1] == self.cut_at:
+                raise OSError("the disk is gone")
+            yield block
+
+
+def test_others_write_while_a_file_is_added(database: Database, settings: Settings, hall: str) -> None:
+    file = _Watched(_npy(_vectors(2500)), b"{}\n" * 2500, database)
+    addition = add_embeddings(database, settings, "hall", file, on_conflict="add", key_id=None)
+    assert (addition.added, file.counts) == (2500, [0, 0, 0, 0, 1000, 2000])
+
+
+def test_a_file_that_is_cut_off_leaves_whole_blocks_and_can_be_sent_again(
+    client: httpx.Client, database: Database, settings: Settings, hall: str
+) -> None:
+    vectors = _npy(_vectors(2500))
+    lines = b"".join(json.dumps({"external_id": str(number)}).encode() + b"\n" for number in range(2500))
+    file = _Watched(vectors, lines, database, cut_at=1000)
+    with pytest.raises(OSError, match="gone"):
+        add_embeddings(database, settings, "hall", file, on_conflict="skip", key_id=None)
+    assert client.get("/galleries/hall").json()["images"] == 1000
+    again = _add(client, vectors, lines, on_conflict="skip").json()
+    assert (again["skipped"], again["added"]) == (1000, 1500)
 
 
 def test_galleries_that_keep_images_or_local_features_take_none(
@@ -213,6 +274,18 @@ def test_an_export_survives_erasures_and_a_rebuild_beneath_it(
     content += b"".join(pieces)
     table = pyarrow.parquet.read_table(io.BytesIO(content))
     assert table.column("image_id").to_pylist() == [image for image in ids if image != ids[25]]
+
+
+def test_an_upload_that_began_before_an_export_and_ends_within_it_is_not_in_it(
+    client: httpx.Client, database: Database, settings: Settings, hall: str
+) -> None:
+    began = [GalleryImage(id=key, filename="", sha256="", width=0, height=0) for key in new_ids("img", 5)]
+    assert _add(client, _npy(_vectors(30))).status_code == 201
+    export = EmbeddingExport(database, settings, "hall")
+    append(database, settings, hall, began, (_vectors(5, seed=1),))
+    content = b"".join(export.npy())
+    assert len(content) == export.npy_bytes()
+    np.testing.assert_allclose(np.load(io.BytesIO(content)), _vectors(30), atol=1e-6)
 
 
 def test_an_empty_gallery_exports_no_rows(client: httpx.Client, hall: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,16 +14,19 @@ import pyarrow.parquet
 import pytest
 
 from reid_core.errors import Stopped
+from service.clock import utc_now
 from service.db.ids import new_id
 from service.db.session import Database
 from service.db.tables import Dataset, Job, Model
 from service.errors import Problem
+from service.galleries.opening import open_snapshot
 from service.jobs.lifecycle import claim, enqueue, find_job, succeed
 from service.jobs.query_files import BLOCK
-from service.jobs.uploaded_queries import remove_lost_queries, uploaded_path
+from service.jobs.uploaded_queries import KEPT, remove_lost_queries, uploaded_path
 from service.keys.lifecycle import create_key
 from service.settings import Settings
 from service.storage import held_file
+from tests.service.galleries.jobs import Worker
 from tests.service.galleries.stock import SIZE, added_ids, image_file, make_gallery, upload
 from worker import search_batch
 from worker.reporter import Reporter
@@ -248,18 +252,51 @@ def test_what_cannot_be_a_job_is_refused_and_leaves_no_file(
     assert client.get("/jobs").json()["items"] == []
 
 
-def test_queries_that_nobody_needs_are_swept_up_but_not_those_that_arrive_or_wait(
-    database: Database, settings: Settings
+def test_a_rebuild_that_ends_before_the_files_are_opened_is_followed(
+    client: httpx.Client, database: Database, settings: Settings, ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with database.write() as session:
-        spec = {"gallery": "gal_1"}
-        waiting, done = (enqueue(session, "search_batch", spec, job_id=new_id("job")) for _ in range(2))
-        done.state = "succeeded"
+    queries = [{"image_id": image_id} for image_id in ids]
+    before = _finish(client, database, settings, answer := _send(client, _lines(queries)))
+    rebuilds = [Worker(database, settings, client.get("/galleries/hall").json()["id"]).run]
+
+    def open_late(*arguments: Any) -> Any:
+        if rebuilds:
+            rebuilds.pop()()
+        return open_snapshot(*arguments)
+
+    monkeypatch.setattr(search_batch, "open_snapshot", open_late)
+    after = _finish(client, database, settings, again := _send(client, _lines(queries)))
+    assert after["revisions"] > before["revisions"]
+    assert [_told(row) for row in _rows(client, again, after)] == [
+        [(result["image_id"], result["score"]) for result in row["results"]] for row in _rows(client, answer, before)
+    ]
+
+
+def test_queries_that_nobody_needs_are_swept_up_but_not_those_that_arrive_or_wait(
+    client: httpx.Client, database: Database, settings: Settings, model: Model
+) -> None:
+    gallery_id = str(make_gallery(client)["id"])
+    long_ago, lately = utc_now() - KEPT - timedelta(hours=1), utc_now() - KEPT + timedelta(hours=1)
+
+    def job(state: str, finished_at: datetime | None, *, file: str | None = None, gallery: str = gallery_id) -> str:
+        job_id = new_id("job")
+        with database.write() as session:
+            spec = {"gallery": gallery, "queries": {"file": file or job_id}}
+            row = enqueue(session, "search_batch", spec, job_id=job_id)
+            row.state, row.finished_at = state, finished_at
+        return job_id
+
+    waiting, failed = job("queued", None), job("failed", lately)
+    retried = job("failed", long_ago)
+    job("queued", None, file=retried)
+    done, old, orphan = job("succeeded", lately), job("cancelled", long_ago), job("queued", None, gallery="gal_1")
+    replaced = job("failed", lately)
+    job("succeeded", lately, file=replaced)
     lost, arriving = new_id("job"), new_id("job")
     settings.uploads_dir.mkdir(parents=True)
-    for job_id in (waiting.id, done.id, lost):
+    for job_id in (waiting, failed, retried, done, old, orphan, replaced, lost):
         uploaded_path(settings, job_id).write_bytes(b"embeddings of people")
     with held_file(uploaded_path(settings, arriving)):
         remove_lost_queries(database, settings)
         kept = {path.name.removesuffix(".queries") for path in settings.uploads_dir.iterdir()}
-        assert kept == {waiting.id, arriving}
+        assert kept == {waiting, failed, retried, arriving}
