@@ -246,7 +246,8 @@ def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: 
 
 
 def _naming(gallery: Gallery) -> list[str]:
-    """The addresses whose answers may name images of the gallery: uploads to it, searches, feedback and renamings."""
-    rooms = ("images", "identities/rename", "feedback")
+    """The beginnings of the addresses whose answers may name images of the gallery: uploads to it, searches, proposed
+    persons, feedback and renamings."""
+    rooms = ("images", "clusters/", "identities/rename", "feedback")
     paths = ["/search", *(f"/galleries/{key}/{room}" for key in (gallery.id, gallery.name) for room in rooms)]
     return [prefix + path for prefix in ("", "/v1") for path in paths]
