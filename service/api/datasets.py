@@ -35,6 +35,7 @@ from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage
 from service.errors import Problem, not_found
+from service.galleries.feedback_export import Export, lock_exported
 from service.jobs import enqueue
 from service.schemas import LabelFilter, Listing
 from service.settings import Settings
@@ -224,13 +225,15 @@ def add_with_job(
     place: catalog.Place,
     dataset_id: str | None = None,
     *,
-    feedback_of: str | None = None,
+    export: Export | None = None,
 ) -> DatasetAnswer:
-    """The new data set and the job that reads it, in one transaction; `feedback_of` is the gallery it was made from."""
+    """The new data set and the job that reads it, in one transaction; `export` is the feedback that it was made of."""
     with database.write() as session:
+        if export is not None:
+            lock_exported(session, export)
         dataset = catalog.add_dataset(session, settings, body, place, dataset_id)
-        if feedback_of is not None:
-            dataset.declaration = {**(dataset.declaration or {}), "feedback_of": feedback_of}
+        if export is not None:
+            dataset.declaration = {**(dataset.declaration or {}), "feedback_of": export.gallery_id}
         _enqueue_reading(session, dataset)
         audit.record(
             session, key_id=caller.key_id, action="dataset.register", target=dataset.id, uploaded=dataset.uploaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from service.api.datasets import add_with_job
 from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, prefix_of, require
@@ -15,11 +16,13 @@ from service.datasets import catalog, uploads
 from service.datasets.schemas import DatasetAnswer, UploadBody
 from service.db.ids import new_id
 from service.db.lookup import find
+from service.db.session import Database
 from service.db.tables import Feedback, Gallery
 from service.galleries.feedback import add_feedback, delete_feedback, feedback_of
 from service.galleries.feedback_export import FORMAT, write_archive
 from service.galleries.feedback_schemas import ExportBody, FeedbackAnswer, FeedbackBody
 from service.schemas import Listing, Reference
+from service.settings import Settings
 from service.storage import held_file
 
 router = APIRouter(prefix="/galleries", tags=["galleries"])
@@ -78,7 +81,7 @@ def take_back(gallery_id: str, feedback_id: str, database: DatabaseDep, caller: 
 
 
 @router.post("/{gallery_id}/feedback/export", status_code=202, responses=problems(409))
-def export_feedback(
+async def export_feedback(
     gallery_id: str,
     body: ExportBody,
     request: Request,
@@ -88,12 +91,23 @@ def export_feedback(
     caller: Writer,
 ) -> DatasetAnswer:
     """Make a data set of the images that feedback is about, to train on; a job reads it as it reads an upload."""
+    state = request.app.state
+    async with state.uploads.turn():
+        answer = await run_in_threadpool(_export, gallery_id, body, request, database, settings, caller)
+    await run_in_threadpool(state.send, answer.job, "register")
+    return accepted(response, answer, answer.links.self)
+
+
+def _export(
+    gallery_id: str, body: ExportBody, request: Request, database: Database, settings: Settings, caller: Caller
+) -> DatasetAnswer:
+    """The new data set; on any error its archive is gone."""
+    with database.read() as session:
+        catalog.require_free_name(session, body.name)
     dataset_id = new_id("ds")
     # Held until the data set has a row, as an upload is.
     with held_file(uploads.archive_path(settings, dataset_id)) as file:
-        source = write_archive(database, settings, gallery_id, file)
+        export = write_archive(database, settings, gallery_id, file)
         place = catalog.Place(uploads.folder_path(settings, dataset_id))
         upload = UploadBody(name=body.name, format=FORMAT)
-        answer = add_with_job(request, database, settings, caller, upload, place, dataset_id, feedback_of=source)
-    request.app.state.send(answer.job, "register")
-    return accepted(response, answer, answer.links.self)
+        return add_with_job(request, database, settings, caller, upload, place, dataset_id, export=export)

@@ -70,8 +70,7 @@ def add_dataset(
         state="pending",
         uploaded=dataset_id is not None,
     )
-    namesake = session.scalar(select(Dataset).where(Dataset.name == body.name))
-    if namesake is not None and dataset_state(session, namesake)[0] == "invalid":
+    if namesake := require_free_name(session, body.name):
         namesake.name = f"{namesake.name} ({namesake.id})"
         session.flush()
     session.add(dataset)
@@ -80,6 +79,14 @@ def add_dataset(
     except IntegrityError as error:
         raise _name_taken(body.name) from error
     return dataset
+
+
+def require_free_name(session: Session, name: str) -> Dataset | None:
+    """The data set that has the name and gives it up, as its registration has failed; raises 409 `name-taken`."""
+    namesake = session.scalar(select(Dataset).where(Dataset.name == name))
+    if namesake is not None and dataset_state(session, namesake)[0] != "invalid":
+        raise _name_taken(name)
+    return namesake
 
 
 def read_report(session: Session, dataset: Dataset) -> ReportAnswer:

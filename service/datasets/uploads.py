@@ -66,6 +66,16 @@ def paths_of(settings: Settings, dataset_id: str) -> list[Path]:
     return [archive_path(settings, dataset_id), folder_path(settings, dataset_id), *unfinished]
 
 
+def list_zip(settings: Settings, dataset_id: str) -> list[str]:
+    """The paths of the files in a zip that was uploaded, unpacked or not; none once it is gone."""
+    try:
+        with zipfile.ZipFile(archive_path(settings, dataset_id)) as archive:
+            return archive.namelist()
+    except FileNotFoundError:  # its folder was there before it went
+        folder = folder_path(settings, dataset_id)
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
 def remove_lost_uploads(database: Database, settings: Settings) -> None:
     """Removes what uploads left that were killed before they became data sets."""
     found = [(ours[1], path) for path in settings.uploads_dir.glob("*") if (ours := _OURS.fullmatch(path.name))]

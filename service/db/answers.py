@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -70,11 +70,11 @@ def remember(database: Database, key: RequestKey, answer: SentAnswer, *, secret:
             row.body = _seal(answer.body, secret)
 
 
-def last_end(session: Session, paths: Sequence[str], *, keep: timedelta) -> datetime | None:
-    """The time at which the last kept answer of a POST to one of `paths` will be deleted; None without any."""
-    kept = select(func.max(RememberedAnswer.created_at)).where(
-        RememberedAnswer.path.in_(paths), RememberedAnswer.body.is_not(None)
-    )
+def last_end(session: Session, prefixes: Sequence[str], *, keep: timedelta) -> datetime | None:
+    """The time at which the last kept answer of a POST to a path that begins with one of `prefixes` will be deleted;
+    None without any."""
+    under = or_(*(RememberedAnswer.path.startswith(prefix, autoescape=True) for prefix in prefixes))
+    kept = select(func.max(RememberedAnswer.created_at)).where(under, RememberedAnswer.body.is_not(None))
     last = session.scalar(kept)
     return None if last is None else last + keep
 

@@ -6,7 +6,7 @@ images is gone. An image is in one proposed cluster at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -88,16 +88,25 @@ def reject(cluster: Cluster) -> None:
 
 def take_from_clusters(session: Session, gallery_id: str, image_ids: Sequence[str]) -> None:
     """Takes these images out of the gallery's clusters, and away clusters that have none left."""
+    touched = clusters_with(session, gallery_id, image_ids)
     of_gallery = ClusterImage.cluster_id.in_(select(Cluster.id).where(Cluster.gallery_id == gallery_id))
     for page in _pages(image_ids):
         session.execute(delete(ClusterImage).where(ClusterImage.image_id.in_(page), of_gallery))
-    drop_empty_clusters(session, gallery_id)
+    drop_empty_clusters(session, touched)
 
 
-def drop_empty_clusters(session: Session, gallery_id: str) -> None:
-    """Deletes the gallery's clusters that have no images left."""
+def clusters_with(session: Session, gallery_id: str, image_ids: Sequence[str]) -> set[str]:
+    """The ids of the gallery's clusters that have one of these images, rejected ones too."""
+    clusters = select(ClusterImage.cluster_id).join(Cluster).where(Cluster.gallery_id == gallery_id).distinct()
+    pages = (session.scalars(clusters.where(ClusterImage.image_id.in_(page))) for page in _pages(image_ids))
+    return {cluster for page in pages for cluster in page}
+
+
+def drop_empty_clusters(session: Session, cluster_ids: Collection[str]) -> None:
+    """Deletes those of these clusters that have no images left."""
     has_images = exists().where(ClusterImage.cluster_id == Cluster.id)
-    session.execute(delete(Cluster).where(Cluster.gallery_id == gallery_id, ~has_images))
+    for page in _pages(sorted(cluster_ids)):
+        session.execute(delete(Cluster).where(Cluster.id.in_(page), ~has_images))
 
 
 def count_entries(session: Session, image_ids: Sequence[str]) -> int:

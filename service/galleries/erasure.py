@@ -22,6 +22,7 @@ from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.clusters import count_entries
+from service.galleries.feedback_export import left_in_exports
 from service.galleries.filters import FILTERS, Filters, condition_of
 from service.galleries.identities import find_look_alikes, no_images
 from service.galleries.image_files import image_folder
@@ -212,12 +213,14 @@ def _count(session: Session, settings: Settings, gallery: Gallery, images: Seque
         indexes=int(any(image.position < covered for image in images)),
         cluster_entries=count_entries(session, [image.id for image in images]),
         feedback=count_feedback(session, images),
-        left_in_place=_left_in_place(session, gallery, images),
+        left_in_place=_left_in_place(session, settings, gallery, images),
     )
 
 
-def _left_in_place(session: Session, gallery: Gallery, images: Sequence[GalleryImage]) -> tuple[LeftInPlace, ...]:
-    counts = _left_in_exports(session, gallery, {image.sha256 for image in images})
+def _left_in_place(
+    session: Session, settings: Settings, gallery: Gallery, images: Sequence[GalleryImage]
+) -> tuple[LeftInPlace, ...]:
+    counts = left_in_exports(session, settings, gallery, images)
     for image in images:
         if image.dataset_image_id and (origin := session.get(DatasetImage, image.dataset_image_id)):
             counts[origin.dataset_id] = counts.get(origin.dataset_id, 0) + 1
@@ -225,17 +228,6 @@ def _left_in_place(session: Session, gallery: Gallery, images: Sequence[GalleryI
         LeftInPlace(dataset=key, name=session.get_one(Dataset, key).name, pictures=count)
         for key, count in counts.items()
     )
-
-
-def _left_in_exports(session: Session, gallery: Gallery, sha256s: set[str]) -> dict[str, int]:
-    """The data sets that the gallery's feedback was made into, and how many files of these hashes lie in each."""
-    counts: dict[str, int] = {}
-    for dataset in session.scalars(select(Dataset).where(Dataset.uploaded)):
-        if (dataset.declaration or {}).get("feedback_of") == gallery.id:
-            kept = session.scalars(select(DatasetImage.sha256).where(DatasetImage.dataset_id == dataset.id))
-            if count := sum(sha256 in sha256s for sha256 in kept):
-                counts[dataset.id] = count
-    return counts
 
 
 def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: int) -> list[Remaining]:
@@ -254,7 +246,8 @@ def _remaining(session: Session, settings: Settings, gallery: Gallery, pending: 
 
 
 def _naming(gallery: Gallery) -> list[str]:
-    """The addresses whose answers may name images of the gallery: uploads to it, searches, feedback and renamings."""
-    rooms = ("images", "identities/rename", "feedback")
+    """The beginnings of the addresses whose answers may name images of the gallery: uploads to it, searches, proposed
+    persons, feedback and renamings."""
+    rooms = ("images", "clusters/", "identities/rename", "feedback")
     paths = ["/search", *(f"/galleries/{key}/{room}" for key in (gallery.id, gallery.name) for room in rooms)]
     return [prefix + path for prefix in ("", "/v1") for path in paths]

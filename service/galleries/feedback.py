@@ -24,6 +24,8 @@ from service.galleries.lifecycle import lock_gallery
 from service.kept_searches import read_record
 from service.settings import Settings
 
+_ROWS_PER_STATEMENT = 5000
+
 
 def add_feedback(
     database: Database, settings: Settings, gallery_key: str, body: FeedbackBody, caller: Caller
@@ -99,8 +101,10 @@ def group_by_person(pairs: Sequence[Feedback]) -> list[list[str]]:
 
 
 def images_of(session: Session, image_ids: Sequence[str]) -> dict[str, GalleryImage]:
-    """The images by their ids."""
-    return {key: session.get_one(GalleryImage, key) for key in image_ids}
+    """The images by their ids; those that have been erased are left out."""
+    starts = range(0, len(image_ids), _ROWS_PER_STATEMENT)
+    pages = (GalleryImage.id.in_(image_ids[start : start + _ROWS_PER_STATEMENT]) for start in starts)
+    return {image.id: image for page in pages for image in session.scalars(select(GalleryImage).where(page))}
 
 
 def _query_image(settings: Settings, gallery: Gallery, body: FeedbackBody, caller: Caller) -> str:

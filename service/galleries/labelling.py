@@ -9,6 +9,7 @@ from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
 from service.db import audit
+from service.db.lookup import find
 from service.db.session import Database
 from service.db.tables import Gallery, GalleryImage
 from service.errors import invalid_request
@@ -69,8 +70,9 @@ def edit_image(
         known = ", ".join(ImageDetails.model_fields)
         raise invalid_request("", "missing", f"no label is named; send one or more of {known}")
     with database.write() as session:
-        image = find_image(session, gallery_key, image_id)
-        set_labels(session, lock_gallery(session, image.gallery_id), [image_id], labels, key_id=key_id)
+        gallery = lock_gallery(session, find(session, Gallery, gallery_key).id)
+        image = find_image(session, gallery.id, image_id)
+        set_labels(session, gallery, [image_id], labels, key_id=key_id)
         session.flush()
         session.refresh(image)
         return image

@@ -60,9 +60,12 @@ def find_split(session: Session, dataset_key: str, split: str) -> Dataset:
 
 
 def lock_gallery(session: Session, gallery_id: str) -> Gallery:
-    """The gallery's row, which no other transaction changes until this one ends; raises 404 once it is deleted."""
+    """The gallery's row as it is now, which no other transaction changes until this one ends; raises 404 once it is
+    deleted."""
     this = select(Gallery).where(Gallery.id == gallery_id, Gallery.deleted_at.is_(None))
-    gallery = session.scalars(this.with_for_update()).one_or_none()
+    # A row that the session has read before it had the lock may be out of date.
+    current = this.with_for_update().execution_options(populate_existing=True)
+    gallery = session.scalars(current).one_or_none()
     if gallery is None:
         raise not_found("gallery", gallery_id)
     return gallery

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.clock import utc_now
 from service.db.tables import ErasedImage, Feedback, Gallery, GalleryImage, PendingErasure
-from service.galleries.clusters import drop_empty_clusters
+from service.galleries.clusters import clusters_with, drop_empty_clusters
 
 _ROWS_PER_STATEMENT = 5000
 
@@ -21,6 +21,7 @@ def withdraw(session: Session, gallery: Gallery, images: Sequence[GalleryImage])
     bytes.
     """
     now = utc_now()
+    clusters = clusters_with(session, gallery.id, [image.id for image in images])
     gallery.revision += 1
     for image in images:
         session.delete(image)
@@ -45,7 +46,7 @@ def withdraw(session: Session, gallery: Gallery, images: Sequence[GalleryImage])
             )
         )
     session.flush()
-    drop_empty_clusters(session, gallery.id)
+    drop_empty_clusters(session, clusters)
     for page in _pages(images):
         session.execute(delete(Feedback).where(_named(page)).execution_options(synchronize_session=False))
     gallery.images -= len(images)

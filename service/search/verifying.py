@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from reid_core.calibration.curves import sigmoid
 from service.db.ids import new_id
@@ -113,9 +113,16 @@ class Verifier:
     def _positions(
         self, gallery_id: str, opened: OpenGallery, identity: str, without: Sequence[str]
     ) -> list[int] | None:
-        """The positions of the person's images; None where the gallery was rebuilt since it was opened."""
+        """The positions of the person's images; None where the gallery was rebuilt since it was opened.
+
+        `without` are ids of images that are left out, in the gallery or in the data set that they come from.
+        """
+        origin = GalleryImage.dataset_image_id
         images = select(GalleryImage.position).where(
-            GalleryImage.gallery_id == gallery_id, GalleryImage.identity == identity, GalleryImage.id.not_in(without)
+            GalleryImage.gallery_id == gallery_id,
+            GalleryImage.identity == identity,
+            GalleryImage.id.not_in(without),
+            or_(origin.is_(None), origin.not_in(without)),
         )
         with self._database.look() as connection:
             generation = connection.execute(select(Gallery.generation).where(Gallery.id == gallery_id)).scalar()

@@ -48,6 +48,12 @@ def each_database(request: pytest.FixtureRequest) -> Iterator[Database]:
 
 
 @pytest.fixture
+def postgresql(postgresql_url: str) -> Iterator[Database]:
+    """An empty PostgreSQL database, where transactions run side by side."""
+    yield from _opened(postgresql_url)
+
+
+@pytest.fixture
 def client(settings: Settings) -> Iterator[httpx.Client]:
     """A client with the admin key, connected to a running API."""
     with serve(create_app(settings)) as address:

@@ -14,7 +14,7 @@ from service.db.tables import Cluster, ClusterImage, Gallery, GalleryImage
 from service.errors import Problem
 from service.galleries.cluster_schemas import ClusteringBody
 from service.galleries.clustering import cluster_gallery
-from service.galleries.clusters import Proposal, add_clusters
+from service.galleries.clusters import Proposal, add_clusters, take_from_clusters
 from service.galleries.erasure import erase_image
 from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery, lock_gallery
@@ -188,6 +188,19 @@ def test_erased_images_are_in_no_cluster_and_the_receipt_counts_them(client: htt
     assert proposed(client) == []
     with hall.database.read() as session:
         assert (session.query(Cluster).count(), session.query(ClusterImage).count()) == (0, 0)
+
+
+def test_a_change_of_labels_looks_at_the_clusters_of_its_images_only(hall: Hall) -> None:
+    with hall.database.write() as session:
+        (theirs,) = add_clusters(session, hall.id, [Proposal(tuple(hall.person(1)), 0.9)])
+        # Never there in use; an untouched one shows which clusters are looked at.
+        session.add(Cluster(id="clu_untouched", gallery_id=hall.id, confidence=0.9))
+    with hall.database.write() as session:
+        take_from_clusters(session, hall.id, hall.person(1))
+    erase_image(hall.database, hall.settings, hall.id, hall.person(2)[0], key_id=None)
+    with hall.database.read() as session:
+        assert session.get(Cluster, theirs) is None
+        assert session.get(Cluster, "clu_untouched") is not None
 
 
 def test_clustering_again_takes_the_place_of_what_was_proposed(client: httpx.Client, hall: Hall) -> None:

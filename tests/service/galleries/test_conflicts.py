@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from service.db.answers import RequestKey, SentAnswer, forget, remember, take_turn
 from service.db.session import Database
 from service.db.tables import AuditEntry
 from service.keys.lifecycle import create_key
@@ -175,3 +177,20 @@ def test_a_receipt_names_remembered_answers_with_their_end(hall: httpx.Client, s
     (remaining,) = hall.delete("/galleries/hall/identities/anna").json()["remaining"]
     assert "Idempotency-Key" in remaining["what"]
     assert remaining["until"].endswith("Z")
+
+
+def test_a_receipt_names_answers_of_all_addresses_that_name_images(hall: httpx.Client, database: Database) -> None:
+    naming = [
+        "/search",
+        "/v1/search/batch",
+        "/galleries/hall/clusters/clu_1/accept",
+        "/v1/galleries/hall/clusters/clu_1/split",
+    ]
+    for path in (*naming, "/galleries/hall2/images", "/models/import"):
+        upload(hall, "hall", [image_file(1)], [{"identity": "anna"}])
+        key = RequestKey("k", "key_1", "POST", path)
+        take_turn(database, key, "hash", secret="s", keep=timedelta(days=1))
+        remember(database, key, SentAnswer(200, {}, b"{}"), secret="s")
+        remaining = hall.delete("/galleries/hall/identities/anna").json()["remaining"]
+        assert ["answers remembered" in one["what"] for one in remaining] == [True] * (path in naming), path
+        forget(database, key)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
+import zipfile
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import select
 
+from service.api import feedback as api_feedback
 from service.datasets.registration import register
+from service.datasets.uploads import archive_path, unpack
 from service.db.session import Database
 from service.db.tables import Dataset, DatasetImage, Feedback, Model
 from service.errors import Problem
+from service.galleries import feedback_export
+from service.galleries.erasure import erase_image
 from service.galleries.feedback import group_by_person
 from service.settings import Settings
 from tests.service.galleries.stock import added_ids, image_file, make_gallery, upload
@@ -126,6 +131,67 @@ def test_feedback_becomes_a_data_set_to_train_on(
     receipt = client.delete("/galleries/hall/identities/anna").json()
     assert receipt["left_in_place"] == [{"dataset": dataset, "name": "confirmed", "pictures": 4}]
     assert receipt["removed"]["feedback"] == 3
+
+
+def test_a_receipt_names_an_export_that_no_job_has_read_yet(
+    client: httpx.Client, ids: list[str], database: Database, settings: Settings
+) -> None:
+    say(client, ids[0], ids[1], True)
+    say(client, ids[2], ids[3], True)
+    dataset = client.post("/galleries/hall/feedback/export", json={"name": "confirmed"}).json()["id"]
+    left = [{"dataset": dataset, "name": "confirmed", "pictures": 1}]
+    for number, identity in enumerate(["bert", "carl"]):
+        client.patch(f"/galleries/hall/images/{ids[number]}", json={"identity": identity})
+    assert client.delete("/galleries/hall/identities/bert").json()["left_in_place"] == left
+    unpack(settings, dataset)
+    assert client.delete("/galleries/hall/identities/carl").json()["left_in_place"] == left
+    register(database, settings, dataset)
+    left[0]["pictures"] = 2
+    assert client.delete("/galleries/hall/identities/anna").json()["left_in_place"] == left
+
+
+@pytest.mark.parametrize("moment", ["ensure_free_space", "held_file", "add_with_job"])
+def test_an_image_that_is_erased_during_an_export_is_not_exported(
+    client: httpx.Client,
+    ids: list[str],
+    database: Database,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    say(client, ids[0], ids[1], True)
+    say(client, ids[2], ids[3], True)
+    module = feedback_export if moment == "ensure_free_space" else api_feedback
+    goes_on, erased = getattr(module, moment), False
+
+    def erase_first(*args: Any, **kwargs: Any) -> Any:
+        nonlocal erased
+        if not erased:
+            erased = True
+            erase_image(database, settings, "hall", ids[0], key_id=None)
+        return goes_on(*args, **kwargs)
+
+    monkeypatch.setattr(module, moment, erase_first)
+    answer = client.post("/galleries/hall/feedback/export", json={"name": "confirmed"})
+    if moment == "held_file":  # nothing of it had been read
+        assert answer.status_code == 202
+        with zipfile.ZipFile(archive_path(settings, answer.json()["id"])) as archive:
+            assert {name[7:37] for name in archive.namelist() if name.startswith("images/")} == set(ids[2:4])
+        return
+    assert (answer.status_code, answer.json()["hint"]) == (409, "Export again.")
+    assert list(settings.uploads_dir.glob("*")) == []
+    assert client.get("/datasets").json()["items"] == []
+    assert client.post("/galleries/hall/feedback/export", json={"name": "confirmed"}).status_code == 202
+
+
+def test_a_taken_name_is_refused_before_a_file_is_copied(
+    client: httpx.Client, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(client, ids[0], ids[1], True)
+    assert client.post("/galleries/hall/feedback/export", json={"name": "confirmed"}).status_code == 202
+    monkeypatch.setattr(api_feedback, "write_archive", lambda *_: pytest.fail("a file is copied"))
+    answer = client.post("/galleries/hall/feedback/export", json={"name": "confirmed"})
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (409, "taken")
 
 
 def test_what_cannot_be_made_into_a_data_set_is_refused_and_leaves_nothing(

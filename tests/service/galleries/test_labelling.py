@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import httpx
+import numpy as np
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from reid_core.retrieval.filters import Filters
+from service.db.lookup import find
 from service.db.session import Database
-from service.db.tables import AuditEntry, GalleryImage
-from service.galleries.labelling import set_labels
-from service.galleries.lifecycle import lock_gallery
+from service.db.tables import AuditEntry, Gallery, GalleryImage, Model
+from service.errors import Problem
+from service.galleries import labelling
+from service.galleries.erasure import erase_image
+from service.galleries.image_schemas import ImageDetails
+from service.galleries.images import append
+from service.galleries.labelling import edit_image, set_labels
+from service.galleries.lifecycle import create_gallery, lock_gallery
+from service.galleries.schemas import GalleryBody
 from service.search.snapshots import Snapshots
 from service.settings import Settings
-from tests.service.galleries.stock import added_ids, found_ids, image_file, make_gallery, upload
-
-pytestmark = pytest.mark.usefixtures("model")
+from tests.service.galleries.conftest import MODEL_ID
+from tests.service.galleries.stock import (
+    SIZE,
+    add_model_row,
+    added_ids,
+    found_ids,
+    image_file,
+    make_gallery,
+    upload,
+)
 
 DETAILS = [
     {"identity": "anna", "camera": "1", "captured_at": "2026-05-01T12:00:00Z", "external_id": "a"},
@@ -25,7 +41,7 @@ DETAILS = [
 
 
 @pytest.fixture
-def ids(client: httpx.Client) -> list[str]:
+def ids(client: httpx.Client, model: Model) -> list[str]:
     make_gallery(client)
     return added_ids(upload(client, "hall", [image_file(seed) for seed in range(3)], DETAILS))
 
@@ -110,3 +126,34 @@ def test_an_erased_image_is_gone_and_an_unknown_one_is_not_found(client: httpx.C
     client.delete(f"/galleries/hall/images/{ids[0]}")
     assert client.patch(f"/galleries/hall/images/{ids[0]}", json={"camera": "1"}).status_code == 410
     assert client.patch("/galleries/hall/images/img_none", json={"camera": "1"}).status_code == 404
+
+
+@pytest.fixture
+def stored(postgresql: Database, settings: Settings) -> GalleryImage:
+    """An image of a gallery in PostgreSQL, where a transaction may read before another's and lock after it."""
+    add_model_row(postgresql, MODEL_ID)
+    image = GalleryImage(id="img_1", filename="a", sha256="0", width=1, height=1)
+    with postgresql.write() as session:
+        gallery = create_gallery(session, settings, GalleryBody(name="hall", model="tiny"))
+    append(postgresql, settings, gallery.id, [image], (np.eye(1, SIZE, dtype=np.float32),))
+    return image
+
+
+def test_an_image_that_is_erased_while_an_edit_waits_is_answered_with_410(
+    postgresql: Database, settings: Settings, stored: GalleryImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock_late(session: Session, gallery_id: str) -> Gallery:
+        erase_image(postgresql, settings, "hall", stored.id, key_id=None)
+        return lock_gallery(session, gallery_id)
+
+    monkeypatch.setattr(labelling, "lock_gallery", lock_late)
+    with pytest.raises(Problem) as refused:
+        edit_image(postgresql, "hall", stored.id, ImageDetails(identity="anna"), key_id=None)
+    assert refused.value.slug == "erased"
+
+
+def test_a_locked_gallery_is_as_others_have_left_it(postgresql: Database, stored: GalleryImage) -> None:
+    with postgresql.write() as session:
+        assert find(session, Gallery, "hall").revision == 1
+        edit_image(postgresql, "hall", stored.id, ImageDetails(identity="anna"), key_id=None)
+        assert lock_gallery(session, stored.gallery_id).revision == 2

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from reid_core.calibration.curves import Curve, probability
 from reid_core.calibration.folds import HeldOutFit
 from reid_core.calibration.record import FILE_NAME, Calibration, write_calibrations
 from reid_core.calibration.shift import describe_origin
+from service.db.session import Database
+from service.db.tables import DatasetImage, GalleryImage
 from service.settings import Settings
-from tests.service.galleries.stock import added_ids, found_ids, make_gallery, upload
+from tests.service.galleries.stock import add_dataset, added_ids, found_ids, make_gallery, upload
 from tests.service.search.stock import MATCHER_ID, encode, match, scene, sigmoid
 
 pytestmark = pytest.mark.usefixtures("scores_in_fp32")
@@ -90,6 +94,21 @@ def test_a_person_is_compared_by_all_its_images_but_those_asked_by(
     both = vectors[0] + vectors[1]
     several = verify(client, SCENES[0], SCENES[1], identity="p3")
     assert several["score"] == pytest.approx(float((vectors[6:8] @ both).mean() / np.linalg.norm(both)), abs=1e-5)
+
+
+def test_an_image_of_a_data_set_is_not_compared_with_itself_in_the_gallery(
+    client: httpx.Client, ids: list[str], database: Database, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    dataset = add_dataset(database, tmp_path / "lobby")
+    with database.write() as session:
+        origin = session.scalars(select(DatasetImage).where(DatasetImage.dataset_id == dataset.id)).first()
+        assert origin is not None
+        (Path(dataset.path) / origin.path).write_bytes(SCENES[6])
+        session.get_one(GalleryImage, ids[6]).dataset_image_id = origin.id
+        key = origin.id
+    own = verify(client, image_id=[key], identity="p3")
+    assert (own["compared"], own["score"]) == (1, pytest.approx(float(vectors[6] @ vectors[7]), abs=1e-5))
+    assert verify(client, image_id=[ids[0]], identity="p3")["compared"] == 2
 
 
 def test_probabilities_and_verdicts_are_at_even_odds(
