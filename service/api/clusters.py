@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 
-from service.api.dependencies import DatabaseDep, PageDep, accepted, prefix_of, require
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, accepted, prefix_of, require
 from service.api.pagination import list_page
 from service.auth import Caller
 from service.db import audit
@@ -17,7 +17,6 @@ from service.galleries.cluster_schemas import (
     AcceptBody,
     AcceptedAnswer,
     ClusterAnswer,
-    ClusteringBody,
     ClusterSplitBody,
     SplitAnswer,
 )
@@ -25,6 +24,8 @@ from service.galleries.clusters import find_cluster
 from service.galleries.image_schemas import GalleryImageAnswer
 from service.galleries.reviewing import accept_cluster, reject_cluster, split_cluster
 from service.jobs import enqueue
+from service.jobs.body_schemas import ClusterBody
+from service.jobs.receivers import check_url
 from service.jobs.schemas import JobAnswer
 from service.schemas import Listing
 
@@ -41,14 +42,18 @@ def cluster_images(
     response: Response,
     database: DatabaseDep,
     caller: Writer,
-    body: ClusteringBody | None = None,
+    settings: SettingsDep,
+    body: ClusterBody | None = None,
 ) -> JobAnswer:
     """Group the images without identity into proposed persons, by a job; they take the place of those before."""
+    asked = body or ClusterBody()
+    if asked.webhook is not None:
+        check_url(settings, asked.webhook.url)
+    webhook = asked.webhook.values if asked.webhook else (None, None)
     with database.write() as session:
         gallery = find(session, Gallery, gallery_id)
-        job = enqueue(
-            session, "cluster", {"gallery": gallery.id, "clustering": (body or ClusteringBody()).model_dump()}
-        )
+        spec = {"gallery": gallery.id, "clustering": asked.model_dump(exclude={"webhook"})}
+        job = enqueue(session, "cluster", spec, webhook=webhook)
         audit.record(session, key_id=caller.key_id, action="gallery.cluster", target=gallery.id)
         session.flush()
         answer = JobAnswer.of(job, prefix_of(request))

@@ -12,23 +12,6 @@ from service.db.tables import Cluster, ClusterImage, GalleryImage
 from service.galleries.image_schemas import content_link
 from service.schemas import Answer, Body, Label, Reference, SelfLink, Time, example
 
-DEFAULT_THRESHOLD, DEFAULT_LEAST = 0.4, 2
-"""Those of `reid_core.clustering`, which a start does without; a test compares the two."""
-
-
-class ClusteringBody(Body):
-    """The settings of a clustering."""
-
-    threshold: float = Field(
-        default=DEFAULT_THRESHOLD,
-        gt=0.05,
-        lt=0.95,
-        description="Jaccard distance up to which two images are connected; larger makes larger clusters, less sure",
-    )
-    least: int = Field(
-        default=DEFAULT_LEAST, ge=2, le=1000, description="images around which a cluster grows, at least"
-    )
-
 
 class AcceptBody(Body):
     """A person, and which of the cluster's images show it."""

@@ -68,13 +68,26 @@ class TrainBody(Notified):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
+DEFAULT_THRESHOLD, DEFAULT_LEAST = 0.4, 2
+"""Those of `reid_core.clustering`, which a start does without; a test compares the two."""
+
+
 class ClusteringSettings(Body):
     """The settings of clustering."""
 
     threshold: float = Field(
-        default=0.4, gt=0.05, lt=0.95, description="Jaccard distance up to which two images are connected"
+        default=DEFAULT_THRESHOLD,
+        gt=0.05,
+        lt=0.95,
+        description="Jaccard distance up to which two images are connected; larger makes larger clusters, less sure",
     )
-    least: int = Field(default=2, ge=2, le=1000, description="images around which a cluster grows, at least")
+    least: int = Field(
+        default=DEFAULT_LEAST, ge=2, le=1000, description="images around which a cluster grows, at least"
+    )
+
+
+class ClusterBody(ClusteringSettings, Notified):
+    """Group a gallery's images without identity into proposed persons."""
 
 
 class ReliabilitySettings(Body):

@@ -57,7 +57,7 @@ class WebhookBody(Body):
 
 
 class Notified(Body):
-    """The fields of every kind of job that is started over the API."""
+    """The fields of jobs that are started for their own sake, not as a part of another request."""
 
     webhook: WebhookBody | None = Field(default=None, description="is sent the job's end, signed")
 

@@ -10,9 +10,8 @@ import pytest
 from reid_core.clustering import Clustering
 from service.db.ids import new_ids
 from service.db.session import Database
-from service.db.tables import Cluster, ClusterImage, Gallery, GalleryImage
+from service.db.tables import Cluster, ClusterImage, Gallery, GalleryImage, Job
 from service.errors import Problem
-from service.galleries.cluster_schemas import ClusteringBody
 from service.galleries.clustering import cluster_gallery
 from service.galleries.clusters import Proposal, add_clusters, take_from_clusters
 from service.galleries.erasure import erase_image
@@ -20,6 +19,7 @@ from service.galleries.images import append
 from service.galleries.lifecycle import create_gallery, lock_gallery
 from service.galleries.reviewing import reject_cluster
 from service.galleries.schemas import GalleryBody
+from service.jobs.body_schemas import ClusteringSettings
 from service.settings import Settings
 from tests.reid_core.test_clustering import draw_people
 from tests.service.galleries.conftest import MODEL_ID
@@ -244,11 +244,16 @@ def test_clusters_are_kept_alike_on_every_database(each_database: Database, sett
         assert session.query(ClusterImage).filter_by(image_id=hall.person(2)[0]).count() == 0
 
 
-def test_the_defaults_of_requests_are_those_of_clustering(client: httpx.Client, hall: Hall) -> None:
-    asked, default = ClusteringBody(), Clustering()
+def test_the_defaults_of_requests_are_those_of_clustering(client: httpx.Client, database: Database, hall: Hall) -> None:
+    asked, default = ClusteringSettings(), Clustering()
     assert (asked.threshold, asked.least) == (default.threshold, default.least)
     job = client.post("/galleries/hall/cluster")
     assert (job.status_code, job.json()["kind"]) == (202, "cluster")
     assert job.json()["spec"] == {"gallery": hall.id, "clustering": {"threshold": 0.4, "least": 2}}
+    hook = {"url": "https://lab.example/reid", "secret": "a secret of our own"}
+    told = client.post("/galleries/hall/cluster", json={"webhook": hook}).json()
+    assert "webhook" not in str(told["spec"])
+    with database.read() as session:
+        assert session.get_one(Job, told["id"]).webhook_url == hook["url"]
     assert client.post("/galleries/hall/cluster", json={"threshold": 1}).status_code == 422
     assert client.post("/galleries/none/cluster").status_code == 404
