@@ -129,8 +129,10 @@ def choose_reliable(clusters: Clusters, cameras: NDArray[np.int64], reliability:
     sure = [number for number, value in enumerate(clusters.confidence) if value >= reliability.confidence]
     if not reliability.cross_camera:
         return sure
-    seen = np.unique(np.stack([clusters.labels, cameras])[:, cameras >= 0], axis=1)[0]
-    return [number for number in sure if (seen == number).sum() > 1]
+    known = (cameras >= 0) & (clusters.labels != LEFT_ALONE)
+    seen = np.unique(np.stack([clusters.labels, cameras])[:, known], axis=1)[0]
+    num_cameras = np.bincount(seen, minlength=clusters.count)
+    return [number for number in sure if num_cameras[number] > 1]
 
 
 def names_of_identities(method: Method, settings: TrainingSettings) -> set[str]:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import Integer, column
 from starlette.concurrency import run_in_threadpool
 
-from service.api.dependencies import DatabaseDep, SettingsDep, require
+from service.api.dependencies import DatabaseDep, PageDep, SettingsDep, require
 from service.api.files import DRAWING_RESPONSES, answer_drawing
+from service.api.pagination import cursor_after, start_of
 from service.auth import Caller
 from service.db.session import Database
 from service.jobs import graphs, lifecycle
@@ -21,6 +23,9 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 Reader = Annotated[Caller, require("read")]
 EpochQuery = Annotated[int | None, Query(ge=1, le=100_000, description="From 1; left out: the last one that has any.")]
+
+_NUMBER = column("job_clusters", Integer)
+"""The order of a job's clusters, which lie in a file: what cursors of their list name."""
 
 
 @router.get("/{job_id}/graph")
@@ -50,10 +55,17 @@ async def read_graph_image(
 
 @router.get("/{job_id}/clusters")
 def read_job_clusters(
-    job_id: str, database: DatabaseDep, settings: SettingsDep, _caller: Reader, epoch: EpochQuery = None
+    job_id: str, database: DatabaseDep, settings: SettingsDep, page: PageDep, _caller: Reader, epoch: EpochQuery = None
 ) -> JobClustersAnswer:
-    """The clusters that an epoch of an adaptation began with, and which of them it took for identities."""
-    return read_clusters(_folder(database, settings, job_id), epoch)
+    """The clusters that an epoch of an adaptation began with, in pages, and which it took for identities."""
+    after = start_of(page, _NUMBER)
+    return read_clusters(
+        _folder(database, settings, job_id),
+        epoch,
+        start=0 if after is None else max(0, after + 1),
+        limit=page.limit,
+        cursor_of=lambda number: cursor_after(number, _NUMBER),
+    )
 
 
 def _folder(database: Database, settings: Settings, job_id: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, unquote
 
 from fastapi import Query
-from sqlalchemy import Select
+from sqlalchemy import ColumnClause, Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.errors import Problem
@@ -18,6 +18,7 @@ from service.schemas import Listing
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
+Column = InstrumentedAttribute[Any] | ColumnClause[Any]
 
 MAX_LIMIT = 200
 
@@ -53,7 +54,7 @@ def list_page(
     return Listing(items=[answer_of(row) for row in page_rows], next_cursor=next_cursor)
 
 
-def start_of(page: Page, column: InstrumentedAttribute[Any]) -> Any:
+def start_of(page: Page, column: Column) -> Any:
     """The value of the unique `column` after which the page starts; None for the first page.
 
     Raises the 400 problem `invalid-cursor`.
@@ -61,7 +62,7 @@ def start_of(page: Page, column: InstrumentedAttribute[Any]) -> Any:
     return None if page.cursor is None else _decode(page.cursor, column)
 
 
-def cursor_after(value: Any, column: InstrumentedAttribute[Any]) -> str:
+def cursor_after(value: Any, column: Column) -> str:
     """The cursor of the page that starts after `value` of `column`."""
     text = f"{column}:{quote(str(value), safe='')}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -72,7 +73,7 @@ def filter_equal(statement: Select[Row], *wanted: tuple[InstrumentedAttribute[An
     return statement.where(*(column == value for column, value in wanted if value is not None))
 
 
-def _decode(cursor: str, column: InstrumentedAttribute[Any]) -> Any:
+def _decode(cursor: str, column: Column) -> Any:
     """The value after which the page starts; the cursor names the column, so that no other list takes it."""
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()

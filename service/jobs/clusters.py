@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +35,11 @@ def write_clusters(
     for place, label in enumerate(clusters.labels.tolist()):
         if label >= 0:
             members[label].append(place)
+    trained_on = set(chosen)
     described = [
         {
             "confidence": round(float(clusters.confidence[number]), 6),
-            "trained_on": number in set(chosen),
+            "trained_on": number in trained_on,
             "cameras": sorted({images[place].camera for place in places} - {""}),
             "images": [ids[place] for place in places],
         }
@@ -50,8 +51,13 @@ def write_clusters(
     write_file(folder / f"{epoch + 1:05d}.json", json.dumps(content).encode())
 
 
-def read_clusters(job_folder: Path, epoch: int | None) -> JobClustersAnswer:
-    """The clusters of that epoch (from 1; None: the last one). 404 where there are none."""
+def read_clusters(
+    job_folder: Path, epoch: int | None, *, start: int, limit: int, cursor_of: Callable[[int], str]
+) -> JobClustersAnswer:
+    """The clusters of that epoch (from 1; None: the last one) from number `start` on, at most `limit`.
+
+    `cursor_of` gives the cursor of the page after the cluster of a number. Raises 404 where there are none.
+    """
     epochs = sorted(int(path.stem) for path in (job_folder / _FOLDER).glob("[0-9]*.json"))
     if not epochs:
         raise Problem("not-found", "This job has no clusters.", hint="A job of kind adapt has some in every epoch.")
@@ -59,12 +65,12 @@ def read_clusters(job_folder: Path, epoch: int | None) -> JobClustersAnswer:
     if chosen not in epochs:
         raise Problem("not-found", f"There are no clusters of epoch {chosen}.", hint=f"Epochs with some: {epochs}.")
     kept: dict[str, Any] = json.loads((job_folder / _FOLDER / f"{chosen:05d}.json").read_bytes())
-    clusters = [JobCluster(**each) for each in kept["clusters"]]
-    inside = sum(len(each.images) for each in clusters)
+    clusters, end = kept["clusters"], start + limit
     return JobClustersAnswer(
         epoch=kept["epoch"],
         epochs=epochs,
         images=kept["images"],
-        left_alone=kept["images"] - inside,
-        clusters=clusters,
+        left_alone=kept["images"] - sum(len(each["images"]) for each in clusters),
+        clusters=[JobCluster(**each) for each in clusters[start:end]],
+        next_cursor=cursor_of(end - 1) if end < len(clusters) else None,
     )

@@ -201,4 +201,5 @@ class JobClustersAnswer(Answer):
     epochs: list[int]
     images: int = Field(description="in all")
     left_alone: int = Field(description="in no cluster")
-    clusters: list[JobCluster]
+    clusters: list[JobCluster] = Field(description="a page of them")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one")
